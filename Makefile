@@ -1,0 +1,83 @@
+# The commands of the project; `make help` lists them. Recipes stay short: what needs
+# thought lives in envs/*.py (before the environment exists) and in `blockwise` (after).
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What can be set: make reproduce CORES=2, make preflight BACKBONE=timing-8m ...
+PYTHON ?= $(shell for name in python3.11 python3; do \
+	"$$name" -c '' 2>/dev/null && { echo "$$name"; break; }; done)
+CORES ?= all
+CONFIG ?= config/config.yaml
+BACKBONE ?=
+# The one place that carries CPU builds of torch where pip's own configuration has none.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+PY := .venv/bin/python
+# The profile of a run is the last one its config files name.
+PROFILE = $(shell awk '/^profile:/ { name = $$2 } END { print name }' $(CONFIG))
+SNAKEMAKE = PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/snakemake --cores $(CORES) \
+	--configfile $(CONFIG) --rerun-incomplete
+PYTEST := PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest
+DEFAULT_TESTS := not slow and not gpu and not network
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: reproduce
+reproduce: env unlock ## Environment, run, tables and figures: everything, or only what is missing
+	@echo "reproduce: profile $(PROFILE), $(CORES) cores; Snakemake's log is in .snakemake/log"
+	@$(SNAKEMAKE)
+	@$(PY) -m blockwise.listing results/$(PROFILE)/MANIFEST.json
+
+.PHONY: test
+test: env ## The default tests, on a real model server
+	@echo "test: leaves out slow (make test-all), gpu and network tests"
+	@$(PYTEST) -m "$(DEFAULT_TESTS)"
+
+.PHONY: test-all
+test-all: env ## The slow tests too
+	@echo "test-all: leaves out gpu and network tests; name them: .venv/bin/pytest -m gpu"
+	@$(PYTEST) -m "not gpu and not network"
+
+.PHONY: check
+check: env ## Lint, format, types, workflow lint, schema drift, dry run of every profile
+	@$(PY) -m blockwise.checks
+
+.PHONY: verify
+verify: env ## Hold tables and figures against the digests the run recorded
+	@$(PY) -m blockwise.manifest verify results/$(PROFILE)/MANIFEST.json
+
+.PHONY: preflight
+preflight: env ## One minute: can this machine run the profile? [BACKBONE=name]
+	@$(PY) -m blockwise.preflight --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
+
+.PHONY: pin
+pin: env ## Resolve unpinned revisions and digests (needs the network)
+	@$(PY) -m blockwise.config.pin $(CONFIG)
+
+.PHONY: reference
+reference: env ## Refresh the committed snapshot of the default run
+	@$(PY) -m blockwise.reference results/$(PROFILE) figures/$(PROFILE)
+
+.PHONY: unlock
+unlock: env ## Remove the lock of a killed run, if nobody is at work here
+	@$(PY) -m blockwise.run_lock --configfile $(CONFIG)
+
+.PHONY: env
+env: ## Make .venv from envs/cpu.lock, if it is not finished already
+	@"$(PYTHON)" -c '' 2>/dev/null || { echo "error: $(or $(PYTHON),python3.11 or python3)" \
+		"does not run; install Python 3.11 or name one: make PYTHON=/path/to/it" >&2; exit 2; }
+	@"$(PYTHON)" envs/check_platform.py
+	@"$(PYTHON)" envs/build_env.py --torch-index "$(TORCH_INDEX)"
+
+.PHONY: lock
+lock: ## Resolve envs/cpu.in into envs/cpu.lock [UPGRADE=1: let versions move]
+	@"$(PYTHON)" envs/make_lock.py $(if $(UPGRADE),--upgrade)
+
+.PHONY: clean
+clean: ## Remove logs, caches, tables and figures; with CONFIRM=1 also finished cells and runs
+	@bash envs/clean.sh "$(CONFIRM)"

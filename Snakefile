@@ -1,0 +1,54 @@
+"""blockwise: from datasets and backbones to every table and figure.
+
+snakemake --cores all                                                  the default profile
+snakemake --cores all --configfile config/config.yaml config/paper.yaml   another one
+"""
+
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from blockwise.errors import BlockwiseError
+from blockwise.pipeline import Pipeline, stage_code_key
+
+min_version("9.27")
+
+try:
+    pipeline = Pipeline(
+        [Path(file) for file in workflow.config_settings.configfiles],
+        workflow.config_settings.config,
+    )
+except BlockwiseError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = pipeline.results
+FIGURES = pipeline.figures
+PYTHON = sys.executable
+
+
+wildcard_constraints:
+    backbone="[a-z0-9._-]+",
+    dataset="[a-z0-9._-]+",
+    figure="[a-z0-9_]+",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/serving.smk"
+include: "workflow/rules/compaction.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/analysis.smk"
+
+
+# Runs before the first job, and not in a dry run.
+onstart:
+    try:
+        pipeline.begin_run()
+    except BlockwiseError as error:
+        raise WorkflowError(str(error))
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/MANIFEST.json",

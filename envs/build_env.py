@@ -1,0 +1,274 @@
+"""Makes `.venv` from cpu.lock, and knows in a moment when there is nothing to make.
+
+The idea: an environment counts only once its stamp is written, and the stamp is the
+last thing written. The stamp holds what the environment was made from (the lock, the
+project file, this Python, this folder), so an unchanged one costs a comparison, and a
+half-made, moved or outdated one is recognised and made again from nothing. A lock file
+is held by this process *and* by the pip it starts, so a second `make env` waits, even
+for the orphaned pip of a killed one.
+
+Standard library only: it runs before anything is installed.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import check_platform
+
+ROOT = Path(__file__).resolve().parent.parent
+HEARTBEAT_S = 20.0  # long enough not to be noise, short enough to show that it is alive
+DISK_NEEDED_BYTES = 5 * 2**30  # .venv takes 3.2 GB and pip unpacks wheels beside it
+LOG_TAIL_LINES = 8  # pip ends with its errors; more belongs in the log
+AS_PINNED = ("--no-deps", "--no-build-isolation")  # nothing but the lock decides what comes in
+MISSING_PIN = "No matching distribution found for"  # pip's words for a pin no index has
+REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)")
+MISSING_REQUIREMENT = re.compile(r"\S+ \S+ requires (?P<name>[\w.-]+).*, which is not installed\.")
+
+Runner = Callable[[Sequence[str]], tuple[int, str]]
+
+
+class SetupError(Exception):
+    """The environment could not be made; the text says why and what to do."""
+
+
+def say(text: str) -> None:
+    """Report progress in one short line, at once even into a pipe."""
+    print(f"environment: {text}", flush=True)
+
+
+def read_pins(lock: Path) -> dict[str, str]:
+    """Read name -> pinned requirement (`name==version`) from a lock file."""
+    pins = {}
+    for line in lock.read_text(encoding="utf-8").splitlines():
+        match = REQUIREMENT.match(line)
+        if match:
+            pins[match["name"].lower()] = match.group()
+    return pins
+
+
+def read_names(path: Path) -> frozenset[str]:
+    """Read the package names of a file with one name a line and `#` comments."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return frozenset(name for line in lines if (name := line.partition("#")[0].strip()))
+
+
+def wanted_stamp(root: Path) -> dict[str, str]:
+    """What a finished environment was made from; any difference means work to do."""
+
+    def digest(path: Path) -> str:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    return {
+        "lock": digest(root / "envs/cpu.lock"),
+        "project": digest(root / "pyproject.toml"),
+        "python": ".".join(str(part) for part in sys.version_info[:3]),
+        "folder": str(root),  # scripts in a virtual environment name it, so it cannot move
+    }
+
+
+def read_stamp(root: Path) -> dict[str, str]:
+    """The stamp of `.venv`, or an empty one where it is missing, damaged or has no Python."""
+    if not (root / ".venv/bin/python").exists():  # also false for a link to a removed Python
+        return {}
+    try:
+        stamp = json.loads((root / ".venv/.installed").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+@contextlib.contextmanager
+def exclusive(root: Path) -> Iterator[int]:
+    """Hold the environment's lock file; yields its descriptor for child processes to share."""
+    path = root / "logs/.env.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up is at work in this folder; waiting for it")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield stream.fileno()
+
+
+def logged_runner(log: Path, lock_descriptor: int) -> Runner:
+    """A runner that appends a command's output to the log and shows that it is alive."""
+
+    def run(command: Sequence[str]) -> tuple[int, str]:
+        started_s = time.monotonic()
+        with log.open("a+", encoding="utf-8", errors="replace") as stream:
+            stream.write(f"$ {' '.join(command)}\n")
+            stream.flush()
+            begin = stream.tell()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock_descriptor,),
+            )
+            while True:
+                try:
+                    code = process.wait(timeout=HEARTBEAT_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    say(f"  still at it, {time.monotonic() - started_s:.0f} s")
+            stream.seek(begin)
+            return code, stream.read()
+
+    return run
+
+
+class Builder:
+    """Makes one project's `.venv`; `run` is how commands are run, so tests can pretend."""
+
+    def __init__(self, root: Path, torch_index: str, run: Runner) -> None:
+        self.root = root
+        self.venv = root / ".venv"
+        self.python = str(self.venv / "bin/python")
+        self.torch_index = torch_index
+        self.run = run
+
+    def build(self) -> None:
+        """Bring `.venv` to the wanted stamp with as little work as that takes."""
+        wanted, found = wanted_stamp(self.root), read_stamp(self.root)
+        self._unstamp()
+        only_project_changed = {**found, "project": wanted["project"]} == wanted
+        if not only_project_changed:
+            self._make_from_nothing()
+        say("the project itself")
+        self._pip("install", *AS_PINNED, "--editable", str(self.root))
+        self._check()
+        self._stamp(wanted)
+
+    def _make_from_nothing(self) -> None:
+        free_bytes = shutil.disk_usage(self.root).free
+        if free_bytes < DISK_NEEDED_BYTES:
+            raise SetupError(
+                f"{free_bytes / 2**30:.1f} GiB are free here, and the environment needs "
+                f"{DISK_NEEDED_BYTES / 2**30:.0f}; free some space and run this again"
+            )
+        if self.venv.exists():
+            say("removing an unfinished or outdated .venv")
+            shutil.rmtree(self.venv)
+        lock = self.root / "envs/cpu.lock"
+        pins = read_pins(lock)
+        say("an empty .venv")
+        base = getattr(sys, "_base_executable", sys.executable)  # never the .venv just removed
+        self._checked([base, "-m", "venv", str(self.venv)])
+        self._install_torch(pins)
+        say(f"{len(pins)} pinned packages (about a minute)")
+        self._pip("install", *AS_PINNED, "--no-compile", "-r", str(lock))
+        say("compiling them on all cores")  # pip would use one, and half its time
+        self.run([self.python, "-m", "compileall", "-q", "-j", "0", str(self.venv / "lib")])
+
+    def _install_torch(self, pins: dict[str, str]) -> None:
+        """Install the CPU build of torch, which most package indexes do not carry.
+
+        pip's own configuration is tried as it is; only when that has no such build is
+        PyTorch's index added, and only for this one command. setuptools comes along
+        because the packages that follow are built without isolation.
+        """
+        say(pins["torch"])
+        install = ["install", "--no-deps", "--no-compile", pins["torch"], pins["setuptools"]]
+        code, output = self._try_pip(*install)
+        if code != 0 and f"{MISSING_PIN} torch" in output:
+            say(f"  not where pip looks by itself; trying {self.torch_index}")
+            code, output = self._try_pip(*install, "--extra-index-url", self.torch_index)
+        if code != 0:
+            raise SetupError(_failure("installing torch", code, output))
+
+    def _check(self) -> None:
+        """Hold the installed set against its own requirements; only known gaps may remain."""
+        _, output = self._try_pip("check")
+        excluded = read_names(self.root / "envs/cpu.excluded")
+        unexpected = [
+            line
+            for line in output.splitlines()
+            if line != "No broken requirements found."
+            and not ((gap := MISSING_REQUIREMENT.match(line)) and gap["name"] in excluded)
+        ]
+        if unexpected:
+            raise SetupError(
+                f"the installed packages do not fit each other: {'; '.join(unexpected)}; "
+                "mend envs/cpu.in, run `make lock`, or add the gap to envs/cpu.excluded"
+            )
+
+    def _unstamp(self) -> None:
+        (self.venv / ".installed").unlink(missing_ok=True)
+
+    def _stamp(self, stamp: dict[str, str]) -> None:
+        unfinished = self.venv / ".installed.tmp"
+        unfinished.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(self.venv / ".installed")
+
+    def _try_pip(self, *arguments: str) -> tuple[int, str]:
+        return self.run([self.python, "-m", "pip", *arguments])
+
+    def _pip(self, *arguments: str) -> None:
+        self._checked([self.python, "-m", "pip", *arguments])
+
+    def _checked(self, command: Sequence[str]) -> None:
+        code, output = self.run(command)
+        if code != 0:
+            raise SetupError(_failure(" ".join(command[1:4]), code, output))
+
+
+def _failure(what: str, code: int, output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    tail = "\n  ".join(lines[-LOG_TAIL_LINES:])
+    return f"{what} ended with status {code}; its last words:\n  {tail}\nrun `make env` again"
+
+
+def ensure(root: Path, torch_index: str, runner: Callable[[Path, int], Runner]) -> None:
+    """Make the environment unless it is finished already.
+
+    Raises:
+        SetupError: it could not be made; nothing half-made will be taken for finished.
+    """
+    if read_stamp(root) == wanted_stamp(root):
+        return
+    with exclusive(root) as descriptor:
+        if read_stamp(root) == wanted_stamp(root):  # another set-up finished meanwhile
+            return
+        log = root / "logs/env.log"
+        log.write_text("", encoding="utf-8")
+        say(f"making .venv from envs/cpu.lock; log: {log.relative_to(root)}")
+        if sys.version_info[:2] != check_platform.PYTHON_TESTED:
+            say("note: only Python 3.11 is tested; 3.12 is expected to work")
+        started_s = time.monotonic()
+        Builder(root, torch_index, runner(log, descriptor)).build()
+        say(f"ready after {time.monotonic() - started_s:.0f} s")
+
+
+def main() -> int:
+    """Command line: check the platform, then make the environment."""
+    parser = argparse.ArgumentParser(description="Make .venv from envs/cpu.lock.")
+    parser.add_argument("--torch-index", required=True, help="index that carries CPU torch")
+    arguments = parser.parse_args()
+    os.environ.pop("PIP_USER", None)  # both would send packages past .venv
+    os.environ.pop("PIP_TARGET", None)
+    try:
+        ensure(ROOT, arguments.torch_index, logged_runner)
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; run `make env` again", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Makes cpu.lock from cpu.in: exact versions of everything, less what cpu.excluded names.
+
+The resolver is uv, in a throwaway environment of its own, because pip can neither leave
+a package out of a resolution nor resolve without downloading. uv does not read pip's
+configuration, so what it says about indexes is handed on. Versions already in the lock
+are kept while they fit; `--upgrade` lets them move.
+"""
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from check_platform import GLIBC_MINIMUM, PYTHON_TESTED
+
+ENVS = Path(__file__).resolve().parent
+UV = "uv==0.13.8"  # a resolver of another version may word or order the lock otherwise
+SOURCE_ONLY = ("connection-pool",)  # published without a wheel; everything else must have one
+HEADER = """\
+# Made by `make lock` from cpu.in, less cpu.excluded: edit those, not this.
+# Install with --no-deps (README.md says why): pip install --no-deps -r cpu.lock
+"""
+UV_OPTIONS = {"index-url": "--default-index", "find-links": "--find-links"}
+
+
+def index_options(pip_config: Iterable[str]) -> list[str]:
+    """Translate the index settings of `pip config list` into options of uv.
+
+    Lines read `global.find-links='/a /b'` or `:env:.find-links='/a'`; as in pip, the
+    environment wins over files. A folder that does not exist is left out, and so are extra
+    indexes: beside one that holds only some wheels of a release, uv 0.13 resolves to another
+    version on every second run.
+    """
+    settings: dict[str, str] = {}
+    for line in pip_config:
+        key, _, value = line.strip().partition("=")
+        scope, _, name = key.rpartition(".")
+        if name in UV_OPTIONS and not (name in settings and scope != ":env:"):
+            settings[name] = " ".join(shlex.split(value))
+    return [
+        word
+        for name, value in sorted(settings.items())
+        for place in value.split()
+        if name != "find-links" or "://" in place or Path(place).is_dir()
+        for word in (UV_OPTIONS[name], place)
+    ]
+
+
+def compile_command(uv: Path, output: Path, *, upgrade: bool) -> list[str]:
+    """The uv command that resolves cpu.in for the platforms the project promises."""
+    glibc = "_".join(str(part) for part in GLIBC_MINIMUM)
+    command = [str(uv), "pip", "compile", "cpu.in", "--output-file", str(output)]
+    command += ["--excludes", "cpu.excluded", "--no-header", "--quiet"]
+    command += ["--annotation-style", "line"]
+    command += ["--python-version", ".".join(str(part) for part in PYTHON_TESTED)]
+    command += ["--python-platform", f"x86_64-manylinux_{glibc}", "--only-binary", ":all:"]
+    command += [word for name in SOURCE_ONLY for word in ("--no-binary", name)]
+    return [*command, *(["--upgrade"] if upgrade else [])]
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    # In this folder, so that the lock's annotations say cpu.in wherever make was called.
+    return subprocess.run(command, cwd=ENVS, check=False, capture_output=True, text=True)
+
+
+def resolve(folder: Path, *, upgrade: bool) -> str:
+    """Resolve in a throwaway environment below `folder` and return the lock's text."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    programs = folder / "venv/bin"
+    subprocess.run([str(programs / "pip"), "install", "--quiet", UV], check=True)
+    listing = subprocess.run(
+        [str(programs / "pip"), "config", "list"], check=True, capture_output=True, text=True
+    )
+    output = folder / "cpu.lock"
+    if (ENVS / "cpu.lock").exists():
+        shutil.copy(ENVS / "cpu.lock", output)
+    command = compile_command(programs / "uv", output, upgrade=upgrade)
+    options = index_options(listing.stdout.splitlines())
+    first = _run(*command, *options)
+    if first.returncode != 0:
+        print("lock: not resolvable from pip's own indexes; adding PyTorch's CPU index")
+        second = _run(*command, *options, "--torch-backend", "cpu")
+        if second.returncode != 0:
+            raise SystemExit(f"error: no resolution\n{first.stderr}\n{second.stderr}")
+    lines = output.read_text(encoding="utf-8").splitlines()
+    pins = [" ".join(line.split()) for line in lines if line and not line.startswith("#")]
+    return HEADER + "\n".join(line.replace(" # ", "  # ") for line in pins) + "\n"
+
+
+def main() -> None:
+    """Command line: write cpu.lock and say what moved."""
+    parser = argparse.ArgumentParser(description="Resolve envs/cpu.in into envs/cpu.lock.")
+    parser.add_argument("--upgrade", action="store_true", help="let pinned versions move")
+    arguments = parser.parse_args()
+    lock = ENVS / "cpu.lock"
+    before = lock.read_text(encoding="utf-8") if lock.exists() else ""
+    with tempfile.TemporaryDirectory() as folder:
+        after = resolve(Path(folder), upgrade=arguments.upgrade)
+    if after == before:
+        print("lock: envs/cpu.lock is up to date")
+        return
+    unfinished = lock.with_suffix(".tmp")
+    unfinished.write_text(after, encoding="utf-8")
+    unfinished.replace(lock)
+    changed = sorted(set(after.splitlines()) ^ set(before.splitlines()))
+    print(f"lock: wrote envs/cpu.lock, {len(changed)} lines differ from the one before")
+
+
+if __name__ == "__main__":
+    main()

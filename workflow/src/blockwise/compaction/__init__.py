@@ -1,0 +1,1 @@
+"""Context compaction: histories, layouts, the compactor, the agent, and their cells."""

@@ -1,0 +1,121 @@
+"""Cells: what is run, and the key under which its record is kept.
+
+A cell is one configured run of one session. Its key holds everything that can change the
+record and nothing else: names are labels, and measured speeds, figure code or the number of
+other cells never enter it. Timing cells live in timing blocks, the unit of every timing
+comparison: all arms of one session and seed. A timing block's key covers its arms, so a
+block that gains an arm is a new block and re-runs whole.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from blockwise.artifacts import digest
+from blockwise.compaction.compactor import CompactionRule
+from blockwise.config.experiments import LAYOUT_PACKAGE
+from blockwise.provenance import code_digest
+
+PLAYING_MODULE = "blockwise.compaction.play"
+
+
+class CellSpec(BaseModel):
+    """Every ingredient of a cell's record."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_digest: str
+    engine: dict[str, Any]  # identity, arguments and environment of the server
+    request: dict[str, Any]  # request form and sampling defaults
+    dataset_format: str
+    session_id: str
+    session_digest: str
+    layout: str  # `sequential` or a parallel layout
+    block_size_tokens: int | None  # None: sequential
+    boundary: str
+    last_turns: int
+    prompt: str
+    tau_tokens: int
+    question_timing: str
+    transcript: str
+    volume_mode: str
+    volume_tokens: int  # forced: total; natural: cap of each worker
+    answer_tokens: int
+    seed: int
+    repeat: int
+    code_digest: str
+
+    @property
+    def key(self) -> str:
+        """Content hash of all ingredients."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def label(self) -> str:
+        """Short name for progress lines and error lists."""
+        arm = self.layout if self.block_size_tokens is None else self._parallel_label
+        return f"{self.session_id} {arm} tau={self.tau_tokens} seed={self.seed}.{self.repeat}"
+
+    @property
+    def _parallel_label(self) -> str:
+        return f"{self.layout} B={self.block_size_tokens}"
+
+    @property
+    def frame(self) -> str:
+        """Digest of everything but the arm: cells of one frame form one timing block."""
+        arm = {"layout", "block_size_tokens", "code_digest"}
+        if self.volume_mode == "natural":  # the cap of a worker differs from arm to arm
+            arm.add("volume_tokens")
+        return digest(self.model_dump(mode="json", exclude=arm))
+
+    @property
+    def is_timing(self) -> bool:
+        """Whether this cell's times count, so that it lives in a timing block."""
+        return self.question_timing == "immediate"
+
+    def compaction_rule(self) -> CompactionRule:
+        """The part that the compactor needs."""
+        return CompactionRule(
+            layout=self.layout,
+            block_size_tokens=self.block_size_tokens,
+            boundary=self.boundary,
+            prompt=self.prompt,
+            volume_mode="forced" if self.volume_mode == "forced" else "natural",
+            volume_tokens=self.volume_tokens,
+            last_turns=self.last_turns,
+        )
+
+
+def cell_code_digest(layout: str) -> str:
+    """Digest of the modules on the import path of a cell with this layout."""
+    return code_digest(PLAYING_MODULE, f"{LAYOUT_PACKAGE}.{layout}")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is run and stored together: one recall cell, or one timing block."""
+
+    cells: tuple[CellSpec, ...]
+
+    @property
+    def is_timing_block(self) -> bool:
+        """Whether the unit is a timing block."""
+        return self.cells[0].is_timing
+
+    @property
+    def key(self) -> str:
+        """A recall cell's own key; a timing block's digest of its arms' keys."""
+        if not self.is_timing_block:
+            return self.cells[0].key
+        return digest(sorted(cell.key for cell in self.cells))
+
+
+def group_units(cells: Iterable[CellSpec]) -> list[Unit]:
+    """Group cells into units, each cell once, in the order of first appearance."""
+    unique = {cell.key: cell for cell in cells}
+    frames: dict[str, list[CellSpec]] = {}
+    for key, cell in unique.items():
+        frames.setdefault(cell.frame if cell.is_timing else key, []).append(cell)
+    return [Unit(tuple(members)) for members in frames.values()]

@@ -1,0 +1,189 @@
+"""The compactor: replace a history by summaries of its blocks, made in parallel.
+
+All workers are sent at once and every answer is checked by the engine client; summaries are
+merged in the order of their history blocks, whatever order they arrive in. Every mode leaves
+the same shape: the verbatim part and one wrapper message. The compaction prompt and any
+thinking never stay. A worker that fails is retried once; if it fails again the compaction
+fails loudly, and the history, which is immutable, is untouched.
+
+Source: arXiv 2605.23296, phases 1 to 3 (secondary reading).
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from blockwise.compaction.dispatch import run_together
+from blockwise.compaction.history import Cut, History, Turn
+from blockwise.compaction.layouts import load_layout
+from blockwise.compaction.partition import HistoryBlock, partition
+from blockwise.errors import BlockwiseError, CompactionError
+from blockwise.serving.engine import ChatRequest, Completion, Engine
+from blockwise.serving.renderer import Renderer
+
+WRAPPER_ROLE = "user"
+WRAPPER_HEADING = "Summary of the conversation so far:"
+SUMMARY_SEPARATOR = "\n\n"
+WORKER_ATTEMPTS = 2  # METHOD.md: one failed worker is retried, then the compaction fails
+SEED_BITS = 31  # engines take a signed 32-bit seed
+
+
+@dataclass(frozen=True)
+class CompactionRule:
+    """Everything that says how a history is compacted."""
+
+    layout: str  # `sequential` or a module of blockwise.compaction.layouts
+    block_size_tokens: int | None  # None: sequential
+    boundary: str  # `turn` or `token`
+    prompt: str
+    volume_mode: Literal["forced", "natural"]
+    volume_tokens: int  # forced: total of all workers; natural: cap of each worker
+    last_turns: int  # verbatim turns at the end of the history
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """A finished compaction: the new history and all that was measured on the way."""
+
+    history: History
+    blocks: tuple[HistoryBlock, ...]
+    workers: tuple[Completion, ...]
+    requests: tuple[ChatRequest, ...]
+    wall_s: float  # first request sent to last answer complete
+    stall_s: float  # from the call to the new history, client work included
+
+
+class Compactor:
+    """Compacts histories by one rule, through one engine.
+
+    Args:
+        engine: the client of the server that summarises.
+        renderer: template and tokenizer of the same backbone.
+        rule: layout, block size, volume, prompt.
+    """
+
+    def __init__(self, engine: Engine, renderer: Renderer, rule: CompactionRule) -> None:
+        self._engine = engine
+        self._renderer = renderer
+        self._rule = rule
+        self._worker_messages = load_layout(rule.layout)
+
+    async def compact(
+        self, history: History, *, cache_salt: str | None, seed: int, keep_last_turns: bool = True
+    ) -> Compaction:
+        """Summarise everything but the verbatim part, and return the new history.
+
+        Args:
+            history: the conversation; it is never changed.
+            cache_salt: keeps this cell's prefix cache apart; None leaves it off.
+            seed: workers sample with seeds derived from it.
+            keep_last_turns: False compacts the rule's verbatim tail too (closing compaction).
+
+        Raises:
+            CompactionError: nothing to compact, or a worker failed twice.
+        """
+        begin_s = time.perf_counter()
+        turn_range = history.compactable(self._rule.last_turns if keep_last_turns else 0)
+        blocks = self._blocks(history, turn_range)
+        requests = self._requests(history, blocks, cache_salt, seed)
+        workers = await self._dispatch(requests)
+        summaries = [worker.text.strip() for worker in workers]
+        compacted = replace_by_summaries(history, turn_range, summaries)
+        return Compaction(
+            history=compacted,
+            blocks=tuple(blocks),
+            workers=tuple(workers),
+            requests=tuple(requests),
+            wall_s=_span_s(workers),
+            stall_s=time.perf_counter() - begin_s,
+        )
+
+    def _blocks(self, history: History, turn_range: tuple[int, int]) -> list[HistoryBlock]:
+        size = self._rule.block_size_tokens
+        if size is not None:
+            return partition(history, turn_range, size, self._rule.boundary, self._renderer)
+        first, last = turn_range
+        if first >= last:
+            raise CompactionError("no turn is left to compact; keep fewer last turns verbatim")
+        messages = history.messages()
+        before, upto = (
+            self._renderer.count(messages[:stop], add_generation_prompt=False) if stop else 0
+            for stop in (first, last)
+        )
+        return [HistoryBlock(Cut(first), Cut(last), upto - before)]
+
+    def _requests(
+        self,
+        history: History,
+        blocks: Sequence[HistoryBlock],
+        cache_salt: str | None,
+        seed: int,
+    ) -> list[ChatRequest]:
+        budgets = self._budgets(len(blocks))
+        forced = self._rule.volume_mode == "forced"
+        return [
+            ChatRequest(
+                messages=self._worker_messages(history, blocks, index, self._rule.prompt),
+                max_tokens=budget,
+                min_tokens=budget if forced else 0,
+                seed=derive_seed(seed, index),
+                cache_salt=cache_salt,
+            )
+            for index, budget in enumerate(budgets)
+        ]
+
+    def _budgets(self, num_workers: int) -> list[int]:
+        if self._rule.volume_mode == "natural":
+            return [self._rule.volume_tokens] * num_workers
+        return split_exactly(self._rule.volume_tokens, num_workers)
+
+    async def _dispatch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        try:
+            return await run_together(
+                self._engine.complete(request, max_attempts=WORKER_ATTEMPTS) for request in requests
+            )
+        except BlockwiseError as error:
+            raise CompactionError(
+                f"a compaction of {len(requests)} workers failed after {WORKER_ATTEMPTS} attempts "
+                f"of one of them: {error}. The history is unchanged"
+            ) from error
+
+
+def replace_by_summaries(
+    history: History, turn_range: tuple[int, int], summaries: Sequence[str]
+) -> History:
+    """The history with the turns [start, stop) replaced by one wrapper message."""
+    start, stop = turn_range
+    text = SUMMARY_SEPARATOR.join([WRAPPER_HEADING, *summaries])
+    wrapper = Turn(WRAPPER_ROLE, text)
+    return History((*history.turns[:start], wrapper, *history.turns[stop:]))
+
+
+def split_exactly(total_tokens: int, num_workers: int) -> list[int]:
+    """Split a volume over the workers; the first ones take the remainder.
+
+    Raises:
+        CompactionError: a worker would get nothing to decode.
+    """
+    if total_tokens < num_workers:
+        raise CompactionError(
+            f"a forced volume of {total_tokens} tokens cannot be split over {num_workers} "
+            "workers; raise the volume or the block size"
+        )
+    share, rest = divmod(total_tokens, num_workers)
+    return [share + 1] * rest + [share] * (num_workers - rest)
+
+
+def derive_seed(*parts: int) -> int:
+    """A seed that depends on every part, stable over Python versions and machines."""
+    text = ":".join(str(part) for part in parts)
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return number & ((1 << SEED_BITS) - 1)
+
+
+def _span_s(workers: Sequence[Completion]) -> float:
+    begin = min(worker.started_at_s for worker in workers)
+    end = max(worker.started_at_s + worker.wall_s for worker in workers)
+    return end - begin

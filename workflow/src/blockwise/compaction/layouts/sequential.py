@@ -1,0 +1,22 @@
+"""Sequential: one worker over everything, in the conversation itself.
+
+The request is the agent's own conversation and one more user message, so its whole prefix
+is already cached. It is the paper's baseline.
+"""
+
+from collections.abc import Sequence
+
+from blockwise.compaction.history import Cut, History, slice_turns
+from blockwise.compaction.partition import HistoryBlock
+from blockwise.serving.renderer import Message
+
+SCOPE = "Compact the whole conversation above."
+
+
+def worker_messages(
+    history: History, blocks: Sequence[HistoryBlock], index: int, prompt: str
+) -> list[Message]:
+    """The conversation up to the verbatim tail, then the compaction prompt."""
+    turns = slice_turns(history.turns, Cut(0), blocks[index].stop)
+    request = {"role": "user", "content": f"{SCOPE}\n\n{prompt}"}
+    return [*(turn.message() for turn in turns), request]

@@ -1,0 +1,28 @@
+"""Target block, the paper's layout: B1..B(k-1), then the marked history block k, then the prompt.
+
+Everything before the opening marker is a prefix of the agent's own conversation and comes from
+the cache; the marker breaks the prefix, so each worker prefills its own history block again.
+
+Source: arXiv 2605.23296, phase 2 (secondary reading).
+"""
+
+from collections.abc import Sequence
+
+from blockwise.compaction.history import History, mark_span
+from blockwise.compaction.partition import HistoryBlock
+from blockwise.serving.renderer import Message
+
+MARKS = ("<TARGET_BLOCK>\n", "\n</TARGET_BLOCK>")
+SCOPE = (
+    "Compact only the part of the conversation between <TARGET_BLOCK> and </TARGET_BLOCK>. "
+    "What stands before it is context; do not repeat it."
+)
+
+
+def worker_messages(
+    history: History, blocks: Sequence[HistoryBlock], index: int, prompt: str
+) -> list[Message]:
+    """The conversation up to the end of history block k, that block marked, then the prompt."""
+    turns = mark_span(history.turns, blocks[index].span, MARKS)
+    request = {"role": "user", "content": f"{SCOPE}\n\n{prompt}"}
+    return [*(turn.message() for turn in turns), request]

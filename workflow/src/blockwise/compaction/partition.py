@@ -1,0 +1,130 @@
+"""Partition: contiguous history blocks of about B tokens that cover a history exactly.
+
+The number of history blocks is the paper's N = ceil(|X| / B). The `token` boundary cuts at
+every B-th token of the rendered history, as the paper does, snapped back to the nearest
+character where a token begins. The `turn` boundary moves each of those cuts to the nearest
+place between two turns. Neither ever parts a tool call from its result. Realised sizes are
+recorded because snapping changes them.
+
+Source: arXiv 2605.23296, phase 1 (secondary reading).
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import pairwise
+
+from blockwise.compaction.history import Cut, History
+from blockwise.errors import CompactionError
+from blockwise.serving.renderer import Renderer
+
+
+@dataclass(frozen=True)
+class HistoryBlock:
+    """A contiguous piece of the history, [start, stop), and its realised size."""
+
+    start: Cut
+    stop: Cut
+    num_tokens: int
+
+    @property
+    def span(self) -> tuple[Cut, Cut]:
+        """Both ends."""
+        return self.start, self.stop
+
+
+def partition(
+    history: History,
+    turn_range: tuple[int, int],
+    block_size_tokens: int,
+    boundary: str,
+    renderer: Renderer,
+) -> list[HistoryBlock]:
+    """Cut the turns [start, stop) of a history into history blocks of about B tokens.
+
+    Args:
+        history: the whole conversation, system prompt included.
+        turn_range: turns to cut, from `History.compactable`.
+        block_size_tokens: B; sizes are in the backbone's tokens.
+        boundary: `turn` or `token`.
+        renderer: the backbone's template and tokenizer.
+
+    Raises:
+        CompactionError: B is not positive, or there is nothing to cut.
+    """
+    first, last = turn_range
+    if block_size_tokens <= 0:
+        raise CompactionError(f"block size {block_size_tokens} must be at least 1 token")
+    if first >= last:
+        raise CompactionError("no turn is left to compact; keep fewer last turns verbatim")
+    ends = _rendered_ends(history, renderer)  # rendered tokens up to and including each turn
+    origin = ends[first - 1] if first else 0
+    total = ends[last - 1] - origin
+    num_blocks = -(-total // block_size_tokens)
+    cuts = [Cut(first), Cut(last)]
+    for k in range(1, num_blocks):
+        target = origin + k * block_size_tokens
+        if boundary == "turn":
+            cuts.append(_nearest_group_start(history, turn_range, ends, target))
+        else:
+            cuts.append(_token_cut(history, turn_range, ends, target, renderer))
+    cuts = sorted({cut for cut in cuts if Cut(first) <= cut <= Cut(last)})
+    offsets = [_tokens_before(history, cut, ends, renderer) for cut in cuts]
+    return [
+        HistoryBlock(start, stop, stop_tokens - start_tokens)
+        for (start, stop), (start_tokens, stop_tokens) in zip(
+            pairwise(cuts), pairwise(offsets), strict=True
+        )
+    ]
+
+
+def _rendered_ends(history: History, renderer: Renderer) -> list[int]:
+    messages = history.messages()
+    return [
+        renderer.count(messages[: index + 1], add_generation_prompt=False)
+        for index in range(len(messages))
+    ]
+
+
+def _nearest_group_start(
+    history: History, turn_range: tuple[int, int], ends: list[int], target: int
+) -> Cut:
+    first, last = turn_range
+    candidates = [index for index in history.group_starts() if first < index < last]
+    candidates += [first, last]
+    return Cut(min(candidates, key=lambda index: abs((ends[index - 1] if index else 0) - target)))
+
+
+def _token_cut(
+    history: History,
+    turn_range: tuple[int, int],
+    ends: list[int],
+    target: int,
+    renderer: Renderer,
+) -> Cut:
+    index = bisect_right(ends, target)  # the turn that holds token number `target`
+    if _inside_tool_group(history, index):
+        return _nearest_group_start(history, turn_range, ends, target)
+    before = ends[index - 1] if index else 0
+    text = history.turns[index].text
+    offsets = renderer.token_offsets(text)
+    header = ends[index] - before - len(offsets)  # tokens the template adds to the turn
+    inside = target - before - header
+    if inside <= 0 or inside >= len(offsets):
+        return Cut(index if inside <= 0 else index + 1)
+    return Cut(index, offsets[inside][0])
+
+
+def _inside_tool_group(history: History, index: int) -> bool:
+    starts = history.group_starts()
+    position = bisect_right(starts, index) - 1
+    begin = starts[position] if position >= 0 else 0
+    end = starts[position + 1] if position + 1 < len(starts) else len(history.turns)
+    return end - begin > 1
+
+
+def _tokens_before(history: History, cut: Cut, ends: list[int], renderer: Renderer) -> int:
+    before = ends[cut.turn - 1] if cut.turn else 0
+    if cut.char == 0:
+        return before
+    rest = renderer.count_text(history.turns[cut.turn].text[cut.char :])
+    return ends[cut.turn] - rest

@@ -1,0 +1,135 @@
+"""Play one cell: its agent, its cache salt, and whether its times may be used.
+
+Every attempt of a cell gets a fresh cache salt, so no arm inherits another's prefill. A time
+counts only if the engine kept what it was given: a preemption, an evicted prefix, a retried
+worker or a KV cache too small for the work makes the cell's timing invalid, and its record
+says why.
+"""
+
+import time
+import uuid
+from dataclasses import dataclass
+
+from blockwise.compaction.agent import Agent, AgentRule, Playback
+from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.compactor import derive_seed
+from blockwise.compaction.records import CellRecord, Environment
+from blockwise.config.datasets import DatasetFormat
+from blockwise.data.documents import Session
+from blockwise.serving.engine import Engine
+from blockwise.serving.engine_card import EngineCard
+from blockwise.serving.renderer import Renderer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The running server that plays cells: its client, template and card."""
+
+    engine: Engine
+    renderer: Renderer
+    card: EngineCard
+    honours_cache_salt: bool
+
+
+async def play_cell(
+    stage: Stage,
+    spec: CellSpec,
+    session: Session,
+    environment: Environment,
+    place: tuple[str, int] | None,
+) -> CellRecord:
+    """Run one cell and return its record.
+
+    Args:
+        stage: the server.
+        spec: the cell.
+        session: the session it plays.
+        environment: where and by what it is run.
+        place: id of its timing block and its position in it; None for a recall cell.
+
+    Raises:
+        BlockwiseError: the cell failed; nothing of it is kept.
+    """
+    agent = Agent(
+        stage.engine,
+        stage.renderer,
+        _agent_rule(spec),
+        spec.compaction_rule(),
+        cache_salt=uuid.uuid4().hex if stage.honours_cache_salt else None,
+        kv_block_tokens=stage.card.kv_block_tokens if stage.card.prefix_stable else None,
+    )
+    before = await stage.engine.metrics()
+    cpu_begin_s = time.process_time()
+    playback = await agent.play(session)
+    client_cpu_s = time.process_time() - cpu_begin_s
+    after = await stage.engine.metrics()
+    num_preemptions = after.num_preemptions - before.num_preemptions if before and after else 0
+    reasons = invalid_reasons(playback, stage, num_preemptions)
+    return CellRecord(
+        cell_key=spec.key,
+        spec=spec.model_dump(mode="json"),
+        arm=spec.layout,
+        block_size_tokens=spec.block_size_tokens,
+        session_id=spec.session_id,
+        seed=spec.seed,
+        repeat=spec.repeat,
+        timing_block_id=place[0] if place else None,
+        position_in_block=place[1] if place else None,
+        engine_card_id=stage.card.id,
+        timing_valid=spec.is_timing and not reasons,
+        timing_invalid_reasons=tuple(reasons),
+        wall_s=playback.wall_s,
+        client_cpu_s=client_cpu_s,
+        num_turns=playback.num_turns,
+        num_preemptions=num_preemptions,
+        requests=tuple(playback.requests),
+        compactions=tuple(playback.compactions),
+        answers=tuple(playback.answers),
+        environment=environment,
+    )
+
+
+def invalid_reasons(playback: Playback, stage: Stage, num_preemptions: int) -> list[str]:
+    """Why the times of a playback may not be used; empty if they may."""
+    reasons = []
+    if num_preemptions:
+        reasons.append(f"preempted: {num_preemptions} times")
+    if playback.cache_broken_turns:
+        turns = ", ".join(str(turn) for turn in playback.cache_broken_turns)
+        reasons.append(f"evicted: the cached history was lost before turn {turns}")
+    retried = [record for record in playback.requests if record.num_retries]
+    if retried:
+        why = "; ".join(retried[0].retry_reasons)
+        reasons.append(f"retried: {len(retried)} requests ({why})")
+    if not stage.honours_cache_salt:
+        reasons.append("cache not isolated: the engine takes no cache salt")
+    capacity = stage.card.kv_cache_tokens
+    needed = _kv_tokens_needed(playback)
+    if capacity is not None and needed > capacity:
+        reasons.append(f"KV cache too small: {needed} tokens needed, {capacity} available")
+    return reasons
+
+
+def _kv_tokens_needed(playback: Playback) -> int:
+    """Most KV tokens alive at once: the history, the workers' private tokens, their output."""
+    return max(
+        (
+            record.history_before_tokens
+            + record.prompt_tokens
+            - (record.cached_tokens or 0)
+            + record.output_tokens
+            for record in playback.compactions
+        ),
+        default=0,
+    )
+
+
+def _agent_rule(spec: CellSpec) -> AgentRule:
+    return AgentRule(
+        dataset_format=DatasetFormat(spec.dataset_format),
+        question_timing="immediate" if spec.question_timing == "immediate" else "deferred",
+        transcript="fixed" if spec.transcript == "fixed" else "free",
+        tau_tokens=spec.tau_tokens,
+        answer_tokens=spec.answer_tokens,
+        seed=derive_seed(spec.seed, spec.repeat),
+    )

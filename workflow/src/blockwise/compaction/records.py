@@ -1,0 +1,172 @@
+"""What a cell leaves behind: one record, complete enough to rebuild every table from it.
+
+Times are seconds of the client's monotonic clock; `start_s` counts from the start of the
+cell. Token counts are the server's usage, checked against our own rendering.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from blockwise.serving.engine_card import EngineCard
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class Record(BaseModel):
+    """Base of the records: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RequestRecord(Record):
+    """One request to the engine."""
+
+    role: Literal["agent", "worker", "question"]
+    turn_index: int  # the document turn being played; workers: the turn that triggered them
+    compaction_index: int | None  # workers only
+    worker_index: int | None  # workers only
+    num_messages: int
+    prompt_tokens: int
+    cached_tokens: int | None  # None: the engine does not report it
+    completion_tokens: int  # thinking included
+    thinking_tokens: int
+    max_tokens: int
+    start_s: float
+    ttft_s: float
+    wall_s: float
+    finish_reason: str
+    retry_reasons: tuple[str, ...]  # why each earlier attempt failed
+    text: str
+    thinking_text: str
+
+    @property
+    def num_retries(self) -> int:
+        """How many attempts failed before the accepted one."""
+        return len(self.retry_reasons)
+
+
+class CompactionRecord(Record):
+    """One compaction: the history before, the workers, the history after."""
+
+    index: int
+    turn_index: int  # the turn whose next request exceeded tau
+    closing: bool  # the one compaction that ends a deferred session
+    num_blocks: int  # 1 for sequential
+    block_tokens: tuple[int, ...]  # realised history block sizes
+    history_before_tokens: int  # rendered, generation prompt excluded
+    history_after_tokens: int
+    input_tokens: int  # tokens of history that the summaries replace
+    output_tokens: int  # decoded by all workers, thinking included
+    thinking_tokens: int
+    prompt_tokens: int  # of all workers
+    cached_tokens: int | None
+    wall_s: float  # first request sent to last answer complete
+    stall_s: float  # the agent's wait: trigger to new history, client work included
+    num_length_finishes: int
+    num_retried_workers: int
+    ttft_after_s: float | None  # first-token latency of the next agent request
+
+
+class AnswerRecord(Record):
+    """One answered question, scored by its dataset's official rules."""
+
+    question_id: str
+    cluster: str
+    document_id: str
+    turn_index: int
+    category: str
+    question: str
+    gold: str
+    answer: str
+    exact_match: float | None  # None: the official rules define none
+    f1: float
+    num_evidence_compactions: int  # how often the evidence had been compacted when asked
+
+
+class Environment(Record):
+    """Where and by what a record was made."""
+
+    commit: str | None
+    dirty: bool | None
+    code_digest: str
+    config_digest: str
+    packages: dict[str, str]
+    host: str
+    cpu_model: str
+    num_cpus: int
+    load_average_1min: float
+    cpu_steal_frac: float
+    started_at: str  # ISO 8601, UTC
+    command: str
+
+
+class CellRecord(Record):
+    """One configured run of one session."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    cell_key: str
+    spec: dict[str, Any]  # every ingredient of the key, in words
+    arm: str  # sequential | <layout>
+    block_size_tokens: int | None  # None: sequential
+    session_id: str
+    seed: int
+    repeat: int
+    timing_block_id: str | None  # None: a recall cell
+    position_in_block: int | None
+    engine_card_id: str
+    timing_valid: bool
+    timing_invalid_reasons: tuple[str, ...]
+    wall_s: float
+    client_cpu_s: float
+    num_turns: int
+    num_preemptions: int
+    requests: tuple[RequestRecord, ...]
+    compactions: tuple[CompactionRecord, ...]
+    answers: tuple[AnswerRecord, ...]
+    environment: Environment
+
+
+class TimingBlock(Record):
+    """All arms of one session and seed, in random order, on one server start.
+
+    The unit of every timing comparison; it is stored whole or not at all.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    session_id: str
+    seed: int
+    repeat: int
+    engine_card_id: str
+    cells: tuple[CellRecord, ...]
+
+
+class Failure(Record):
+    """A cell that could not be finished, and why."""
+
+    cell_key: str
+    label: str
+    error: str
+
+
+class SelectedCell(Record):
+    """A finished cell as one experiment sees it."""
+
+    experiment: str
+    cell_key: str
+    record_path: str  # relative to the cell store
+
+
+class Batch(Record):
+    """The finished cells of one backbone and dataset: what the tables read."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    backbone: str
+    dataset: str
+    format: str
+    caption: str
+    num_parameters: float
+    num_skipped_rows: int
+    selected: tuple[SelectedCell, ...]
+    engine_cards: tuple[EngineCard, ...]

@@ -1,0 +1,234 @@
+"""The batch job: every cell of one backbone and dataset, against one managed server.
+
+    python -m blockwise.compaction.run --config ... --backbone ... --sessions ...
+
+Finished units come from the cell store; if any is missing, a server is started, probed and
+used, and always stopped. A failed cell does not stop the others; the job then ends non-zero
+with the list, and a rerun plays only what is missing.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+from pathlib import Path
+
+from blockwise.artifacts import digest, read_model, write_model
+from blockwise.compaction.cells import CellSpec, Unit
+from blockwise.compaction.plan import BatchPlan, check_sessions_fit, plan_batch
+from blockwise.compaction.play import Stage, play_cell
+from blockwise.compaction.records import (
+    Batch,
+    CellRecord,
+    Environment,
+    Failure,
+    SelectedCell,
+    TimingBlock,
+)
+from blockwise.compaction.store import CellStore
+from blockwise.config.backbones import Backbone
+from blockwise.config.profile import Profile
+from blockwise.data.documents import SessionSet
+from blockwise.errors import BlockwiseError, CompactionError, ServerError, run_command
+from blockwise.progress import WorkProgress
+from blockwise.provenance import (
+    code_digest,
+    command_line,
+    cpu_model,
+    cpu_steal_frac,
+    git_state,
+    host_name,
+    package_versions,
+    utc_now,
+)
+from blockwise.serving.engine import Engine
+from blockwise.serving.prepared_model import PreparedModel
+from blockwise.serving.probe import probe
+from blockwise.serving.renderer import Renderer
+from blockwise.serving.server import Server, end_with_parent, managed_server, raise_on_sigterm
+
+
+class BatchJob:
+    """Plays the missing units of a plan and writes down what each experiment selects.
+
+    Args:
+        plan: the cells.
+        backbone: the backbone's configuration.
+        model: its prepared files.
+        store: where finished units are kept.
+        config_digest: of the profile, for provenance.
+    """
+
+    def __init__(
+        self,
+        plan: BatchPlan,
+        backbone: Backbone,
+        model: PreparedModel,
+        store: CellStore,
+        config_digest: str,
+    ) -> None:
+        self._plan = plan
+        self._backbone = backbone
+        self._model = model
+        self._store = store
+        self._config_digest = config_digest
+        self._failures: list[Failure] = []
+
+    def play_missing(self, renderer: Renderer, server_log: Path) -> None:
+        """Play every unit that the store does not hold.
+
+        Raises:
+            ServerError: the server did not start or went away.
+            CompactionError: cells failed; the message lists them.
+        """
+        missing = [unit for unit in self._plan.units if self._store.load(unit) is None]
+        total = sum(len(unit.cells) for unit in self._plan.units)
+        waiting = sum(len(unit.cells) for unit in missing)
+        title = f"{self._plan.backbone} on {self._plan.dataset}"
+        with WorkProgress(title, total, done=total - waiting) as progress:
+            if missing:
+                with managed_server(
+                    self._plan.backbone, self._backbone, self._model, server_log, progress.say
+                ) as server:
+                    asyncio.run(self._play(missing, server, renderer, progress))
+        if self._failures:
+            raise CompactionError(self._failure_list(total, server_log))
+
+    async def _play(
+        self, missing: list[Unit], server: Server, renderer: Renderer, progress: WorkProgress
+    ) -> None:
+        async with Engine(server, self._backbone, renderer) as engine:
+            card = await probe(engine, server, self._plan.backbone, self._backbone, self._model)
+            self._store.save_engine_card(card)
+            engine_config = self._backbone.engine
+            salted = engine_config.kind == "vllm" or engine_config.cache_salt
+            stage = Stage(engine, renderer, card, honours_cache_salt=salted)
+            for unit in missing:
+                try:
+                    await self._play_unit(stage, unit, progress)
+                except BlockwiseError as error:
+                    if not server.is_alive():
+                        raise ServerError(
+                            f"the server of {self._plan.backbone} died during a cell: {error}. "
+                            f"See {server.log_path}. Finished cells are kept; run the same "
+                            "command again to play the rest"
+                        ) from error
+                    progress.say(f"failed: {error}")
+
+    async def _play_unit(self, stage: Stage, unit: Unit, progress: WorkProgress) -> None:
+        order = list(unit.cells)
+        random.Random(unit.key).shuffle(order)
+        records = []
+        for position, spec in enumerate(order):
+            place = (unit.key, position) if unit.is_timing_block else None
+            session = self._plan.sessions[spec.session_id]
+            try:
+                record = await play_cell(stage, spec, session, self._environment(), place)
+            except BlockwiseError as error:
+                self._failures.append(
+                    Failure(cell_key=spec.key, label=spec.label, error=str(error))
+                )
+                raise
+            records.append(record)
+            progress.advance(_num_tokens(record))
+        self._store.save(unit, _stored(unit, records, stage.card.id))
+
+    def _environment(self) -> Environment:
+        commit, dirty = git_state()
+        return Environment(
+            commit=commit,
+            dirty=dirty,
+            code_digest=code_digest("blockwise.compaction.run"),
+            config_digest=self._config_digest,
+            packages=package_versions(),
+            host=host_name(),
+            cpu_model=cpu_model(),
+            num_cpus=os.cpu_count() or 1,
+            load_average_1min=os.getloadavg()[0],
+            cpu_steal_frac=cpu_steal_frac(),
+            started_at=utc_now(),
+            command=command_line(),
+        )
+
+    def _failure_list(self, total: int, server_log: Path) -> str:
+        lines = [f"  - {failure.label}: {failure.error}" for failure in self._failures]
+        return "\n".join(
+            [
+                f"{len(self._failures)} of {total} cells failed on {self._plan.backbone} with "
+                f"{self._plan.dataset} (server log: {server_log}). Finished cells are kept; a "
+                "rerun plays only the rest:",
+                *lines,
+            ]
+        )
+
+    def batch(self, sessions: SessionSet) -> Batch:
+        """What the tables read: every selected cell and the engine cards behind them."""
+        unit_of = {spec.key: unit for unit in self._plan.units for spec in unit.cells}
+        card_ids = set()
+        for unit in self._plan.units:
+            stored = self._store.load(unit)
+            if stored is None:
+                raise CompactionError(f"{unit.cells[0].label} is missing from the cell store")
+            card_ids.add(stored.engine_card_id)
+        cards = [self._store.load_engine_card(card_id) for card_id in sorted(card_ids)]
+        return Batch(
+            backbone=self._plan.backbone,
+            dataset=self._plan.dataset,
+            format=sessions.format,
+            caption=self._backbone.caption,
+            num_parameters=self._backbone.num_parameters,
+            num_skipped_rows=sessions.num_skipped_rows,
+            selected=tuple(
+                SelectedCell(
+                    experiment=name,
+                    cell_key=spec.key,
+                    record_path=self._store.relative_path(unit_of[spec.key]),
+                )
+                for name, spec in self._plan.selected
+            ),
+            engine_cards=tuple(card for card in cards if card is not None),
+        )
+
+
+def _stored(unit: Unit, records: list[CellRecord], card_id: str) -> CellRecord | TimingBlock:
+    if not unit.is_timing_block:
+        return records[0]
+    first: CellSpec = unit.cells[0]
+    return TimingBlock(
+        id=unit.key,
+        session_id=first.session_id,
+        seed=first.seed,
+        repeat=first.repeat,
+        engine_card_id=card_id,
+        cells=tuple(records),
+    )
+
+
+def _num_tokens(record: CellRecord) -> int:
+    return sum(request.prompt_tokens + request.completion_tokens for request in record.requests)
+
+
+def main() -> None:
+    """Command line of the batch job."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for flag in ("config", "sessions", "model", "prompts", "store", "server-log", "output"):
+        parser.add_argument(f"--{flag}", type=Path, required=True)
+    parser.add_argument("--backbone", required=True)
+    arguments = parser.parse_args()
+    raise_on_sigterm()
+    end_with_parent()
+    profile = read_model(arguments.config, Profile)
+    sessions = read_model(arguments.sessions, SessionSet)
+    model = read_model(arguments.model, PreparedModel)
+    backbone = profile.backbones[arguments.backbone]
+    plan = plan_batch(profile, arguments.backbone, sessions, model, arguments.prompts)
+    renderer = Renderer(model.tokenizer_path, backbone.request.chat_template_arguments)
+    check_sessions_fit(plan, renderer)
+    store = CellStore(arguments.store, print)
+    job = BatchJob(plan, backbone, model, store, digest(profile.model_dump(mode="json")))
+    job.play_missing(renderer, arguments.server_log)
+    write_model(arguments.output, job.batch(sessions))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,216 @@
+"""Scoring answers by the official rules of HotpotQA and LoCoMo.
+
+Both benchmarks compare bags of normalised words, but not the same words: HotpotQA drops
+articles and punctuation; LoCoMo also drops "and" and stems what is left. Each adds one
+rule that a plain F1 lacks. HotpotQA refuses partial credit where either side is a bare yes,
+no or noanswer. LoCoMo scores by category: a multi-hop gold answer is a comma-separated
+list whose parts are scored apart, an open-domain one carries its explanation behind a
+semicolon, and an adversarial question is right only if the answer says that nothing is known.
+
+Units: all scores are fractions from 0 to 1.
+
+Source: the rules of the two official evaluation scripts (HotpotQA v1, LoCoMo task_eval),
+rewritten; the comparison counts the same words in the same way.
+"""
+
+import re
+import string
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+from blockwise.config.datasets import DatasetFormat
+from blockwise.data.documents import Question
+
+HOTPOTQA_DROPPED = re.compile(r"\b(a|an|the)\b")
+LOCOMO_DROPPED = re.compile(r"\b(a|an|the|and)\b")
+WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
+"""HotpotQA answers that are right or wrong as a whole."""
+
+REFUSALS = ("no information available", "not mentioned")
+"""LoCoMo: phrases that make the answer to an adversarial question right."""
+
+MULTI_HOP, OPEN_DOMAIN, ADVERSARIAL = "1", "3", "5"
+"""LoCoMo categories with a rule of their own; 2 and 4 are plain F1."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One scored answer; `exact_match` is None where the official rules define none."""
+
+    exact_match: float | None
+    f1: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How far two bags (of words, or of supporting facts) agree."""
+
+    exact_match: float
+    f1: float
+    precision: float
+    recall: float
+
+
+NO_OVERLAP = Overlap(0.0, 0.0, 0.0, 0.0)
+
+
+def score_answer(dataset_format: DatasetFormat, answer: str, question: Question) -> Score:
+    """Score one answer by the official rules of its dataset."""
+    if dataset_format is DatasetFormat.HOTPOTQA:
+        overlap = score_hotpotqa(answer, question.answer)
+        return Score(exact_match=overlap.exact_match, f1=overlap.f1)
+    return Score(
+        exact_match=None, f1=score_locomo(answer, question.answer, category=question.category)
+    )
+
+
+def normalize_hotpotqa(text: str) -> str:
+    """Lower-case, without punctuation, articles and surplus whitespace."""
+    return " ".join(HOTPOTQA_DROPPED.sub(" ", text.lower().translate(WITHOUT_PUNCTUATION)).split())
+
+
+def score_hotpotqa(prediction: str, gold: str) -> Overlap:
+    """Answer EM, F1, precision and recall of HotpotQA.
+
+    EM compares the normalised texts, so two answers that normalise to nothing match
+    exactly and still share no word: EM 1, F1 0, as in the official script.
+    """
+    predicted, wanted = normalize_hotpotqa(prediction), normalize_hotpotqa(gold)
+    exact_match = float(predicted == wanted)
+    if predicted != wanted and (predicted in CLOSED_ANSWERS or wanted in CLOSED_ANSWERS):
+        return NO_OVERLAP
+    words = _word_overlap(predicted.split(), wanted.split())
+    return Overlap(exact_match, words.f1, words.precision, words.recall)
+
+
+def score_supporting_facts(
+    predicted: Iterable[Sequence[Any]], gold: Iterable[Sequence[Any]]
+) -> Overlap:
+    """Supporting-fact EM, F1, precision and recall over sets of (title, sentence index)."""
+    predicted_facts, gold_facts = set(map(tuple, predicted)), set(map(tuple, gold))
+    num_shared = len(predicted_facts & gold_facts)
+    precision = num_shared / len(predicted_facts) if predicted_facts else 0.0
+    recall = num_shared / len(gold_facts) if gold_facts else 0.0
+    return Overlap(
+        float(predicted_facts == gold_facts), _harmonic_mean(precision, recall), precision, recall
+    )
+
+
+def evaluate_hotpotqa(
+    predictions: Mapping[str, Mapping[str, Any]], gold_rows: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Evaluate a whole HotpotQA prediction file: answer, supporting facts and both jointly.
+
+    Args:
+        predictions: the official form, `{"answer": {id: text}, "sp": {id: [[title, i], ...]}}`.
+        gold_rows: official rows; every one divides, so a missing prediction scores 0.
+
+    Returns:
+        The official twelve means: em, f1, prec, recall, each also as sp_* and joint_*. All
+        are 0 for no rows.
+    """
+    sums: defaultdict[str, float] = defaultdict(float)
+    answers, facts = predictions.get("answer", {}), predictions.get("sp", {})
+    for row in gold_rows:
+        row_id = row["_id"]
+        answer = score_hotpotqa(answers[row_id], row["answer"]) if row_id in answers else None
+        supporting = (
+            score_supporting_facts(facts[row_id], row["supporting_facts"])
+            if row_id in facts
+            else None
+        )
+        joint = _joint(answer, supporting) if answer and supporting else None
+        for prefix, overlap in (("", answer), ("sp_", supporting), ("joint_", joint)):
+            for name, value in _official_names(overlap or NO_OVERLAP):
+                sums[prefix + name] += value
+    return {
+        prefix + name: sums[prefix + name] / len(gold_rows) if gold_rows else 0.0
+        for prefix in ("", "sp_", "joint_")
+        for name, _ in _official_names(NO_OVERLAP)
+    }
+
+
+def _official_names(overlap: Overlap) -> tuple[tuple[str, float], ...]:
+    return (
+        ("em", overlap.exact_match),
+        ("f1", overlap.f1),
+        ("prec", overlap.precision),
+        ("recall", overlap.recall),
+    )
+
+
+def _joint(answer: Overlap, supporting: Overlap) -> Overlap:
+    """Joint precision and recall are products; joint F1 is their harmonic mean."""
+    precision = answer.precision * supporting.precision
+    recall = answer.recall * supporting.recall
+    return Overlap(
+        answer.exact_match * supporting.exact_match,
+        _harmonic_mean(precision, recall),
+        precision,
+        recall,
+    )
+
+
+def score_locomo(prediction: str, gold: str, *, category: str) -> float:
+    """LoCoMo score of one answer.
+
+    Args:
+        prediction: the model's answer.
+        gold: the gold answer; ignored for category 5, which has none.
+        category: "1" multi-hop, "2" temporal, "3" open-domain, "4" single-hop, "5" adversarial.
+    """
+    if category == ADVERSARIAL:
+        return float(any(refusal in prediction.lower() for refusal in REFUSALS))
+    if category == MULTI_HOP:
+        predicted_parts = prediction.split(",")
+        best = [
+            max(_stemmed_f1(predicted, part) for predicted in predicted_parts)
+            for part in gold.split(",")
+        ]
+        return sum(best) / len(best)
+    if category == OPEN_DOMAIN:
+        gold = gold.split(";", maxsplit=1)[0]
+    return _stemmed_f1(prediction, gold)
+
+
+def normalize_locomo(text: str) -> list[str]:
+    """Stemmed words, lower-case, without punctuation, articles and "and"."""
+    bare = LOCOMO_DROPPED.sub(" ", text.lower().translate(WITHOUT_PUNCTUATION))
+    return [_stem(word) for word in bare.split()]
+
+
+def _stemmed_f1(prediction: str, gold: str) -> float:
+    return _word_overlap(normalize_locomo(prediction), normalize_locomo(gold)).f1
+
+
+def _word_overlap(predicted: Sequence[str], gold: Sequence[str]) -> Overlap:
+    """Agreement of two bags of words: a word counts as often as both sides hold it."""
+    num_shared = (Counter(predicted) & Counter(gold)).total()
+    if num_shared == 0:
+        return NO_OVERLAP
+    precision, recall = num_shared / len(predicted), num_shared / len(gold)
+    return Overlap(float(predicted == gold), _harmonic_mean(precision, recall), precision, recall)
+
+
+def _harmonic_mean(precision: float, recall: float) -> float:
+    if precision + recall == 0:
+        return 0.0
+    return 2 * precision * recall / (precision + recall)
+
+
+@cache
+def _stemmer() -> Any:
+    """NLTK's Porter stemmer in its default mode; imported late, it costs a second."""
+    from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    return PorterStemmer()
+
+
+@lru_cache(maxsize=65_536)  # more than the distinct words of LoCoMo; bounds a long table job
+def _stem(word: str) -> str:
+    return str(_stemmer().stem(word))

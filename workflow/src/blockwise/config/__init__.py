@@ -1,0 +1,1 @@
+"""Configuration: typed models are the source; the JSON Schema is generated from them."""

@@ -1,0 +1,20 @@
+"""What every configuration model shares: unknown keys are refused, values never change."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+UNPINNED = "unpinned"
+"""A revision or digest that nobody has verified; `make pin` resolves it online."""
+
+SAFE_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""Names become file names and Snakemake wildcards, so they hold nothing special."""
+
+Name = Annotated[str, Field(pattern=SAFE_NAME)]
+PositiveTokens = Annotated[int, Field(gt=0)]
+
+
+class ConfigModel(BaseModel):
+    """Base of all configuration models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)

@@ -1,0 +1,87 @@
+"""Datasets: where the documents come from and how sessions are chained from them."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from blockwise.config.base import UNPINNED, ConfigModel, PositiveTokens
+
+
+class DatasetFormat(StrEnum):
+    """The official schemas this pipeline reads."""
+
+    HOTPOTQA = "hotpotqa"
+    LOCOMO = "locomo"
+
+
+class MalformedRows(StrEnum):
+    """What a row that does not match its schema does to the run."""
+
+    REFUSE = "refuse"  # strict: the run ends and names file, row and key
+    SKIP = "skip"  # the row is left out and counted in the tables
+
+
+class HubSource(ConfigModel):
+    """A dataset of the Hugging Face hub, read with `datasets`."""
+
+    kind: Literal["hub"]
+    id: str
+    subset: str | None = None
+    split: str = "validation"
+    revision: str = UNPINNED
+
+
+class UrlSource(ConfigModel):
+    """One official JSON file on the web."""
+
+    kind: Literal["url"]
+    url: str = Field(pattern=r"^(https?|file)://")
+    sha256: str = Field(UNPINNED, pattern=r"^([0-9a-f]{64}|unpinned)$")
+
+
+class PathSource(ConfigModel):
+    """One official JSON file on this machine."""
+
+    kind: Literal["path"]
+    path: str
+
+
+class SyntheticSource(ConfigModel):
+    """Our seeded generator, writing the official schema: invented entities, no network."""
+
+    kind: Literal["synthetic"]
+    seed: int = 0
+    num_rows: int = Field(32, gt=0, description="HotpotQA rows, or LoCoMo conversations, to write.")
+    sentences_per_paragraph: int = Field(
+        5, gt=0, description="HotpotQA: length of each of the ten paragraphs."
+    )
+    chat_sessions_per_row: int = Field(8, gt=0, description="LoCoMo: dated chat sessions a row.")
+    turns_per_chat_session: int = Field(16, gt=0, description="LoCoMo: lines a chat session.")
+
+
+Source = Annotated[
+    HubSource | UrlSource | PathSource | SyntheticSource, Field(discriminator="kind")
+]
+
+
+class SessionPlan(ConfigModel):
+    """How documents are chained into agent sessions."""
+
+    num_sessions: int = Field(gt=0)
+    target_tokens: PositiveTokens = Field(
+        description="A session takes documents until they hold this many tokens of the "
+        "backbone's own tokenizer."
+    )
+    max_questions_per_document: int | None = Field(
+        None, gt=0, description="LoCoMo: keep the first so many questions of a chat session."
+    )
+
+
+class Dataset(ConfigModel):
+    """One dataset. Adding one is adding an entry."""
+
+    format: DatasetFormat
+    source: Source
+    sessions: SessionPlan
+    malformed_rows: MalformedRows = MalformedRows.REFUSE

@@ -1,0 +1,93 @@
+"""The whole configuration of one run, and the checks that span its parts."""
+
+from collections.abc import Mapping, Set
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from blockwise.config.backbones import Backbone
+from blockwise.config.base import ConfigModel, Name
+from blockwise.config.datasets import Dataset
+from blockwise.config.experiments import Experiment
+
+RESERVED_PROFILES = frozenset({"reference", "bench"})
+
+
+class Profile(ConfigModel):
+    """A validated configuration: names results/<profile> and figures/<profile>."""
+
+    profile: Name
+    backbones: Annotated[dict[Name, Backbone], Field(min_length=1)]
+    datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
+    require_pinned: bool = Field(
+        False, description="Refuse to run (not to dry-run) while anything is `unpinned`."
+    )
+
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_not_reserved(cls, value: str) -> str:
+        if value in RESERVED_PROFILES:
+            raise ValueError(f"{value!r} is reserved for {value} artifacts; choose another name")
+        return value
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "Profile":
+        problems = cross_problems(self.backbones, self.datasets, self.experiments)
+        if problems:
+            raise ValueError("\n  - ".join(problems))
+        return self
+
+    def experiments_of(self, backbone: str, dataset: str) -> dict[str, Experiment]:
+        """The experiments that play this dataset on this backbone."""
+        return {
+            name: experiment
+            for name, experiment in self.experiments.items()
+            if (experiment.backbones is None or backbone in experiment.backbones)
+            and (experiment.datasets is None or dataset in experiment.datasets)
+        }
+
+
+def cross_problems(
+    backbones: Mapping[str, Backbone],
+    datasets: Mapping[str, Dataset],
+    experiments: Mapping[str, Experiment],
+    listed: Mapping[str, Set[str]] | None = None,
+) -> list[str]:
+    """What is wrong between sound entries: unknown references, windows that are too small.
+
+    Args:
+        backbones: entries that are sound in themselves.
+        datasets: likewise.
+        experiments: likewise.
+        listed: names that stand in each collection, sound or not; default: the sound ones.
+    """
+    names = listed or {"backbones": set(backbones), "datasets": set(datasets)}
+    problems = []
+    for name, experiment in experiments.items():
+        for key, known in names.items():
+            for wanted in getattr(experiment, key) or []:
+                if wanted not in known:
+                    problems.append(
+                        f"experiments.{name}.{key} names {wanted!r}, which is not in {key}: "
+                        f"{', '.join(sorted(known))}"
+                    )
+        for backbone_name in experiment.backbones or backbones:
+            if backbone_name in backbones:
+                problem = _window_problem(name, experiment, backbone_name, backbones[backbone_name])
+                problems += [problem] if problem else []
+    return problems
+
+
+def _window_problem(
+    name: str, experiment: Experiment, backbone_name: str, backbone: Backbone
+) -> str | None:
+    output_tokens = max(experiment.answer_tokens, experiment.max_request_tokens())
+    if experiment.tau_tokens + output_tokens <= backbone.context_window_tokens:
+        return None
+    return (
+        f"experiments.{name}: tau_tokens {experiment.tau_tokens} plus an output of "
+        f"{output_tokens} tokens exceed the window of {backbone_name} "
+        f"({backbone.context_window_tokens}); lower tau_tokens, answer_tokens or the volume, or "
+        "name only backbones with a larger window"
+    )

@@ -1,0 +1,1 @@
+"""Datasets: official files, hub or synthetic rows -> documents -> sessions."""

@@ -1,0 +1,116 @@
+"""Official rows, checked one at a time: what both dataset readers share.
+
+A published data set is edited by hand and re-exported by others, so a reader must expect
+rows that break the schema. Each reader describes one row as a pydantic model and turns it
+into documents; this module walks the rows, and a row that does not fit is reported
+with its file, its number, its id and the key that is wrong. `refuse` ends the run there;
+`skip` leaves the row out and hands the report on, so that the tables can count it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from blockwise.config.datasets import MalformedRows
+from blockwise.data.documents import Document
+from blockwise.errors import DatasetError
+
+SHOWN_VALUE_CHARS = 60  # enough to recognise a value, short enough for one line
+
+RowT = TypeVar("RowT", bound=BaseModel)
+
+
+class OfficialRow(BaseModel):
+    """Base of the official schemas: surplus keys are allowed, values are never coerced."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class MalformedRowError(Exception):
+    """A row that does not match its schema; the text names the key and the value."""
+
+
+def parse_row(row: Any, model: type[RowT]) -> RowT:
+    """Check one row against its schema.
+
+    Raises:
+        MalformedRowError: with the first key that is wrong.
+    """
+    if not isinstance(row, Mapping):
+        raise MalformedRowError(f"is a {type(row).__name__}, not an object with keys")
+    try:
+        return model.model_validate(dict(row))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "row"
+        shown = "" if first["type"] == "missing" else f", got {_shown(first['input'])}"
+        raise MalformedRowError(f"key {key}: {first['msg']}{shown}") from error
+
+
+def read_documents(
+    rows: Iterable[Any],
+    read_row: Callable[[Any], list[Document]],
+    *,
+    id_key: str,
+    origin: str,
+    malformed: MalformedRows,
+) -> tuple[list[Document], list[str]]:
+    """Turn rows into documents; refuse or skip the malformed ones.
+
+    Args:
+        rows: rows in file order.
+        read_row: one row to its documents; raises `MalformedRowError`.
+        id_key: the key that names a row in reports.
+        origin: where the rows came from, in words.
+        malformed: what a malformed row does to the run.
+
+    Returns:
+        The documents, and one report for each skipped row.
+
+    Raises:
+        DatasetError: a row is malformed (and not to be skipped), or nothing is left.
+    """
+    documents: list[Document] = []
+    skipped: list[str] = []
+    known_ids: set[str] = set()
+    num_rows = 0
+    for number, row in enumerate(rows):
+        num_rows += 1
+        try:
+            found = read_row(row)
+            _refuse_duplicates(found, known_ids, id_key)
+        except MalformedRowError as error:
+            report = f"{origin}: row {number}{_row_name(row, id_key)}: {error}"
+            if malformed is MalformedRows.REFUSE:
+                raise DatasetError(
+                    f"malformed row: {report}. Mend the file, or set `malformed_rows: skip` to "
+                    "leave such rows out and have them counted"
+                ) from error
+            skipped.append(report)
+            continue
+        documents += found
+        known_ids.update(document.id for document in found)
+    if not documents:
+        reason = f"all {num_rows} rows are malformed; first: {skipped[0]}" if skipped else "no rows"
+        raise DatasetError(f"{origin} is empty: {reason}. Name a source that has at least one row")
+    return documents, skipped
+
+
+def _refuse_duplicates(found: list[Document], known_ids: set[str], id_key: str) -> None:
+    for document in found:
+        if document.id in known_ids:
+            raise MalformedRowError(f"key {id_key}: document {document.id!r} appeared before")
+
+
+def _row_name(row: Any, id_key: str) -> str:
+    """The row's own name, where it has one: ` (_id 5a8b...)`."""
+    if not isinstance(row, Mapping):
+        return ""
+    key = id_key if id_key in row else id_key.lstrip("_")
+    return f" ({key} {row[key]})" if key in row else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN_VALUE_CHARS else text[: SHOWN_VALUE_CHARS - 3] + "..."

@@ -1,0 +1,80 @@
+"""Invented names, and the fact: what a synthetic data set is made of.
+
+A language model has read the world, so a question about a real town can be answered
+without the document. Names put together from syllables cannot: whoever knows the
+answer has read it here. Every invented word is handed out once in a whole data set, so
+that a chain of rows never holds two people of one name and a question asks for one thing.
+
+The syllables are a closed list. That keeps names short in any subword vocabulary and
+lets a word-level vocabulary be written down for a model trained on this language.
+"""
+
+import random
+from dataclasses import dataclass
+from datetime import date
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A closed list, written as its entries with commas between them."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+ONSETS = words("b, br, d, dr, f, g, gr, h, k, kl, l, m, n, p, pr, r, s, st, t, tr, v, w, z")
+VOWELS = words("a, e, i, o, u, ai")
+CODAS = words("lk, rk, mp, th, lm, sk, nk, rv, lv")  # endings that keep clear of English words
+
+NUM_TRIES_BEFORE_LONGER = 16  # two-syllable words are nearly used up when so many in a row are
+
+MONTHS = words(
+    "January, February, March, April, May, June, July, August, "
+    "September, October, November, December"
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that is true in a synthetic data set, before any sentence states it.
+
+    Attributes:
+        subject: who or what it is about.
+        relation: name of the relation, which holds the sentences and the questions.
+        object: the value that a question asks for.
+        topic: tells facts of one subject and relation apart, where several may be true.
+        day: when it happened, where that can be asked.
+    """
+
+    subject: str
+    relation: str
+    object: str
+    topic: str = ""
+    day: date | None = None
+
+
+class NameMaker:
+    """Hands out invented words, each once."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._used: set[str] = set()
+
+    def word(self) -> str:
+        """A new capitalised word of two syllables, or more when those run out."""
+        num_tries = 0
+        while True:
+            num_syllables = 2 + num_tries // NUM_TRIES_BEFORE_LONGER
+            num_tries += 1
+            word = "".join(
+                self._rng.choice(ONSETS) + self._rng.choice(VOWELS) for _ in range(num_syllables)
+            ) + self._rng.choice(CODAS)
+            if word not in self._used:
+                self._used.add(word)
+                return word.capitalize()
+
+    def person(self) -> str:
+        """A new first name and a new surname."""
+        return f"{self.word()} {self.word()}"
+
+
+def format_day(day: date) -> str:
+    """A date as LoCoMo's gold answers write it: 7 May 2023."""
+    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"

@@ -1,0 +1,109 @@
+"""What the Snakefile asks: the profile, the names in it, and when a stage must run again.
+
+A stage's key is a digest of the configuration values and the code that its outputs depend on;
+rules carry it as a parameter. The resolved profile is a file that jobs read, but never an
+input of a rule: a changed value re-runs the stages whose keys hold it, and no other.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from blockwise.artifacts import canonical_json, digest, write_bytes
+from blockwise.config.experiments import LAYOUT_PACKAGE, known_layouts
+from blockwise.config.load import (
+    DEFAULT_FILE,
+    check_files,
+    check_pinned,
+    load_profile,
+    prompt_path,
+)
+from blockwise.provenance import code_digest
+
+PROMPTS_FOLDER = Path("config/prompts")
+
+
+class Pipeline:
+    """A validated profile and the keys of its stages.
+
+    Args:
+        files: configuration files in order; empty means the default profile.
+        overrides: values of `--config`.
+
+    Raises:
+        ConfigError: the configuration is refused.
+    """
+
+    def __init__(self, files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
+        self.profile = load_profile(files or [DEFAULT_FILE], overrides)
+        check_files(self.profile, PROMPTS_FOLDER)
+        self.results = f"results/{self.profile.profile}"
+        self.figures = f"figures/{self.profile.profile}"
+        self.config_file = f"{self.results}/config.json"
+
+    def begin_run(self) -> None:
+        """Refuse unpinned sources, and write the resolved profile that the jobs read.
+
+        Raises:
+            ConfigError: the profile runs pinned sources only and something is unpinned.
+        """
+        check_pinned(self.profile)
+        text = canonical_json(self.profile.model_dump(mode="json")) + "\n"
+        path = Path(self.config_file)
+        if not path.is_file() or path.read_text() != text:
+            write_bytes(path, text.encode())
+
+    def batches(self) -> list[tuple[str, str]]:
+        """Every (backbone, dataset) that some experiment plays."""
+        return [
+            (backbone, dataset)
+            for backbone in self.profile.backbones
+            for dataset in self.profile.datasets
+            if self.profile.experiments_of(backbone, dataset)
+        ]
+
+    def num_gpus(self, backbone: str) -> int:
+        """GPUs that a backbone's server takes."""
+        return self.profile.backbones[backbone].gpus
+
+    def dataset_key(self, dataset: str) -> str:
+        """When a dataset must be prepared again."""
+        entry = self.profile.datasets[dataset].model_dump(mode="json", exclude={"sessions"})
+        return _key(entry, "blockwise.data.prepare")
+
+    def backbone_key(self, backbone: str) -> str:
+        """When a backbone's files must be prepared again."""
+        entry = self.profile.backbones[backbone]
+        values = entry.model_dump(mode="json", include={"model", "context_window_tokens"})
+        return _key(values, "blockwise.serving.models")
+
+    def sessions_key(self, backbone: str, dataset: str) -> str:
+        """When sessions must be built again."""
+        plan = self.profile.datasets[dataset].sessions.model_dump(mode="json")
+        window = self.profile.backbones[backbone].context_window_tokens
+        return _key([plan, window], "blockwise.data.sessions")
+
+    def compaction_key(self, backbone: str, dataset: str) -> str:
+        """When a batch must look for missing cells again."""
+        experiments = self.profile.experiments_of(backbone, dataset)
+        values = {
+            "backbone": self.profile.backbones[backbone].model_dump(mode="json"),
+            "experiments": {
+                name: experiment.model_dump(mode="json") for name, experiment in experiments.items()
+            },
+            "prompts": {
+                experiment.prompt: prompt_path(PROMPTS_FOLDER, experiment.prompt).read_text()
+                for experiment in experiments.values()
+            },
+        }
+        layouts = [f"{LAYOUT_PACKAGE}.{name}" for name in known_layouts()]
+        return _key(values, "blockwise.compaction.run", *layouts)
+
+
+def stage_code_key(modules: Iterable[str]) -> str:
+    """Key of a stage that depends on code and its input files alone."""
+    return code_digest(*modules)
+
+
+def _key(values: Any, *modules: str) -> str:
+    return digest([values, code_digest(*modules)])

@@ -1,0 +1,59 @@
+"""The reference snapshot: tables and figures of a default run that a visitor can read at once.
+
+    python -m blockwise.reference results/default figures/default
+
+Copies the tables (CSV) to results/reference and the figures (PNG) to figures/reference, with
+the manifest of the run they came from. Only an undamaged run is taken.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from blockwise.errors import ArtifactError, run_command
+from blockwise.manifest import damaged_files
+
+MAX_TABLE_BYTES = 2_000_000  # the snapshot lives in git: a few MB in all
+
+
+def refresh(results: Path, figures: Path) -> list[Path]:
+    """Replace the snapshot by the tables and figures of this run; return what was written.
+
+    Raises:
+        ArtifactError: the run is incomplete or damaged, or a table is too large for git.
+    """
+    manifest = results / "MANIFEST.json"
+    problems = damaged_files(manifest)
+    if problems:
+        raise ArtifactError("not taken as a reference, rerun first: " + "; ".join(problems))
+    tables = sorted((results / "tables").glob("*.csv"))
+    too_large = [str(table) for table in tables if table.stat().st_size > MAX_TABLE_BYTES]
+    if too_large:
+        raise ArtifactError(
+            f"{', '.join(too_large)} exceed {MAX_TABLE_BYTES} bytes; a reference run is a small one"
+        )
+    written = []
+    for source_files, target in (
+        ([*tables, manifest, results / "tables" / "PROVENANCE.json"], results.parent / "reference"),
+        (sorted(figures.glob("*.png")), figures.parent / "reference"),
+    ):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for file in source_files:
+            shutil.copyfile(file, target / file.name)
+            written.append(target / file.name)
+    return written
+
+
+def main() -> None:
+    """Command line: refresh the snapshot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("figures", type=Path)
+    arguments = parser.parse_args()
+    for path in refresh(arguments.results, arguments.figures):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""Serving: backbones, managed servers, the client, the probe."""

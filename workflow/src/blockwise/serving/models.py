@@ -1,0 +1,160 @@
+"""Prepare a backbone's model: make it, check it or fetch it, before any server needs it.
+
+Downloads and mistakes belong here, where a job costs nothing, and not in the job that holds a
+GPU. What comes out is a `PreparedModel`: a path that exists, and a digest that changes exactly
+when the files do, so that cells re-run when their model does.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from blockwise.artifacts import digest_tree, read_model, write_model
+from blockwise.config.backbones import Backbone, HubModel, PathModel, RandomModel
+from blockwise.config.base import UNPINNED
+from blockwise.config.profile import Profile
+from blockwise.errors import ArtifactError, ConfigError, ServerError, run_command
+from blockwise.serving.prepared_model import PreparedModel
+
+__all__ = ["PreparedModel", "prepare_model"]
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+# What a tokenizer needs and nothing else: an external engine has the weights itself.
+TOKENIZER_PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+
+
+def prepare_model(name: str, backbone: Backbone, folder: Path) -> PreparedModel:
+    """Make, check or fetch the model of a backbone.
+
+    Args:
+        name: the backbone's name.
+        backbone: its configuration.
+        folder: where a random model is written; replaced if it exists.
+
+    Raises:
+        ConfigError: the revision is unpinned, or the folder is no model.
+        ServerError: the hub refused or could not be reached.
+    """
+    tokenizer_only = backbone.engine.kind == "external"
+    match backbone.model:
+        case RandomModel() as recipe:
+            return _random(name, recipe, backbone.context_window_tokens, folder)
+        case PathModel() as source:
+            return _path(name, source, tokenizer_only)
+        case HubModel() as source:
+            return _hub(name, source, tokenizer_only)
+
+
+def _random(
+    name: str, recipe: RandomModel, context_window_tokens: int, folder: Path
+) -> PreparedModel:
+    # Imported here: it needs torch and transformers (6 s), which the other sources do not.
+    from blockwise.serving.random_backbone import make_random_backbone  # noqa: PLC0415
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        num_parameters = make_random_backbone(recipe, context_window_tokens, scratch / "model")
+        if folder.exists():
+            shutil.rmtree(folder)
+        (scratch / "model").replace(folder)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write the model of {name} to {folder}: {error}. Free space or mend the "
+            "permissions and run the same command again"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return PreparedModel(
+        backbone=name,
+        source="random",
+        path=str(folder),
+        revision=None,
+        tokenizer_path=str(folder),
+        digest=digest_tree(folder),
+        num_parameters=num_parameters,
+    )
+
+
+def _path(name: str, source: PathModel, tokenizer_only: bool) -> PreparedModel:
+    folder = Path(source.path)
+    if not folder.is_dir():
+        raise ConfigError(f"backbones.{name}.model.path: {folder} is no folder; mend the path")
+    missing = []
+    if not tokenizer_only and not (folder / CONFIG_FILE).is_file():
+        missing.append(CONFIG_FILE)
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        missing.append(f"a tokenizer ({' or '.join(TOKENIZER_FILES)})")
+    if missing:
+        raise ConfigError(
+            f"backbones.{name}.model.path: {folder} lacks {' and '.join(missing)}; name a folder "
+            "of Hugging Face model files"
+        )
+    return PreparedModel(
+        backbone=name,
+        source="path",
+        path=str(folder),
+        revision=None,
+        tokenizer_path=str(folder),
+        digest=digest_tree(folder),
+        num_parameters=None,
+    )
+
+
+def _hub(name: str, source: HubModel, tokenizer_only: bool) -> PreparedModel:
+    if source.revision == UNPINNED:
+        raise ConfigError(
+            f"backbones.{name}.model.revision of {source.id} is {UNPINNED!r}: nobody has verified "
+            "which commit is meant; run `make pin` where the hub can be reached"
+        )
+    # Imported here: the other sources need no hub client.
+    import huggingface_hub  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            source.id,
+            revision=source.revision,
+            allow_patterns=TOKENIZER_PATTERNS if tokenizer_only else None,
+        )
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        # OSError: no network, a full disk; ValueError: a malformed id
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise ServerError(
+            f"cannot fetch {source.id} at {source.revision} for backbone {name}: {first_line}. "
+            "If it is gated, accept its licence and set HF_TOKEN; if the network failed, run the "
+            "same command again: what is complete is kept"
+        ) from error
+    return PreparedModel(
+        backbone=name,
+        source="hub",
+        path=source.id,
+        revision=source.revision,
+        tokenizer_path=str(folder),
+        digest=f"{source.id}@{source.revision}",
+        num_parameters=None,
+    )
+
+
+def main() -> None:
+    """Command line: prepare one backbone and write its `PreparedModel`."""
+    parser = argparse.ArgumentParser(description="Make, check or fetch a backbone's model.")
+    parser.add_argument("--config", type=Path, required=True, help="resolved profile, JSON")
+    parser.add_argument("--backbone", required=True, help="its name in the profile")
+    parser.add_argument("--folder", type=Path, required=True, help="where to write a random model")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    profile = read_model(arguments.config, Profile)
+    if arguments.backbone not in profile.backbones:
+        raise ConfigError(
+            f"backbone {arguments.backbone!r} is not in {arguments.config}; it has "
+            f"{', '.join(sorted(profile.backbones))}"
+        )
+    backbone = profile.backbones[arguments.backbone]
+    write_model(arguments.output, prepare_model(arguments.backbone, backbone, arguments.folder))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,219 @@
+"""The backbone's chat template and tokenizer on our side: a request's length before it is sent.
+
+The agent must know the length of its next request at every turn, and a session grows to 96k
+tokens; tokenising all of it at every turn would cost more client time than the compaction under
+study. Special tokens are cut out of a text before anything else is tokenised, so the pieces
+between them never influence each other: their tokens are computed once and kept, and a
+conversation that grew by a turn costs the tokens of that turn. Each renderer proves on a
+sample, when it is made, that this gives exactly the tokenizer's own result, and falls back
+to whole texts where it does not.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer
+
+from blockwise.errors import ConfigError, EngineError
+
+Message = dict[str, Any]
+"""An OpenAI-style message: role, content, and perhaps tool_calls or tool_call_id."""
+
+NUM_CACHED_SEGMENTS = 4096  # turns of several 96k-token sessions; some tens of MB
+SAMPLE: tuple[Message, ...] = (
+    {"role": "user", "content": "  Where is Mira?\n\nShe lives in Tarvos; since 1987. \n"},
+    {"role": "assistant", "content": "\tIn Tarvos — naïve 日本 🙂  "},
+    {"role": "user", "content": "<b>Thanks</b>"},
+)
+"""Leading, trailing and doubled white space and wide characters: what tokenizers differ in."""
+
+
+class Renderer:
+    """Renders, counts and cuts text exactly as the backbone's server does."""
+
+    def __init__(
+        self,
+        tokenizer_path: str,
+        chat_template_arguments: Mapping[str, Any] | None = None,
+        revision: str | None = None,
+    ) -> None:
+        """Load a tokenizer.
+
+        Args:
+            tokenizer_path: a local folder (nothing is fetched) or a hub id.
+            chat_template_arguments: extra variables of the template, e.g. a pinned date.
+            revision: commit of a hub id.
+
+        Raises:
+            ConfigError: there is no fast tokenizer with a chat template.
+        """
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_path, revision=revision)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"cannot load a tokenizer from {tokenizer_path}: {error}. Name a folder or hub id "
+                "with tokenizer files"
+            ) from error
+        if not self._tokenizer.is_fast:
+            raise ConfigError(
+                f"{tokenizer_path} has no fast tokenizer (tokenizer.json), which token boundaries "
+                "need; name a model that has one"
+            )
+        if not self._tokenizer.chat_template:
+            raise ConfigError(
+                f"{tokenizer_path} has no chat template; use an instruction-tuned model or add "
+                "chat_template.jinja"
+            )
+        self._arguments = dict(chat_template_arguments or {})
+        self._borders = _border_pattern(self._tokenizer)
+        self._segment_ids = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(self._tokenize_segment)
+        if not self._segments_are_exact():
+            self._borders = None
+
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
+        """Token ids of the rendered conversation.
+
+        Raises:
+            EngineError: the chat template refuses the conversation.
+        """
+        text = self.render_text(messages, add_generation_prompt)
+        return [token for segment in self._split(text) for token in self._segment_ids(segment)]
+
+    def count(self, messages: Sequence[Message], add_generation_prompt: bool) -> int:
+        """Length of `render`; a conversation seen before costs only its new text."""
+        text = self.render_text(messages, add_generation_prompt)
+        return sum(len(self._segment_ids(segment)) for segment in self._split(text))
+
+    def render_text(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        """The conversation as the template writes it, special tokens included."""
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [_with_parsed_tool_calls(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self._arguments,
+            )
+        except (TemplateError, IndexError) as error:  # IndexError: transformers, no message at all
+            roles = ", ".join(str(message.get("role")) for message in messages)
+            raise EngineError(
+                f"the chat template refuses a conversation of the roles [{roles}]: {error}"
+            ) from error
+        return str(rendered)
+
+    def count_text(self, text: str) -> int:
+        """Tokens of a bare text; no special token is added."""
+        return len(self._encode(text))
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Characters [start, stop) of each token of a bare text, in order.
+
+        A token starts where the one before it ends, white space included, so a text cut at a
+        start loses nothing. Tokens that share one character (bytes of a wide one) share its
+        offsets: a start is always a place between two characters.
+        """
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets: list[tuple[int, int]] = []
+        previous_start, previous_stop = 0, 0
+        for raw_start, raw_stop in encoded["offset_mapping"]:
+            start = previous_start if raw_start < previous_stop else previous_stop
+            stop = max(raw_stop, start)
+            offsets.append((start, stop))
+            previous_start, previous_stop = start, stop
+        return offsets
+
+    def prefix_break(self, messages: Sequence[Message]) -> str | None:
+        """Name the first turn after which the rendering of the earlier ones changes.
+
+        The engine's cache, and the claim that a compaction reuses the agent's prefix, need
+        render(turns 1..i) to be a token prefix of render(turns 1..i+1) for every i.
+        """
+        rendered = []
+        for stop in range(1, len(messages) + 1):
+            try:
+                rendered.append(self.render(messages[:stop], add_generation_prompt=False))
+            except EngineError as error:
+                return f"turn {stop} ({messages[stop - 1]['role']}): {error}"
+        for turn, (shorter, longer) in enumerate(pairwise(rendered), start=2):
+            if longer[: len(shorter)] != shorter:
+                same = next(
+                    (i for i, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b),
+                    len(longer),
+                )
+                return (
+                    f"turn {turn} ({messages[turn - 1]['role']}): adding it changes the rendering "
+                    f"of the turns before it from token {same} of {len(shorter)} on"
+                )
+        return None
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _split(self, text: str) -> Iterator[tuple[str, str]]:
+        """Cut a text before each border token: pairs of (border token or "", text after it)."""
+        start, border = 0, ""
+        if self._borders is not None:
+            for match in self._borders.finditer(text):
+                if match.lastgroup is None:  # a token that eats its neighbours' white space
+                    continue
+                if match.start() > start or border:
+                    yield border, text[start : match.start()]
+                start, border = match.end(), match.group()
+        yield border, text[start:]
+
+    def _tokenize_segment(self, segment: tuple[str, str]) -> tuple[int, ...]:
+        border, text = segment
+        return tuple(self._encode(border + text))
+
+    def _segments_are_exact(self) -> bool:
+        """Whether segment by segment equals the whole text, on conversations of one to three."""
+        for stop in range(1, len(SAMPLE) + 1, 2):  # they end with the user, as templates ask
+            text = self.render_text(SAMPLE[:stop], add_generation_prompt=True)
+            by_segment = [t for segment in self._split(text) for t in self._segment_ids(segment)]
+            if by_segment != self._encode(text):
+                return False
+        return True
+
+
+def _border_pattern(tokenizer: Any) -> re.Pattern[str] | None:
+    """All added tokens, longest first; the safe borders are the named group.
+
+    A token that strips white space or stands only as a single word depends on its
+    neighbours, so it is matched (it may hide a border) but is none itself.
+    """
+    added = list(tokenizer.added_tokens_decoder.values())
+    if not added:
+        return None
+    safe = {t.content for t in added if not (t.lstrip or t.rstrip or t.single_word or t.normalized)}
+    if not safe:
+        return None
+    alternatives = sorted((token.content for token in added), key=len, reverse=True)
+    return re.compile(
+        "|".join(
+            f"(?P<border{index}>{re.escape(content)})" if content in safe else re.escape(content)
+            for index, content in enumerate(alternatives)
+        )
+    )
+
+
+def _with_parsed_tool_calls(message: Message) -> Message:
+    """Tool-call arguments as objects: templates expect it, and vLLM hands them over so."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return {key: value for key, value in message.items() if key != "tool_calls"}
+    parsed = copy.deepcopy(calls)
+    for call in parsed:
+        function = call.get("function", {})
+        arguments = function.get("arguments") or {}
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError:
+                arguments = {}
+        function["arguments"] = arguments if isinstance(arguments, dict) else {}
+    return {**message, "tool_calls": parsed}

@@ -1,0 +1,1 @@
+"""Tables: tidy CSV made from finished cells, by pure functions; every column is explained."""

@@ -1,0 +1,304 @@
+"""`compaction_end_to_end.csv`: what an arm costs a whole session, and against sequential.
+
+The form of the paper's Tables 7 and 8: wall time, throughput and volume by block size. They
+stand apart here, each with its interval, because they mean different things: end-to-end
+tokens/s rises with the decode volume by construction, and only wall time is a claim of
+speed. A speed-up is formed inside one timing block, from valid cells only; where arms did
+not do the same work it is left out and the row says why.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from blockwise.compaction.records import CellRecord
+from blockwise.config.experiments import Transcript
+from blockwise.errors import ArtifactError
+from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval, mean_interval, paired_ratio
+from blockwise.tables import compaction_cells, measures
+from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text
+from blockwise.tables.load import SEQUENTIAL, LoadedCell, table_order
+from blockwise.tables.settings import CellSettings, settings_of
+
+STATISTICS = ("mean", "low", "high", "min", "max")
+STATISTIC_MEANINGS = {
+    "mean": "mean over clusters",
+    "low": f"lower end of its {CONFIDENCE:.0%} interval, empty below {MIN_CLUSTERS} clusters",
+    "high": f"upper end of its {CONFIDENCE:.0%} interval, empty below {MIN_CLUSTERS} clusters",
+    "min": "smallest cluster mean",
+    "max": "largest cluster mean",
+}
+SPEEDUP_MEANING = (
+    "Wall time of sequential over this arm's, inside timing blocks, above 1 is faster; means "
+    "and intervals are geometric"
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A quantity of one cell that is averaged over clusters."""
+
+    name: str
+    suffix: str  # its unit as the end of a column name
+    unit: str
+    kind: ColumnKind
+    meaning: str
+    of: Callable[[CellRecord], float | None]
+
+    def column(self, statistic: str) -> str:
+        """Name of the column that holds one of the `STATISTICS`."""
+        return f"{self.name}_{statistic}{self.suffix}"
+
+
+MEASURES = (
+    Measure("wall", "_s", "s", ColumnKind.TIMED, "Wall time of a session", lambda r: r.wall_s),
+    Measure(
+        "ttft_after_compaction",
+        "_s",
+        "s",
+        ColumnKind.TIMED,
+        "First-token latency of the agent's next request after a compaction",
+        measures.ttft_after_compaction_s,
+    ),
+    Measure(
+        "total",
+        "_tokens",
+        "tokens",
+        ColumnKind.SAMPLED,
+        "Total tokens spent: prompt and completion of all requests, cached included",
+        measures.total_tokens,
+    ),
+    Measure(
+        "compaction_output",
+        "_tokens",
+        "tokens",
+        ColumnKind.SAMPLED,
+        "Tokens decoded by all compactions of a session, thinking included",
+        measures.compaction_output_tokens,
+    ),
+    Measure(
+        "num_compactions",
+        "",
+        "count",
+        ColumnKind.SAMPLED,
+        "Compactions a session",
+        lambda record: len(record.compactions),
+    ),
+    Measure(
+        "compaction_stall",
+        "_frac",
+        "1",
+        ColumnKind.TIMED,
+        "Share of a session's wall time that the agent waited for compaction",
+        measures.compaction_stall_frac,
+    ),
+    Measure(
+        "end_to_end",
+        "_tokens_per_s",
+        "tokens/s",
+        ColumnKind.TIMED,
+        "Completion tokens over wall time; rises with volume by construction, no claim of speed",
+        measures.end_to_end_tokens_per_s,
+    ),
+    Measure(
+        "compaction_decode",
+        "_tokens_per_s",
+        "tokens/s",
+        ColumnKind.TIMED,
+        "Compaction output tokens over the wall time of compactions",
+        measures.compaction_decode_tokens_per_s,
+    ),
+)
+
+
+def _measure_columns(measure: Measure) -> list[Column]:
+    columns = [
+        number(
+            measure.column(statistic),
+            f"{measure.meaning}: {STATISTIC_MEANINGS[statistic]}.",
+            measure.kind,
+            measure.unit,
+        )
+        for statistic in STATISTICS
+    ]
+    n_meaning = f"Clusters behind the {measure.column('mean')} column."
+    return [*columns, count(f"{measure.name}_num_clusters", n_meaning, ColumnKind.HOST)]
+
+
+COLUMNS: tuple[Column, ...] = (
+    text("experiment", "Experiment that selects the cells."),
+    compaction_cells.BACKBONE,
+    compaction_cells.NUM_PARAMETERS,
+    compaction_cells.DATASET,
+    compaction_cells.CAPTION,
+    *compaction_cells.ARM,
+    compaction_cells.BOUNDARY,
+    compaction_cells.TAU,
+    compaction_cells.TRANSCRIPT,
+    compaction_cells.VOLUME_MODE,
+    compaction_cells.VOLUME_TOKENS,
+    count("num_timing_blocks", "Timing blocks with a valid cell of this arm.", ColumnKind.HOST),
+    count("num_invalid_cells", "Cells whose times do not count, left out.", ColumnKind.HOST),
+    *_measure_columns(MEASURES[0]),
+    *(
+        number(
+            f"speedup_{statistic}",
+            f"{SPEEDUP_MEANING}: {STATISTIC_MEANINGS[statistic]}.",
+            ColumnKind.TIMED,
+            "1",
+        )
+        for statistic in STATISTICS
+    ),
+    count("speedup_num_clusters", "Clusters behind the speed-up.", ColumnKind.HOST),
+    count(
+        "speedup_num_timing_blocks",
+        "Timing blocks that hold a valid cell of both arms.",
+        ColumnKind.HOST,
+    ),
+    text("speedup_omitted_reason", "Why there is no speed-up.", ColumnKind.HOST),
+    *(column for measure in MEASURES[1:] for column in _measure_columns(measure)),
+)
+
+
+def build(cells: Sequence[LoadedCell]) -> pd.DataFrame:
+    """One row an arm of an experiment, backbone and dataset; recall cells take no part.
+
+    An arm without any valid timing cell keeps its row: the count of invalid cells and empty
+    statistics.
+
+    Raises:
+        ArtifactError: a timing block holds an arm twice, or an arm mixes settings.
+    """
+    timed = sorted(
+        (cell for cell in cells if cell.record.timing_block_id is not None), key=table_order
+    )
+    rows = []
+    for _, group in groupby(timed, key=_comparison):
+        members = list(group)
+        baseline = _valid_walls([cell for cell in members if cell.record.arm == SEQUENTIAL])
+        for _, arm_cells in groupby(members, key=_arm):
+            rows.append(_row(list(arm_cells), baseline))
+    return frame(rows, COLUMNS)
+
+
+def _comparison(cell: LoadedCell) -> tuple[str, str, str]:
+    """Arms are compared inside one of these."""
+    return cell.backbone, cell.dataset, cell.experiment
+
+
+def _arm(cell: LoadedCell) -> tuple[str, int]:
+    return cell.record.arm, cell.record.block_size_tokens or 0
+
+
+def _cluster(record: CellRecord) -> str:
+    """Repeats of one session and seed share a cluster: they are averaged first."""
+    return f"{record.session_id} seed {record.seed}"
+
+
+def _valid(cells: Sequence[LoadedCell]) -> list[CellRecord]:
+    return [cell.record for cell in cells if not measures.timing_invalid_reasons(cell.record)]
+
+
+def _valid_walls(cells: Sequence[LoadedCell]) -> dict[str, float]:
+    """Wall time by timing block, of valid cells."""
+    walls: dict[str, float] = {}
+    for record in _valid(cells):
+        timing_block_id = str(record.timing_block_id)
+        if timing_block_id in walls:
+            raise ArtifactError(
+                f"timing block {timing_block_id} holds 2 cells of arm {record.arm} "
+                f"(B={record.block_size_tokens}); it must hold 1. Delete its record and rerun"
+            )
+        walls[timing_block_id] = record.wall_s
+    return walls
+
+
+def _row(cells: Sequence[LoadedCell], baseline: dict[str, float]) -> dict[str, Any]:
+    cell, settings = cells[0], _common_settings(cells)
+    valid = _valid(cells)
+    walls = _valid_walls(cells)
+    row: dict[str, Any] = {
+        "experiment": cell.experiment,
+        "backbone": cell.backbone,
+        "num_parameters": cell.num_parameters,
+        "dataset": cell.dataset,
+        "caption": cell.caption,
+        **compaction_cells.arm_values(cell),
+        "boundary": settings.boundary,
+        "tau_tokens": settings.tau_tokens,
+        "transcript": settings.transcript,
+        "volume_mode": settings.volume_mode,
+        "volume_tokens": settings.volume_tokens,
+        "num_timing_blocks": len(walls),
+        "num_invalid_cells": len(cells) - len(valid),
+    }
+    for measure in MEASURES:
+        interval = _interval(measure, valid)
+        for statistic, value in _statistics(interval).items():
+            row[measure.column(statistic)] = value
+        row[f"{measure.name}_num_clusters"] = interval.num_clusters if interval else 0
+    return {**row, **_speedup(cell, settings, valid, walls, baseline)}
+
+
+def _interval(measure: Measure, records: Sequence[CellRecord]) -> Interval | None:
+    values = [(measure.of(record), _cluster(record)) for record in records]
+    known = [(value, cluster) for value, cluster in values if value is not None]
+    if not known:
+        return None
+    return mean_interval([value for value, _ in known], [cluster for _, cluster in known])
+
+
+def _statistics(interval: Interval | None) -> dict[str, float | None]:
+    if interval is None:
+        return dict.fromkeys(STATISTICS)
+    bounds = (interval.mean, interval.low, interval.high, interval.minimum, interval.maximum)
+    return dict(zip(STATISTICS, bounds, strict=True))
+
+
+def _speedup(
+    cell: LoadedCell,
+    settings: CellSettings,
+    valid: Sequence[CellRecord],
+    walls: dict[str, float],
+    baseline: dict[str, float],
+) -> dict[str, Any]:
+    omitted = _why_not_comparable(cell, settings)
+    ratio = None
+    if omitted is None:
+        clusters = {str(record.timing_block_id): _cluster(record) for record in valid}
+        ratio = paired_ratio(baseline, walls, clusters)
+        if ratio is None:
+            omitted = "no timing block holds a valid cell of both arms"
+    return {
+        **{f"speedup_{name}": value for name, value in _statistics(ratio).items()},
+        "speedup_num_clusters": ratio.num_clusters if ratio else 0,
+        "speedup_num_timing_blocks": ratio.num_values if ratio else 0,
+        "speedup_omitted_reason": omitted,
+    }
+
+
+def _why_not_comparable(cell: LoadedCell, settings: CellSettings) -> str | None:
+    """Arms are compared for speed only where they did the same work (METHOD, Timing)."""
+    if cell.record.arm == SEQUENTIAL:
+        return "the reference arm"
+    if settings.transcript is Transcript.FREE:
+        return "free-running sessions do different work"
+    if settings.volume_mode != "forced" and "random weights" in cell.caption.lower():
+        return "random weights: only forced equal volume is compared"
+    return None
+
+
+def _common_settings(cells: Sequence[LoadedCell]) -> CellSettings:
+    settings = settings_of(cells[0].record)
+    for cell in cells[1:]:
+        if settings_of(cell.record) != settings:
+            raise ArtifactError(
+                f"experiment {cell.experiment}, arm {cell.record.arm} "
+                f"(B={cell.record.block_size_tokens}) mixes cells of different settings: "
+                f"{cells[0].record.cell_key} and {cell.record.cell_key}. Rerun the batch so "
+                "that it selects the cells of one configuration"
+            )
+    return settings

@@ -1,0 +1,113 @@
+"""Quantities of one cell that more than one table shows, each defined once.
+
+All of them are sums and ratios of what the record holds; nothing is estimated. A value that
+the record cannot give (an engine that reports no cached tokens, a share of nothing) is
+`None`, never zero.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from blockwise.compaction.records import CellRecord, RequestRecord
+
+
+@dataclass(frozen=True)
+class TokenTally:
+    """Tokens of a set of requests. Units: tokens."""
+
+    prompt_tokens: int
+    cached_tokens: int | None  # None: the engine does not report them
+    completion_tokens: int  # thinking included
+
+    @property
+    def uncached_tokens(self) -> int | None:
+        """Prompt tokens that the engine had to compute."""
+        return None if self.cached_tokens is None else self.prompt_tokens - self.cached_tokens
+
+
+def tally(requests: Iterable[RequestRecord]) -> TokenTally:
+    """Add up the tokens of requests; one unknown cached count makes the sum unknown."""
+    listed = list(requests)
+    cached = [request.cached_tokens for request in listed if request.cached_tokens is not None]
+    return TokenTally(
+        prompt_tokens=sum(request.prompt_tokens for request in listed),
+        cached_tokens=sum(cached) if len(cached) == len(listed) else None,
+        completion_tokens=sum(request.completion_tokens for request in listed),
+    )
+
+
+def timing_invalid_reasons(record: CellRecord) -> tuple[str, ...]:
+    """Why a cell's times do not count; empty when they do.
+
+    The record's own verdict, and two rules that hold whatever it says: a preemption and a
+    retried worker both spoil a time (METHOD, Timing; Compaction that ends).
+    """
+    reasons = list(record.timing_invalid_reasons)
+    if record.num_preemptions and not any("preempt" in reason for reason in reasons):
+        reasons.append(f"{record.num_preemptions} preemptions; 0 allowed")
+    num_retried = sum(compaction.num_retried_workers for compaction in record.compactions)
+    if num_retried and not any("retr" in reason for reason in reasons):
+        reasons.append(f"{num_retried} retried workers; 0 allowed")
+    if not record.timing_valid and not reasons:
+        reasons.append("marked invalid without a reason")
+    return tuple(reasons)
+
+
+def total_tokens(record: CellRecord) -> int:
+    """Prompt and completion tokens of every request of the cell, cached ones included."""
+    spent = tally(record.requests)
+    return spent.prompt_tokens + spent.completion_tokens
+
+
+def end_to_end_tokens_per_s(record: CellRecord) -> float:
+    """Completion tokens of all requests over the cell's wall time.
+
+    It rises with the decode volume by construction: no claim of speed rests on it.
+    """
+    return tally(record.requests).completion_tokens / record.wall_s
+
+
+def compaction_output_tokens(record: CellRecord) -> int:
+    """Tokens decoded by all workers of all compactions, thinking included."""
+    return sum(compaction.output_tokens for compaction in record.compactions)
+
+
+def compaction_wall_s(record: CellRecord) -> float:
+    """Time from first request to last answer, over all compactions."""
+    return math.fsum(compaction.wall_s for compaction in record.compactions)
+
+
+def compaction_stall_s(record: CellRecord) -> float:
+    """Time that the agent waited for a new history, client work included."""
+    return math.fsum(compaction.stall_s for compaction in record.compactions)
+
+
+def compaction_stall_frac(record: CellRecord) -> float:
+    """Share of the cell's wall time that the agent waited for compaction."""
+    return compaction_stall_s(record) / record.wall_s
+
+
+def compaction_decode_tokens_per_s(record: CellRecord) -> float | None:
+    """Tokens decoded by compactions over their wall time; `None` without a compaction."""
+    wall_s = compaction_wall_s(record)
+    return compaction_output_tokens(record) / wall_s if wall_s > 0 else None
+
+
+def ttft_after_compaction_s(record: CellRecord) -> float | None:
+    """Mean first-token latency of the agent's next request after a compaction."""
+    latencies = [item.ttft_after_s for item in record.compactions if item.ttft_after_s is not None]
+    return mean_of(latencies)
+
+
+def length_finish_frac(record: CellRecord) -> float | None:
+    """Share of workers that stopped at their budget; `None` without a worker."""
+    num_workers = sum(request.role == "worker" for request in record.requests)
+    num_cut = sum(compaction.num_length_finishes for compaction in record.compactions)
+    return num_cut / num_workers if num_workers else None
+
+
+def mean_of(values: Iterable[float]) -> float | None:
+    """Arithmetic mean, independent of order; `None` of nothing."""
+    listed = list(values)
+    return math.fsum(listed) / len(listed) if listed else None

@@ -1,0 +1,44 @@
+"""What a cell was told to do, read from its spec.
+
+A record's spec holds every ingredient of the cell's key in words; the tables need a few of
+them and name them here, in one place. Keys that no table shows are left alone.
+"""
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from blockwise.compaction.records import CellRecord
+from blockwise.config.experiments import Boundary, QuestionTiming, Transcript
+from blockwise.errors import ArtifactError
+
+
+class CellSettings(BaseModel):
+    """The part of a spec that tables show."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    question_timing: QuestionTiming
+    transcript: Transcript
+    tau_tokens: int
+    boundary: Boundary
+    last_turns: int
+    volume_mode: str
+    volume_tokens: int  # forced: total of a compaction; natural: cap of each worker
+    answer_tokens: int
+    code_digest: str
+
+
+def settings_of(record: CellRecord) -> CellSettings:
+    """The settings in a record's spec.
+
+    Raises:
+        ArtifactError: the spec lacks one of them, or holds an unknown value.
+    """
+    try:
+        return CellSettings.model_validate(record.spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(
+            f"cell {record.cell_key}: spec.{place}: {first['msg']}. It was written by another "
+            "version; delete its record file and rerun"
+        ) from error

@@ -1,0 +1,103 @@
+"""Write every table of the compaction study: `python -m blockwise.tables.write`.
+
+The CSV bytes are a pure function of the batches and the cells they select. What made them,
+and when, stands beside them in PROVENANCE.json, so that a rerun changes no table.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blockwise.artifacts import digest_file, write_bytes, write_json
+from blockwise.errors import ArtifactError, run_command
+from blockwise.provenance import (
+    code_digest,
+    command_line,
+    git_state,
+    host_name,
+    package_versions,
+    utc_now,
+)
+from blockwise.tables import (
+    compaction_cells,
+    compaction_end_to_end,
+    compaction_events,
+    compaction_requests,
+    data_dictionary,
+    engine_cards,
+)
+from blockwise.tables.columns import Column, csv_bytes
+from blockwise.tables.load import load_batches, load_engine_cards
+
+TABLES: Mapping[str, Sequence[Column]] = {
+    "compaction_cells": compaction_cells.COLUMNS,
+    "compaction_events": compaction_events.COLUMNS,
+    "compaction_requests": compaction_requests.COLUMNS,
+    "compaction_end_to_end": compaction_end_to_end.COLUMNS,
+    "engine_cards": engine_cards.COLUMNS,
+}
+
+
+def build_tables(batch_paths: Sequence[Path], store_folder: Path) -> dict[str, pd.DataFrame]:
+    """Every table by name, the data dictionary included.
+
+    Raises:
+        ArtifactError: a batch or record is missing or damaged, or no batch has a cell.
+    """
+    cells = load_batches(batch_paths, store_folder)
+    if not cells:
+        raise ArtifactError(
+            f"{len(batch_paths)} batches select 0 cells; tables need at least 1. Run the cells "
+            "first, and look for failed ones in the log of their job"
+        )
+    return {
+        "compaction_cells": compaction_cells.build(cells),
+        "compaction_events": compaction_events.build(cells),
+        "compaction_requests": compaction_requests.build(cells),
+        "compaction_end_to_end": compaction_end_to_end.build(cells),
+        "engine_cards": engine_cards.build(load_engine_cards(batch_paths)),
+        data_dictionary.TABLE_NAME: data_dictionary.build(TABLES),
+    }
+
+
+def write_tables(batch_paths: Sequence[Path], store_folder: Path, output_folder: Path) -> None:
+    """Write every table as CSV, and what they were made from."""
+    for name, table in build_tables(batch_paths, store_folder).items():
+        write_bytes(output_folder / f"{name}.csv", csv_bytes(table))
+    write_json(output_folder / "PROVENANCE.json", _provenance(batch_paths))
+
+
+def _provenance(batch_paths: Sequence[Path]) -> dict[str, Any]:
+    commit, dirty = git_state()
+    return {
+        "schema_version": 1,
+        "batches": [
+            {"name": f"{path.parent.name}/{path.name}", "sha256": digest_file(path)}
+            for path in sorted(batch_paths)
+        ],
+        "code_digest": code_digest("blockwise.tables.write"),
+        "commit": commit,
+        "dirty": dirty,
+        "packages": {**package_versions(), "scipy": version("scipy")},
+        "host": host_name(),
+        "command": command_line(),
+        "written_at": utc_now(),
+    }
+
+
+def main() -> None:
+    """Command line: paths only."""
+    parser = argparse.ArgumentParser(prog="python -m blockwise.tables.write", description=__doc__)
+    parser.add_argument("--batches", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--store", type=Path, required=True, help="folder of the cell store")
+    parser.add_argument("--output-dir", type=Path, required=True)
+    arguments = parser.parse_args()
+    write_tables(arguments.batches, arguments.store, arguments.output_dir)
+
+
+if __name__ == "__main__":
+    run_command(main)

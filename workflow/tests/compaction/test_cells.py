@@ -1,0 +1,200 @@
+"""Cell keys: everything that can change a record, and nothing else; the store behind them."""
+
+import json
+
+import pytest
+
+from blockwise import provenance
+from blockwise.compaction.cells import CellSpec, Unit, cell_code_digest, group_units
+from blockwise.compaction.records import TimingBlock
+from blockwise.compaction.store import CellStore
+
+SPEC = CellSpec(
+    model_digest="m",
+    engine={"kind": "vllm", "arguments": {"dtype": "float32"}},
+    request={"form": "chat", "temperature": 0.0},
+    dataset_format="hotpotqa",
+    session_id="s-000",
+    session_digest="d",
+    layout="target_block",
+    block_size_tokens=512,
+    boundary="turn",
+    last_turns=0,
+    prompt="Summarise.",
+    tau_tokens=2048,
+    question_timing="immediate",
+    transcript="fixed",
+    volume_mode="forced",
+    volume_tokens=128,
+    answer_tokens=16,
+    seed=0,
+    repeat=0,
+    code_digest="c",
+)
+
+EDITS = {
+    "model_digest": "m2",
+    "engine": {"kind": "vllm", "arguments": {"dtype": "bfloat16"}},
+    "request": {"form": "chat", "temperature": 1.0},
+    "dataset_format": "locomo",
+    "session_id": "s-001",
+    "session_digest": "d2",
+    "layout": "sequential",
+    "block_size_tokens": 1024,
+    "boundary": "token",
+    "last_turns": 2,
+    "prompt": "Summarise!",
+    "tau_tokens": 4096,
+    "question_timing": "deferred",
+    "transcript": "free",
+    "volume_mode": "natural",
+    "volume_tokens": 256,
+    "answer_tokens": 32,
+    "seed": 1,
+    "repeat": 1,
+    "code_digest": "c2",
+}
+
+
+def test_every_ingredient_has_an_edit():
+    assert set(EDITS) == set(CellSpec.model_fields)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_editing_an_ingredient_gives_a_new_cell(name):
+    assert SPEC.model_copy(update={name: EDITS[name]}).key != SPEC.key
+
+
+def test_arms_of_one_session_and_seed_share_a_timing_block():
+    arms = [
+        SPEC,
+        SPEC.model_copy(update={"block_size_tokens": 1024}),
+        SPEC.model_copy(update={"layout": "sequential", "block_size_tokens": None}),
+    ]
+    other_seed = SPEC.model_copy(update={"seed": 1})
+    units = group_units([*arms, other_seed, SPEC])
+    assert [len(unit.cells) for unit in units] == [3, 1]
+    assert all(unit.is_timing_block for unit in units)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(EDITS) - {"layout", "block_size_tokens", "code_digest", "question_timing"})
+)
+def test_only_arms_may_differ_inside_a_timing_block(name):
+    assert len(group_units([SPEC, SPEC.model_copy(update={name: EDITS[name]})])) == 2
+
+
+def test_a_timing_block_that_gains_an_arm_is_a_new_unit():
+    arm = SPEC.model_copy(update={"block_size_tokens": 1024})
+    (alone,) = group_units([SPEC])
+    (both,) = group_units([SPEC, arm])
+    (swapped,) = group_units([arm, SPEC])
+    assert alone.key != both.key == swapped.key
+
+
+def test_recall_cells_stay_individual():
+    cells = [
+        SPEC.model_copy(update={"question_timing": "deferred", "block_size_tokens": size})
+        for size in (512, 1024)
+    ]
+    units = group_units(cells)
+    assert [unit.key for unit in units] == [cell.key for cell in cells]
+
+
+def test_natural_caps_may_differ_between_arms_of_a_timing_block():
+    natural = {"volume_mode": "natural"}
+    worker = SPEC.model_copy(update={**natural, "volume_tokens": 64})
+    whole = SPEC.model_copy(
+        update={**natural, "volume_tokens": 512, "layout": "sequential", "block_size_tokens": None}
+    )
+    assert len(group_units([worker, whole])) == 1
+
+
+def stored(tmp_path):
+    (unit,) = group_units([SPEC])
+    block = TimingBlock(
+        id=unit.key, session_id="s-000", seed=0, repeat=0, engine_card_id="e", cells=()
+    )
+    said = []
+    store = CellStore(tmp_path, said.append)
+    assert store.load(unit) is None
+    store.save(unit, block)
+    return store, unit, block, said, tmp_path / store.relative_path(unit)
+
+
+def test_the_store_gives_back_what_it_keeps(tmp_path):
+    store, unit, block, said, path = stored(tmp_path)
+    assert store.load(unit) == block
+    assert not said
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "version", "garbage"])
+def test_a_damaged_unit_is_set_aside_and_named(tmp_path, damage):
+    store, unit, _, said, path = stored(tmp_path)
+    text = path.read_text()
+    sealed = json.loads(text)
+    if damage == "flip":
+        sealed["record"]["seed"] = 7
+        text = json.dumps(sealed)
+    elif damage == "version":
+        sealed["record"]["schema_version"] = 99
+        text = json.dumps(sealed)
+    else:
+        text = {"cut": text[: len(text) // 2], "empty": "", "garbage": "\x00\x01"}[damage]
+    path.write_text(text)
+    assert store.load(unit) is None
+    assert path.name in said[0]
+    assert path.with_suffix(".damaged").read_text() == text
+    assert store.load(unit) is None  # absent now, and silent
+    assert len(said) == 1
+
+
+@pytest.fixture
+def source_tree(tmp_path, monkeypatch):
+    folder = tmp_path / "blockwise"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""Package."""\n')
+    (folder / "play.py").write_text("from blockwise import engine\nx = 1\n")
+    (folder / "engine.py").write_text('"""Doc."""\nimport os\nfrom blockwise.deep.leaf import y\n')
+    (folder / "figures.py").write_text("z = 3\n")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "__init__.py").write_text("")
+    (folder / "deep" / "leaf.py").write_text("y = 2\n")
+    monkeypatch.setattr(provenance, "SOURCE_FOLDER", folder)
+    provenance.code_digest.cache_clear()
+    yield folder
+    provenance.code_digest.cache_clear()
+
+
+def fresh_digest():
+    provenance.code_digest.cache_clear()
+    return provenance.code_digest("blockwise.play")
+
+
+def test_the_code_digest_covers_the_import_path_and_only_that(source_tree):
+    before = fresh_digest()
+    (source_tree / "figures.py").write_text("z = 4\n")
+    assert fresh_digest() == before
+    (source_tree / "engine.py").write_text(
+        '"""Other words."""\n# a comment\nimport os\n\nfrom blockwise.deep.leaf import y\n'
+    )
+    assert fresh_digest() == before
+    (source_tree / "deep" / "leaf.py").write_text("y = 20\n")
+    assert fresh_digest() != before
+
+
+def test_an_unknown_module_is_an_error(source_tree):
+    with pytest.raises(ModuleNotFoundError, match=r"blockwise\.absent"):
+        provenance.code_digest("blockwise.absent")
+
+
+def test_one_layout_does_not_invalidate_another():
+    assert cell_code_digest("sequential") != cell_code_digest("target_block")
+
+
+def test_units_have_a_stable_place_in_the_store(tmp_path):
+    recall = Unit((SPEC.model_copy(update={"question_timing": "deferred"}),))
+    store = CellStore(tmp_path, print)
+    assert store.relative_path(recall).startswith("cells/")
+    assert store.relative_path(Unit((SPEC,))).startswith("timing_blocks/")

@@ -1,0 +1,223 @@
+"""Official scores: cases derived by hand from the rules, and properties that follow from them."""
+
+import json
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockwise.compaction.scoring import (
+    REFUSALS,
+    evaluate_hotpotqa,
+    normalize_hotpotqa,
+    normalize_locomo,
+    score_answer,
+    score_hotpotqa,
+    score_locomo,
+    score_supporting_facts,
+)
+from blockwise.config.datasets import DatasetFormat
+from blockwise.data.documents import Question
+
+LOCOMO_PLAIN = st.sampled_from(["2", "3", "4"])
+TEXTS = st.text(alphabet=string.ascii_letters + string.digits + " ,.;'-é", max_size=60)
+
+
+def question(answer: str, category: str) -> Question:
+    return Question(id="q", text="?", answer=answer, category=category, evidence=("d",))
+
+
+# --- HotpotQA ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("The Eiffel Tower!", "eiffel tower"),  # article, punctuation, case
+        ("a  an\tthe", ""),  # nothing but articles
+        ("an-apple", "anapple"),  # punctuation goes first, so no article is left to drop
+        ("U.S. and A.", "us and"),  # "A." becomes the article a; HotpotQA keeps "and"
+        ("theatre", "theatre"),  # articles are whole words
+    ],
+)
+def test_hotpotqa_normalisation(text, normalised):
+    assert normalize_hotpotqa(text) == normalised
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "exact_match", "f1"),
+    [
+        ("The Eiffel Tower", "eiffel tower.", 1, 1),
+        # words {in, paris, france} and {paris, france}: 2 shared, P=2/3, R=1, F1=2*(2/3)/(5/3)
+        ("in Paris, France", "Paris France", 0, 0.8),
+        # a repeated word counts once where the gold has it once: P=1/2, R=1
+        ("Paris Paris", "Paris", 0, 2 / 3),
+        ("London", "Paris", 0, 0),
+        # closed answers: no partial credit on either side
+        ("yes it is", "yes", 0, 0),
+        ("yes", "yes it is", 0, 0),
+        ("no", "yes", 0, 0),
+        ("noanswer", "no answer", 0, 0),
+        ("Yes.", "yes", 1, 1),
+        # inside a longer text "no" is a word like any other: P=R=2/3
+        ("no man land", "no man island", 0, 2 / 3),
+        # both normalise to nothing: equal texts, and no shared word
+        ("the", "a", 1, 0),
+        ("", "Paris", 0, 0),
+    ],
+)
+def test_hotpotqa_answers_by_hand(prediction, gold, exact_match, f1):
+    score = score_answer(DatasetFormat.HOTPOTQA, prediction, question(gold, "bridge"))
+    assert score.exact_match == exact_match
+    assert score.f1 == pytest.approx(f1)
+
+
+def test_supporting_facts_by_hand():
+    gold = [["A", 0], ["B", 2]]
+    # {A0, C1} against {A0, B2}: 1 shared, P=R=1/2
+    half = score_supporting_facts([("A", 0), ("C", 1)], gold)
+    assert (half.exact_match, half.f1) == (0, 0.5)
+    # a repeated prediction is one member of the set
+    assert score_supporting_facts([["B", 2], ["A", 0], ["A", 0]], gold).exact_match == 1
+    # nothing predicted, nothing wanted: the sets are equal, precision and recall are 0
+    nothing = score_supporting_facts([], [])
+    assert (nothing.exact_match, nothing.f1) == (1, 0)
+
+
+def gold_row(row_id: str, answer: str, facts: list) -> dict:
+    return {"_id": row_id, "answer": answer, "supporting_facts": facts}
+
+
+def test_evaluation_divides_by_every_gold_row():
+    gold = [
+        gold_row("complete", "Paris", [["A", 0], ["B", 1]]),
+        gold_row("partial", "red blue", [["A", 0]]),
+        gold_row("no-facts", "yes", [["A", 0]]),
+        gold_row("absent", "Rome", [["A", 0]]),
+    ]
+    predictions = {
+        "answer": {"complete": "Paris", "partial": "red", "no-facts": "yes"},
+        "sp": {"complete": [["A", 0], ["B", 1]], "partial": [["A", 0], ["C", 3]]},
+    }
+    metrics = evaluate_hotpotqa(predictions, gold)
+    # answers: EM 1+0+1+0; F1 1 + 2*(1*1/2)/(3/2)=2/3 + 1 + 0
+    assert metrics["em"] == pytest.approx(2 / 4)
+    assert metrics["f1"] == pytest.approx((1 + 2 / 3 + 1) / 4)
+    # facts: complete 1; partial P=1/2 R=1 F1=2/3; the other two have no prediction
+    assert metrics["sp_em"] == pytest.approx(1 / 4)
+    assert metrics["sp_f1"] == pytest.approx((1 + 2 / 3) / 4)
+    # joint, partial: P = 1 * 1/2, R = 1/2 * 1, F1 = 1/2; "no-facts" cannot be judged jointly
+    assert metrics["joint_em"] == pytest.approx(1 / 4)
+    assert metrics["joint_f1"] == pytest.approx((1 + 1 / 2) / 4)
+    assert metrics["joint_prec"] == pytest.approx((1 + 1 / 2) / 4)
+    assert metrics["joint_recall"] == pytest.approx((1 + 1 / 2) / 4)
+    assert len(metrics) == 12
+
+
+def test_evaluation_of_nothing_is_zero():
+    gold = [gold_row("x", "Paris", [["A", 0]])]
+    assert set(evaluate_hotpotqa({}, gold).values()) == {0.0}
+    assert set(evaluate_hotpotqa({"answer": {}, "sp": {}}, []).values()) == {0.0}
+
+
+@given(TEXTS)
+def test_hotpotqa_identical_answers_score_one(text):
+    score = score_hotpotqa(text, text)
+    assert score.exact_match == 1
+    assert score.f1 == (1 if normalize_hotpotqa(text) else 0)
+
+
+@given(TEXTS, TEXTS)
+def test_hotpotqa_scores_are_symmetric_fractions(prediction, gold):
+    score = score_hotpotqa(prediction, gold)
+    assert 0 <= score.f1 <= 1
+    assert score.f1 == pytest.approx(score_hotpotqa(gold, prediction).f1)
+    assert score.exact_match in (0, 1)
+    if score.exact_match and normalize_hotpotqa(gold):
+        assert score.f1 == 1
+
+
+# --- LoCoMo -----------------------------------------------------------------------------
+
+
+def test_locomo_normalisation_stems_and_drops_and():
+    # Porter: running -> run, dogs -> dog; "the", "and" and commas go
+    assert normalize_locomo("The running dogs, and CATS!") == ["run", "dog", "cat"]
+    # a comma goes without a space: "1,000" is one word
+    assert normalize_locomo("1,000") == ["1000"]
+
+
+@pytest.mark.parametrize(
+    ("category", "prediction", "gold", "score"),
+    [
+        # plain F1, stems: {adopt, dog} and {adopt, two, dog}: P=1, R=2/3, F1=0.8
+        ("4", "adopting dogs", "adopted two dogs", 0.8),
+        ("2", "7 May 2023", "7 May 2023", 1),
+        ("2", "May 2023", "7 May, 2023", 0.8),
+        # no split by commas outside category 1: {pottery, camping} twice, P=R=1
+        ("4", "camping, pottery", "pottery, camping", 1),
+        # category 3 keeps the gold before the semicolon
+        ("3", "Likely no", "Likely no; she is allergic to cats", 1),
+        # ... and only of the gold: P=2/4, R=1, F1=2/3
+        ("3", "likely no; since cats", "Likely no", 2 / 3),
+        # category 1: every gold part takes its best predicted part: (1 + 1)/2 and (1 + 0)/2
+        ("1", "camping, pottery", "pottery, camping", 1),
+        ("1", "pottery", "pottery, camping", 0.5),
+        # unsplit, one part answers both badly: {pottery, camping} against each: P=1/2, R=1
+        ("1", "pottery camping", "pottery, camping", 2 / 3),
+        # surplus predicted parts cost nothing: the official rule takes the best part
+        ("1", "pottery, camping, chess", "pottery, camping", 1),
+        # a gold part that is only "and" has no word, so nothing matches it: (1 + 0)/2
+        ("1", "pottery", "pottery, and", 0.5),
+        ("5", "There is No Information Available here.", "anything", 1),
+        ("5", "That is not mentioned.", "anything", 1),
+        ("5", "unknown", "unknown", 0),
+        ("4", "", "Paris", 0),
+        ("4", "2022", "2022", 1),
+    ],
+)
+def test_locomo_by_hand(category, prediction, gold, score):
+    result = score_answer(DatasetFormat.LOCOMO, prediction, question(gold, category))
+    assert result.exact_match is None
+    assert result.f1 == pytest.approx(score)
+
+
+@given(TEXTS, TEXTS, st.sampled_from(["1", "2", "3", "4", "5"]))
+def test_locomo_scores_are_fractions(prediction, gold, category):
+    assert 0 <= score_locomo(prediction, gold, category=category) <= 1
+
+
+@given(TEXTS.filter(lambda text: ";" not in text), LOCOMO_PLAIN)
+def test_locomo_identical_answers_score_one(text, category):
+    assert score_locomo(text, text, category=category) == (1 if normalize_locomo(text) else 0)
+
+
+@given(st.lists(st.sampled_from(["oak", "elm", "ash", "yew"]), min_size=1, unique=True))
+def test_locomo_multi_hop_ignores_the_order_of_parts(parts):
+    gold = ", ".join(parts)
+    assert score_locomo(", ".join(reversed(parts)), gold, category="1") == 1
+
+
+@given(TEXTS, st.sampled_from(REFUSALS))
+def test_locomo_adversarial_is_all_or_nothing(text, refusal):
+    assert score_locomo(f"{text} {refusal.upper()} {text}", "", category="5") == 1
+
+
+# --- real gold answers --------------------------------------------------------------------
+
+
+def test_real_gold_answers_score_one_against_themselves(shared_data):
+    gold = json.loads((shared_data / "hotpotqa_train_100.json").read_text())
+    predictions = {
+        "answer": {row["_id"]: row["answer"] for row in gold},
+        "sp": {row["_id"]: row["supporting_facts"] for row in gold},
+    }
+    assert set(evaluate_hotpotqa(predictions, gold).values()) == {1.0}
+    for row in json.loads((shared_data / "locomo_6.json").read_text()):
+        for qa in row["qa"]:
+            if qa["category"] != 5:
+                answer = str(qa["answer"])
+                category = str(qa["category"])
+                prediction = answer.split(";", maxsplit=1)[0] if category == "3" else answer
+                assert score_locomo(prediction, answer, category=category) == 1

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import make_lock
+
+
+def test_pips_index_settings_are_handed_on(tmp_path):
+    listing = [
+        "global.index-url='https://index.example/simple'",
+        "global.extra-index-url='https://extra.example/simple'",
+        f"global.find-links='/nowhere {tmp_path}'",
+        "global.timeout='10'",
+    ]
+    assert make_lock.index_options(listing) == [
+        "--find-links",
+        str(tmp_path),
+        "--default-index",
+        "https://index.example/simple",
+    ]
+
+
+def test_the_environment_wins_over_files_in_any_order(tmp_path):
+    listing = [f":env:.find-links='{tmp_path}'", "global.find-links='/usr'"]
+    for lines in (listing, listing[::-1]):
+        assert make_lock.index_options(lines) == ["--find-links", str(tmp_path)]
+
+
+def test_nothing_configured_means_no_options():
+    assert make_lock.index_options([":env:.cert='/x.pem'"]) == []
+
+
+def test_the_resolver_is_told_the_promised_platform_and_what_to_leave_out():
+    command = make_lock.compile_command(Path("uv"), Path("out"), upgrade=False)
+    assert "x86_64-manylinux_2_31" in command
+    assert command[command.index("--excludes") + 1] == "cpu.excluded"
+    assert "--upgrade" not in command
+    assert make_lock.compile_command(Path("uv"), Path("out"), upgrade=True)[-1] == "--upgrade"

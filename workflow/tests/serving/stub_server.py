@@ -1,0 +1,146 @@
+"""A tiny OpenAI-compatible server whose answers go wrong in chosen ways.
+
+`behaviours` is used up request by request, its last entry for all further ones. Each entry is the
+name of a method of `Answers`.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(value: object) -> bytes:
+    return f"data: {json.dumps(value)}\n\n".encode()
+
+
+class StubServer:
+    """One server; `requests` keeps the bodies that were received."""
+
+    def __init__(self, behaviours: list[str], prompt_tokens: int) -> None:
+        self.requests: list[dict] = []
+        self.prompt_tokens = prompt_tokens
+        self.base_url = ""
+        self._behaviours = behaviours
+        self._release = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["StubServer"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        try:
+            yield self
+        finally:
+            self._release.set()
+            server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.split("content-length:")[1].split()[0])
+        body = json.loads(await reader.readexactly(length))
+        body["path"] = head.split()[1]
+        number = len(self.requests)
+        self.requests.append(body)
+        name = self._behaviours[min(number, len(self._behaviours) - 1)]
+        with contextlib.suppress(ConnectionError):
+            await getattr(self, f"_{name}")(writer, body)
+            await writer.drain()
+        writer.close()
+
+    def _status(self, writer, code: int, body: object) -> None:
+        text = json.dumps(body).encode()
+        writer.write(f"HTTP/1.1 {code} X\r\nContent-Type: application/json\r\n".encode())
+        writer.write(f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text)
+
+    def _stream(self, writer, *parts: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
+        writer.write(b"Connection: close\r\n\r\n" + b"".join(parts))
+
+    def _chunk(self, body, text="", finish=None, **delta) -> bytes:
+        choice = {"index": 0, "finish_reason": finish}
+        if "prompt" in body:
+            choice["text"] = text
+        else:
+            choice["delta"] = {"content": text, **delta}
+        return event({"id": "1", "object": "x", "created": 0, "model": "m", "choices": [choice]})
+
+    def _usage(
+        self, body, completion_tokens=None, prompt_tokens=None, metrics=None, **details
+    ) -> bytes:
+        prompt = self.prompt_tokens if prompt_tokens is None else prompt_tokens
+        completion = body["max_tokens"] if completion_tokens is None else completion_tokens
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            **details,
+        }
+        chunk = {"id": "1", "object": "x", "created": 0, "model": "m", "choices": []}
+        return event({**chunk, "usage": usage, "metrics": metrics})
+
+    async def _good(self, writer, body) -> None:
+        cached = {"prompt_tokens_details": {"cached_tokens": 3}}
+        parts = [self._chunk(body, "a {b}"), self._chunk(body, " c", "length")]
+        self._stream(writer, *parts, self._usage(body, **cached), DONE)
+
+    async def _timed(self, writer, body) -> None:
+        times = {"queue_time_ms": 250.0, "time_to_first_token_ms": 500.0}
+        usage = self._usage(body, metrics=times)
+        self._stream(writer, self._chunk(body, "a", "length"), usage, DONE)
+
+    async def _thinking(self, writer, body) -> None:
+        parts = [
+            self._chunk(body, reasoning="let me "),
+            self._chunk(body, reasoning_content="see"),
+            self._chunk(body, "42", "stop"),
+        ]
+        self._stream(writer, *parts, self._usage(body), DONE)
+
+    async def _counted_thinking(self, writer, body) -> None:
+        details = {"completion_tokens_details": {"reasoning_tokens": 7}}
+        parts = [self._chunk(body, "42", "stop", reasoning="hm"), self._usage(body, **details)]
+        self._stream(writer, *parts, DONE)
+
+    async def _error_500(self, writer, body) -> None:
+        self._status(writer, 500, {"error": {"message": "the engine core is dead"}})
+
+    async def _error_400(self, writer, body) -> None:
+        self._status(writer, 400, {"error": {"message": "the template is unhappy"}})
+
+    async def _error_404(self, writer, body) -> None:
+        self._status(writer, 404, {"error": {"message": "The model `m` does not exist."}})
+
+    async def _stall(self, writer, body) -> None:
+        self._stream(writer, self._chunk(body, "a"))
+        await writer.drain()
+        await self._release.wait()
+
+    async def _half(self, writer, body) -> None:
+        self._stream(writer, self._chunk(body, "half an ans"))
+
+    async def _half_then_done(self, writer, body) -> None:
+        self._stream(writer, self._chunk(body, "half an ans"), self._usage(body), DONE)
+
+    async def _truncated_json(self, writer, body) -> None:
+        self._stream(writer, self._chunk(body, "a"), b'data: {"id": "1", "choi\n\n')
+
+    async def _error_event(self, writer, body) -> None:
+        error = event({"error": {"message": "EngineCore died", "type": "x", "code": 500}})
+        self._stream(writer, self._chunk(body, "a"), error, DONE)
+
+    async def _no_usage(self, writer, body) -> None:
+        self._stream(writer, self._chunk(body, "a", "stop"), DONE)
+
+    async def _short(self, writer, body) -> None:
+        usage = self._usage(body, completion_tokens=body["max_tokens"] - 1)
+        self._stream(writer, self._chunk(body, "a", "length"), usage, DONE)
+
+    async def _other_prompt(self, writer, body) -> None:
+        usage = self._usage(body, prompt_tokens=self.prompt_tokens + 5)
+        self._stream(writer, self._chunk(body, "a", "stop"), usage, DONE)
+
+    async def _hang_up(self, writer, body) -> None:
+        writer.transport.abort()

@@ -1,0 +1,109 @@
+"""Preparing models: from a folder, from the hub, and what is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from httpx import Request, Response
+from huggingface_hub.errors import GatedRepoError
+
+from blockwise.artifacts import read_model, write_json
+from blockwise.config.backbones import ExternalEngine, HubModel, PathModel
+from blockwise.errors import ConfigError, ServerError
+from blockwise.serving.models import PreparedModel, prepare_model
+from serving_fixtures import tiny_backbone
+
+COMMIT = "a" * 40
+EXTERNAL = ExternalEngine(kind="external", url="http://h/v1", served_model="m", version="1")
+
+
+def profile_with(backbone) -> dict:
+    return {
+        "profile": "test",
+        "backbones": {"tiny": backbone.model_dump(mode="json")},
+        "datasets": {
+            "made": {
+                "format": "hotpotqa",
+                "source": {"kind": "synthetic"},
+                "sessions": {"num_sessions": 1, "target_tokens": 100},
+            }
+        },
+        "experiments": {
+            "one": {
+                "question_timing": "immediate",
+                "tau_tokens": 1000,
+                "block_sizes_tokens": [500],
+                "volume": {"mode": "forced", "total_tokens": 64},
+            }
+        },
+    }
+
+
+def test_a_folder_of_model_files_is_digested(tiny_model):
+    prepared = prepare_model(
+        "local", tiny_backbone(model=PathModel(source="path", path=tiny_model.path)), Path("unused")
+    )
+    assert (prepared.path, prepared.digest) == (tiny_model.path, tiny_model.digest)
+
+
+def test_a_folder_without_model_files_is_refused(tmp_path):
+    backbone = tiny_backbone(model=PathModel(source="path", path=str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"lacks config.json and a tokenizer"):
+        prepare_model("local", backbone, tmp_path / "unused")
+
+
+def test_an_unpinned_revision_is_refused(tmp_path):
+    backbone = tiny_backbone(model=HubModel(source="hub", id="some/model"))
+    with pytest.raises(ConfigError, match="make pin"):
+        prepare_model("hub", backbone, tmp_path)
+
+
+@pytest.mark.parametrize("engine", [None, EXTERNAL])
+def test_hub_files_are_fetched_at_the_commit(tmp_path, monkeypatch, engine):
+    calls = []
+
+    def fetch(repo_id, **arguments):
+        calls.append((repo_id, arguments))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    changes = {"engine": engine} if engine else {}
+    backbone = tiny_backbone(
+        model=HubModel(source="hub", id="some/model", revision=COMMIT), **changes
+    )
+    prepared = prepare_model("hub", backbone, tmp_path)
+    assert prepared.digest == f"some/model@{COMMIT}"
+    assert (prepared.path, prepared.revision) == ("some/model", COMMIT)
+    ((repo_id, arguments),) = calls
+    assert (repo_id, arguments["revision"]) == ("some/model", COMMIT)
+    only_tokenizer = arguments["allow_patterns"] is not None
+    assert only_tokenizer == (engine is not None)
+
+
+def test_a_gated_model_names_the_token_variable(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        request = Request("GET", "https://hub")
+        raise GatedRepoError("Access is restricted", response=Response(401, request=request))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    backbone = tiny_backbone(model=HubModel(source="hub", id="some/model", revision=COMMIT))
+    with pytest.raises(ServerError, match="HF_TOKEN"):
+        prepare_model("hub", backbone, tmp_path)
+
+
+def test_the_command_line_writes_the_model_and_its_card(tmp_path):
+    config = tmp_path / "config.json"
+    write_json(config, profile_with(tiny_backbone()))
+    output = tmp_path / "tiny.json"
+    command = [sys.executable, "-m", "blockwise.serving.models", "--config", str(config)]
+    command += ["--folder", str(tmp_path / "tiny"), "--output", str(output), "--backbone"]
+    subprocess.run([*command, "tiny"], check=True, capture_output=True)
+    prepared = read_model(output, PreparedModel)
+    assert prepared.backbone == "tiny"
+    assert (Path(prepared.path) / "config.json").is_file()
+    refused = subprocess.run([*command, "absent"], check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "'absent' is not in" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,148 @@
+import pandas as pd
+import pytest
+from record_factory import (
+    answer,
+    compaction,
+    comparison,
+    engine_card,
+    loaded,
+    record,
+    request,
+)
+
+from blockwise.compaction.cells import CellSpec
+from blockwise.errors import ArtifactError
+from blockwise.tables import (
+    compaction_cells,
+    compaction_events,
+    compaction_requests,
+    engine_cards,
+)
+from blockwise.tables.settings import CellSettings
+
+
+def only_row(table):
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_token_sums_by_role():
+    row = only_row(compaction_cells.build([loaded()]))
+    assert (row.agent_prompt_tokens, row.agent_cached_tokens) == (1000, 600)
+    assert (row.worker_prompt_tokens, row.worker_uncached_tokens) == (2000, 800)
+    assert row.worker_completion_tokens == 256
+    assert (row.question_prompt_tokens, row.question_cached_tokens) == (0, 0)
+    assert row.total_tokens == 3 * 1000 + 16 + 256
+
+
+def test_unreported_cached_tokens_stay_unknown():
+    cell = loaded(record(requests=(request(), request(cached_tokens=None))))
+    row = only_row(compaction_cells.build([cell]))
+    assert pd.isna(row.agent_cached_tokens)
+    assert pd.isna(row.agent_uncached_tokens)
+    assert row.agent_prompt_tokens == 2000
+
+
+def test_compaction_share_and_length_finishes():
+    two = (compaction(), compaction(index=1, num_length_finishes=0))
+    row = only_row(compaction_cells.build([loaded(record(compactions=two))]))
+    assert (row.num_compactions, row.compaction_wall_s, row.compaction_stall_s) == (2, 4.0, 5.0)
+    assert row.compaction_stall_frac == 0.5
+    assert row.compaction_output_tokens == 512
+    assert row.length_finish_frac == 1.0  # two of the two recorded workers
+
+
+def test_a_cell_without_compaction_has_no_share_of_length_finishes():
+    cell = loaded(record(compactions=(), requests=(request(),), answers=()))
+    row = only_row(compaction_cells.build([cell]))
+    assert row.compaction_stall_frac == 0.0
+    assert pd.isna(row.length_finish_frac)
+    assert pd.isna(row.f1_mean)
+
+
+def test_immediate_accuracy_is_labelled_and_skips_undefined_matches():
+    answers = (answer(), answer(exact_match=None, f1=0.25, num_evidence_compactions=2))
+    row = only_row(compaction_cells.build([loaded(record(answers=answers))]))
+    assert row.accuracy_kind == "immediate (not a recall measure)"
+    assert (row.exact_match_mean, row.num_exact_match, row.num_answers) == (1.0, 1, 2)
+    assert row.f1_mean == 0.625
+    assert row.num_answers_evidence_compacted == 1
+
+
+def test_deferred_accuracy_is_recall_and_its_times_are_not_judged():
+    cell = loaded(
+        record(
+            spec={"question_timing": "deferred", "volume_mode": "natural"},
+            timing_block_id=None,
+            timing_valid=False,
+        )
+    )
+    row = only_row(compaction_cells.build([cell]))
+    assert row.accuracy_kind == "deferred recall"
+    assert pd.isna(row.timing_valid)
+    assert pd.isna(row.timing_block_id)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"num_preemptions": 2}, "2 preemptions; 0 allowed"),
+        ({"compactions": (compaction(num_retried_workers=1),)}, "1 retried workers; 0 allowed"),
+        ({"timing_valid": False}, "marked invalid without a reason"),
+        (
+            {
+                "timing_valid": False,
+                "num_preemptions": 1,
+                "timing_invalid_reasons": ("preempted: 1 times",),
+            },
+            "preempted: 1 times",
+        ),
+    ],
+)
+def test_spoiled_times_are_invalid_whatever_the_record_says(changes, reason):
+    row = only_row(compaction_cells.build([loaded(record(**changes))]))
+    assert not row.timing_valid
+    assert row.timing_invalid_reasons == reason
+
+
+def test_a_spec_of_another_version_is_refused():
+    with pytest.raises(ArtifactError, match=r"spec\.transcript"):
+        compaction_cells.build([loaded(record(spec={"transcript": "sideways"}))])
+
+
+def test_every_setting_shown_is_an_ingredient_of_the_cell_key():
+    assert CellSettings.model_fields.keys() <= CellSpec.model_fields.keys()
+
+
+def test_events_and_requests_list_a_shared_cell_once():
+    cells = [loaded(), loaded(experiment="other")]
+    assert len(compaction_cells.build(cells)) == 2
+    events, requests = compaction_events.build(cells), compaction_requests.build(cells)
+    assert len(events) == 1
+    assert list(requests.role) == ["agent", "worker", "worker"]
+    assert list(requests.request_index) == [0, 1, 2]
+
+
+def test_an_event_shows_its_blocks_and_rates():
+    row = only_row(compaction_events.build([loaded()]))
+    assert row.realised_block_tokens == "512 488"
+    assert row.uncached_tokens == 1000
+    assert row.decode_tokens_per_s == 128.0
+
+
+def test_an_event_is_identified_by_cell_and_timing_block():
+    events = compaction_events.build(comparison(num_sessions=2))
+    keys = events[["cell_key", "timing_block_id", "compaction_index"]]
+    assert len(events) == 6
+    assert not keys.duplicated().any()
+
+
+def test_requests_hold_no_text():
+    assert "words that no table shows" not in compaction_requests.build([loaded()]).to_csv()
+
+
+def test_engine_cards_one_row_a_server_start():
+    table = engine_cards.build([engine_card(), engine_card(id="other", kv_cache_tokens=None)])
+    assert list(table.engine_card_id) == ["card", "other"]
+    assert table.arguments[0] == '{"dtype":"float32"}'
+    assert pd.isna(table.kv_cache_tokens[1])

@@ -1,0 +1,144 @@
+import pandas as pd
+import pytest
+from record_factory import compaction, comparison, loaded, record
+
+from blockwise.errors import ArtifactError
+from blockwise.tables.compaction_end_to_end import build
+
+
+def row_of(table, arm="target_block", block_size_tokens=512):
+    rows = table[(table.arm == arm)]
+    if arm != "sequential":
+        rows = rows[rows.block_size_tokens == block_size_tokens]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def test_three_timing_blocks_give_a_range_and_no_interval():
+    table = build(comparison(num_sessions=3))
+    row = row_of(table, "sequential")
+    assert row.wall_mean_s == pytest.approx(11.0)
+    assert (row.wall_min_s, row.wall_max_s) == (pytest.approx(10.0), pytest.approx(12.0))
+    assert pd.isna(row.wall_low_s)
+    assert (row.num_timing_blocks, row.wall_num_clusters) == (3, 3)
+
+
+def test_eight_timing_blocks_give_an_interval():
+    row = row_of(build(comparison(num_sessions=8)))
+    assert row.wall_low_s < row.wall_mean_s < row.wall_high_s
+    assert row.speedup_low <= row.speedup_mean <= row.speedup_high
+
+
+def test_speedup_is_formed_inside_timing_blocks():
+    row = row_of(build(comparison(num_sessions=3)))
+    # Sessions differ by 20%, but every timing block holds the same ratio 10 / 5.5.
+    for name in ("speedup_mean", "speedup_min", "speedup_max"):
+        assert row[name] == pytest.approx(10 / 5.5)
+    assert pd.isna(row.speedup_omitted_reason)
+
+
+def test_sequential_is_the_reference():
+    row = row_of(build(comparison()), "sequential")
+    assert pd.isna(row.speedup_mean)
+    assert row.speedup_omitted_reason == "the reference arm"
+
+
+def test_repeats_of_a_session_are_one_cluster():
+    cells = [loaded(record(repeat=repeat, wall_s=10.0 + repeat)) for repeat in range(8)]
+    row = row_of(build(cells), "sequential")
+    assert (row.num_timing_blocks, row.wall_num_clusters) == (8, 1)
+    assert pd.isna(row.wall_low_s)
+    assert row.wall_min_s == row.wall_max_s == 13.5
+
+
+def test_invalid_cells_are_left_out_and_counted():
+    cells = comparison(num_sessions=3)
+    spoiled = record("target_block", 512, session_id="s0", wall_s=1e6, num_preemptions=1)
+    cells[1] = loaded(spoiled)
+    row = row_of(build(cells))
+    assert (row.num_timing_blocks, row.num_invalid_cells) == (2, 1)
+    assert row.wall_max_s < 1e3
+    assert row.speedup_num_timing_blocks == 2
+
+
+def test_an_invalid_sequential_cell_takes_its_timing_block_out_of_the_speedup():
+    cells = comparison(num_sessions=3)
+    cells[0] = loaded(record(session_id="s0", timing_valid=False))
+    row = row_of(build(cells))
+    assert (row.num_timing_blocks, row.speedup_num_timing_blocks) == (3, 2)
+
+
+def test_an_arm_without_a_valid_cell_keeps_its_row():
+    cells = [loaded(record(timing_valid=False))]
+    row = row_of(build(cells), "sequential")
+    assert (row.num_timing_blocks, row.num_invalid_cells, row.wall_num_clusters) == (0, 1, 0)
+    assert pd.isna(row.wall_mean_s)
+
+
+def test_recall_cells_take_no_part():
+    recall = loaded(record(timing_block_id=None, spec={"question_timing": "deferred"}))
+    assert build([recall]).empty
+
+
+def test_backbones_are_never_compared_with_each_other():
+    cells = [*comparison(2, backbone="a"), *comparison(2, backbone="b")]
+    no_baseline = [c for c in cells if c.backbone == "a" or c.record.arm != "sequential"]
+    table = build(no_baseline)
+    row = row_of(table[table.backbone == "b"])
+    assert row.speedup_omitted_reason == "no timing block holds a valid cell of both arms"
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"transcript": "free"}, "free-running sessions do different work"),
+        ({"volume_mode": "natural"}, "random weights: only forced equal volume is compared"),
+    ],
+)
+def test_unequal_work_is_not_compared(spec, reason):
+    cells = [loaded(record(spec=spec)), loaded(record("target_block", 512, spec=spec))]
+    row = row_of(build(cells))
+    assert pd.isna(row.speedup_mean)
+    assert row.speedup_omitted_reason == reason
+    assert row.wall_mean_s == 10.0
+
+
+def test_trained_models_may_be_compared_at_natural_volume():
+    natural = {"volume_mode": "natural"}
+    cells = [record(spec=natural), record("target_block", 512, spec=natural, wall_s=5.0)]
+    row = row_of(build([loaded(cell, caption="") for cell in cells]))
+    assert row.speedup_mean == pytest.approx(2.0)
+
+
+def test_latency_rate_and_volume():
+    events = (compaction(ttft_after_s=0.25), compaction(index=1, ttft_after_s=None, wall_s=6.0))
+    row = row_of(build([loaded(record(compactions=events))]), "sequential")
+    assert row.ttft_after_compaction_mean_s == 0.25
+    assert row.compaction_output_mean_tokens == 512
+    assert row.compaction_decode_mean_tokens_per_s == 64.0
+    assert row.num_compactions_mean == 2
+    assert row.end_to_end_mean_tokens_per_s == pytest.approx(27.2)
+    assert row.total_mean_tokens == 3272
+
+
+def test_one_arm_twice_in_a_timing_block_is_refused():
+    cells = [loaded(), loaded(record(cell_key="another"))]
+    with pytest.raises(ArtifactError, match="holds 2 cells"):
+        build(cells)
+
+
+def test_mixed_settings_are_refused():
+    cells = [loaded(), loaded(record(session_id="s1", spec={"tau_tokens": 1}))]
+    with pytest.raises(ArtifactError, match="mixes cells of different settings"):
+        build(cells)
+
+
+def test_every_mean_has_an_interval_a_range_and_an_n_beside_it():
+    columns = set(build(comparison()).columns)
+    means = [name for name in columns if "_mean" in name]
+    assert len(means) == 9
+    for name in means:
+        measure, suffix = name.split("_mean")
+        for statistic in ("low", "high", "min", "max"):
+            assert f"{measure}_{statistic}{suffix}" in columns
+        assert f"{measure}_num_clusters" in columns

@@ -1,0 +1,116 @@
+import csv
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from record_factory import comparison, loaded, record, store_batch
+
+from blockwise.artifacts import digest_file, read_json
+from blockwise.errors import ArtifactError
+from blockwise.tables.columns import ColumnKind, count, csv_bytes, flag, frame, number, text
+from blockwise.tables.write import build_tables, write_tables
+
+TABLE_NAMES = {
+    "compaction_cells",
+    "compaction_events",
+    "compaction_requests",
+    "compaction_end_to_end",
+    "engine_cards",
+    "data_dictionary",
+}
+
+
+@pytest.fixture
+def written(tmp_path):
+    batch, store = store_batch(tmp_path / "in", comparison(num_sessions=2))
+    write_tables([batch], store, tmp_path / "tables")
+    return tmp_path / "tables"
+
+
+def test_every_column_has_an_entry_and_every_entry_a_column(written):
+    with (written / "data_dictionary.csv").open() as stream:
+        entries = list(csv.DictReader(stream))
+    listed = [(entry["table"], entry["column"]) for entry in entries]
+    columns = []
+    for path in written.glob("*.csv"):
+        columns += [(path.stem, name) for name in pd.read_csv(path, nrows=0).columns]
+    assert len(set(listed)) == len(listed)
+    assert set(listed) == set(columns)
+    assert {entry["kind"] for entry in entries} == {kind.value for kind in ColumnKind}
+    assert all(entry["meaning"].endswith(".") for entry in entries)
+
+
+def test_units_stand_in_the_column_names(written):
+    endings = {"s": "_s", "tokens": "_tokens", "tokens/s": "_tokens_per_s"}
+    with (written / "data_dictionary.csv").open() as stream:
+        for entry in csv.DictReader(stream):
+            if entry["unit"] in endings:
+                assert entry["column"].endswith(endings[entry["unit"]]), entry
+
+
+def test_all_tables_are_written_and_not_empty(written):
+    paths = list(written.glob("*.csv"))
+    assert {path.stem for path in paths} == TABLE_NAMES
+    assert all(len(pd.read_csv(path)) for path in paths)
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_its_order(tmp_path):
+    small, _ = store_batch(tmp_path, comparison(1, backbone="a", num_parameters=2e6), "a")
+    large, store = store_batch(tmp_path, comparison(1, backbone="b"), "b")
+    write_tables([small, large], store, tmp_path / "first")
+    write_tables([large, small], store, tmp_path / "second")
+    for name in TABLE_NAMES:
+        first, second = (tmp_path / folder / f"{name}.csv" for folder in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_provenance_names_the_batches(tmp_path):
+    batch, store = store_batch(tmp_path / "in", comparison(1))
+    write_tables([batch], store, tmp_path / "tables")
+    provenance = read_json(tmp_path / "tables" / "PROVENANCE.json")
+    assert provenance["batches"] == [{"name": "in/batch.json", "sha256": digest_file(batch)}]
+    assert provenance["code_digest"]
+
+
+def test_no_cell_at_all_is_an_error(tmp_path):
+    batch, store = store_batch(tmp_path, [])
+    with pytest.raises(ArtifactError, match="1 batches select 0 cells"):
+        build_tables([batch], store)
+
+
+def test_recall_cells_alone_give_an_empty_comparison(tmp_path):
+    batch, store = store_batch(tmp_path, [loaded(record(timing_block_id=None))])
+    tables = build_tables([batch], store)
+    assert len(tables["compaction_cells"]) == 1
+    assert tables["compaction_end_to_end"].empty
+
+
+def test_csv_form_of_every_type():
+    columns = [
+        text("name", "N."),
+        count("num", "N."),
+        number("x", "X.", ColumnKind.TIMED, "1"),
+        flag("yes", "Y."),
+    ]
+    rows = [
+        {"name": 'a,"b"', "num": 3, "x": 0.1 + 0.2, "yes": True},
+        {"name": None, "num": None, "x": None, "yes": None},
+        {"name": "nan", "num": 0, "x": float("nan"), "yes": False},
+    ]
+    assert csv_bytes(frame(rows, columns)).decode() == (
+        'name,num,x,yes\n"a,""b""",3,0.3,true\n,,,\nnan,0,,false\n'
+    )
+
+
+def test_the_command_line_refuses_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "blockwise.tables.write", "--batches", "absent.json"]
+    done = subprocess.run(
+        [*command, "--store", str(tmp_path), "--output-dir", str(tmp_path / "tables")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot read absent.json")
+    assert not (tmp_path / "tables").exists()

@@ -1,0 +1,86 @@
+"""The workflow without running it: what would run, and what is refused before anything does."""
+
+import re
+
+import pytest
+from workspace import copy_workflow, run_snakemake
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, project_folder):
+    return copy_workflow(project_folder, tmp_path_factory.mktemp("workflow"))
+
+
+def dry_run(folder, *arguments):
+    return run_snakemake(folder, "--dry-run", *arguments)
+
+
+def job_counts(done):
+    status, said = done
+    assert status == 0, said
+    table = said.split("Job stats:")[1].split("total")[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.M)}
+
+
+def test_the_default_profile_plays_two_backbones_on_two_datasets(workspace):
+    counts = job_counts(dry_run(workspace))
+    assert counts["prepare_backbone"] == counts["prepare_dataset"] == 2
+    assert counts["run_compaction"] == counts["build_sessions"] == 4
+    assert counts["plot_figure"] == counts["tabulate_compaction"] == 1
+
+
+def test_the_paper_overlay_has_exactly_four_backbones(workspace):
+    done = dry_run(workspace, "--configfile", "config/config.yaml", "config/paper.yaml")
+    counts = job_counts(done)
+    assert counts["prepare_backbone"] == 4
+    assert counts["run_compaction"] == 8
+    assert "timing-8m" not in done[1]
+    assert "results/paper/" in done[1]
+
+
+def test_a_dry_run_writes_nothing(workspace):
+    dry_run(workspace)
+    assert not (workspace / "results").exists()
+
+
+def test_one_more_backbone_is_one_more_entry(workspace):
+    third = (
+        "{third: {model: {source: random, hidden_size: 64}, architecture: dense, "
+        "reasoning: false, num_parameters: 1, context_window_tokens: 16384, "
+        "engine: {kind: vllm}}}"
+    )
+    counts = job_counts(dry_run(workspace, "--config", f"backbones={third}"))
+    assert counts["prepare_backbone"] == 1  # --config replaces named collections, as overlays do
+    assert counts["run_compaction"] == 2
+
+
+def test_a_bad_configuration_ends_before_any_job_and_without_a_traceback(workspace):
+    status, said = dry_run(
+        workspace,
+        "--config",
+        "experiments={compaction_end_to_end: {tau_tokens: 99999, block_sizes: [1]}}",
+        "surprise=1",
+    )
+    assert status != 0
+    assert "Traceback" not in said
+    assert "surprise: unknown key" in said
+    assert "experiments.compaction_end_to_end.block_sizes: unknown key" in said
+    assert "Job stats" not in said
+
+
+def test_an_unpinned_paper_profile_refuses_to_run(workspace):
+    status, said = run_snakemake(
+        workspace, "--configfile", "config/config.yaml", "config/paper.yaml"
+    )
+    assert status != 0
+    assert "run `make pin`" in said
+    assert "Traceback" not in said
+    assert not (workspace / "results").exists()
+
+
+def test_a_given_file_stands_for_itself(workspace, tmp_path):
+    alone = tmp_path / "c.yaml"
+    alone.write_text("profile: x\n")
+    status, said = dry_run(workspace, "--configfile", str(alone))
+    assert status != 0
+    assert "backbones: required and missing" in said

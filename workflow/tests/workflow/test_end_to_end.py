@@ -1,0 +1,169 @@
+"""The whole workflow on a real vLLM server: what it makes, what it keeps, what it runs again.
+
+The workflow talks to the session's shared server as an external engine; the managed server has
+its own test (test_interrupted_run.py).
+"""
+
+import csv
+import json
+
+import pytest
+from workspace import SMALL_TIMING, copy_workflow, run_snakemake, stored_units, write_config
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+RECALL = {
+    "question_timing": "deferred",
+    "tau_tokens": 2400,
+    "block_sizes_tokens": [1024],
+    "volume": {"mode": "natural", "sequential_max_tokens": 96, "worker_max_tokens": 32},
+    "answer_tokens": 4,
+}
+EXPERIMENTS = {"compaction_end_to_end": SMALL_TIMING, "recall": RECALL}
+
+
+def external_backbone(engine_server, **changes):
+    return {
+        "model": {"source": "path", "path": engine_server.model.path},
+        "architecture": "dense",
+        "reasoning": False,
+        "num_parameters": 1e6,
+        "context_window_tokens": engine_server.backbone.context_window_tokens,
+        "engine": {
+            "kind": "external",
+            "url": engine_server.server.base_url,
+            "served_model": engine_server.server.served_model,
+            "version": "the test session's vLLM",
+            "cache_salt": True,
+        },
+        "caption": "random weights: timing only",
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(engine_server, tmp_path_factory, project_folder):
+    folder = copy_workflow(project_folder, tmp_path_factory.mktemp("end_to_end"))
+    config = write_config(folder, {"tiny": external_backbone(engine_server)}, None, EXPERIMENTS)
+    status, said = run_snakemake(folder, "--configfile", config)
+    assert status == 0, said
+    return folder, config
+
+
+def table(folder, name):
+    with (folder / f"results/small/tables/{name}.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_table_and_figure_is_there_and_verified(finished):
+    folder, _ = finished
+    for name in (
+        "compaction_cells",
+        "compaction_events",
+        "compaction_requests",
+        "compaction_end_to_end",
+        "engine_cards",
+        "data_dictionary",
+    ):
+        assert table(folder, name), name
+    for suffix in ("pdf", "png", "csv"):
+        assert (folder / f"figures/small/compaction_end_to_end.{suffix}").stat().st_size > 100
+    manifest = json.loads((folder / "results/small/MANIFEST.json").read_text())
+    assert len(manifest["files"]) >= 10
+
+
+def test_both_modes_did_the_same_work(finished):
+    cells = [
+        row
+        for row in table(finished[0], "compaction_cells")
+        if row["experiment"] == "compaction_end_to_end"
+    ]
+    for dataset in ("hotpotqa", "locomo"):
+        rows = [row for row in cells if row["dataset"] == dataset]
+        assert len(rows) == 2
+        assert len({row["timing_block_id"] for row in rows}) == 1
+        assert len({row["num_turns"] for row in rows}) == 1
+        assert all(int(row["num_compactions"]) >= 1 for row in rows)
+    first = {}
+    for row in table(finished[0], "compaction_events"):
+        if row["experiment"] == "compaction_end_to_end" and row["compaction_index"] == "0":
+            first.setdefault(row["dataset"], []).append(row)
+    for rows in first.values():
+        assert len({row["turn_index"] for row in rows}) == 1
+        assert {row["output_tokens"] for row in rows} == {"64"}
+        assert len({row["history_before_tokens"] for row in rows}) == 1
+
+
+def test_sequential_reads_its_history_from_the_cache(finished):
+    rows = [
+        row
+        for row in table(finished[0], "compaction_events")
+        if row["experiment"] == "compaction_end_to_end"
+    ]
+    for row in rows:
+        uncached = int(row["prompt_tokens"]) - int(row["cached_tokens"])
+        if row["layout"] == "sequential":
+            assert uncached < 300  # the prompt and at most two KV blocks
+        else:
+            assert uncached > int(row["input_tokens"]) / 2  # each worker re-reads its own block
+
+
+def test_recall_cells_asked_after_the_closing_compaction(finished):
+    rows = [row for row in table(finished[0], "compaction_cells") if row["experiment"] == "recall"]
+    assert len(rows) == 4
+    assert all(int(row["num_answers"]) >= 3 for row in rows)
+    assert all(row["timing_block_id"] == "" for row in rows)
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    folder, config = finished
+    before = stored_units(folder)
+    status, said = run_snakemake(folder, "--configfile", config)
+    assert status == 0
+    assert "Nothing to be done" in said
+    assert stored_units(folder) == before
+
+
+def test_a_third_backbone_runs_its_own_cells_only(finished, engine_server):
+    folder, config = finished
+    before = stored_units(folder)
+    wide = external_backbone(engine_server)
+    wide["request"] = {"temperature": 0.5}
+    both = {"tiny": external_backbone(engine_server), "warm": wide}
+    write_config(folder, both, None, EXPERIMENTS)
+    status, said = run_snakemake(folder, "--configfile", config)
+    assert status == 0, said
+    assert said.count("localrule run_compaction:") == 2
+    assert "backbone=tiny" not in said.split("Execute")[-1] or "run_compaction" in said
+    after = stored_units(folder)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 2 * len(before)
+    assert {row["backbone"] for row in table(folder, "compaction_cells")} == {"tiny", "warm"}
+
+
+def test_a_damaged_cell_runs_again_and_nothing_else_does(finished):
+    folder, config = finished
+    before = stored_units(folder)
+    name = next(name for name in before if name.startswith("cells/"))
+    damaged = folder / "results/small/cells" / name
+    damaged.write_text(before[name].decode()[:-40])
+    status, said = run_snakemake(folder, "--configfile", config, "--forcerun", "run_compaction")
+    assert status == 0, said
+    assert f"{damaged.stem}.damaged" in said
+    after = stored_units(folder)
+    assert set(after) == set(before)
+    assert [key for key in before if after[key] != before[key]] == [name]
+
+
+def test_rebuilt_tables_and_figures_are_byte_identical(finished):
+    folder, config = finished
+    files = [
+        *(folder / "results/small/tables").glob("*.csv"),
+        *(folder / "figures/small").iterdir(),
+    ]
+    before = {path: path.read_bytes() for path in files}
+    status, said = run_snakemake(
+        folder, "--configfile", config, "--forcerun", "tabulate_compaction", "plot_figure"
+    )
+    assert status == 0, said
+    assert {path: path.read_bytes() for path in files} == before
