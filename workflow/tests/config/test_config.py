@@ -101,6 +101,15 @@ EXPERIMENT = ("experiments", "e")
             {"mode": "natural", "sequential_max_tokens": 256, "worker_max_tokens": 512},
             r"cannot shrink \(B=512\).*lower the volume",
         ),
+        (
+            SMALL,
+            {
+                **BASE["backbones"]["small"],
+                "request": {"temperature": 0.7},
+                "engine": {"kind": "vllm", "arguments": {"enable-chunked-prefill": True}},
+            },
+            r"backbones.small: request.temperature 0.7 with chunked prefill kills vLLM",
+        ),
         ((*EXPERIMENT, "question_timing"), "deferred", r"comes from natural volume only"),
         ((*EXPERIMENT, "backbones"), ["nobody"], r"names 'nobody', which is not in backbones: sma"),
         ((*EXPERIMENT, "datasets"), ["nothing"], r"names 'nothing', which is not in datasets"),

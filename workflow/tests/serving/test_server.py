@@ -26,9 +26,9 @@ FAKE_VLLM = Path(__file__).with_name("fake_vllm")
 MODEL = PreparedModel(
     backbone="tiny",
     source="path",
-    path="/models/tiny",
+    path="/fake-models/tiny",
     revision=None,
-    tokenizer_path="/models/tiny",
+    tokenizer_path="/fake-models/tiny",
     digest="d",
     num_parameters=None,
 )
@@ -90,6 +90,12 @@ def test_a_server_that_dies_during_the_body_is_seen(tmp_path):
         assert not server.is_alive()
 
 
+def test_a_server_whose_engine_is_dead_is_not_alive_though_its_process_is(tmp_path):
+    with started(fake_backbone("sick"), tmp_path) as server:
+        assert server.process.poll() is None
+        assert not server.is_alive()
+
+
 def test_a_death_at_the_start_names_its_cause_and_the_log(tmp_path):
     with pytest.raises(ServerError) as refusal, started(fake_backbone("die"), tmp_path):
         pass
@@ -111,7 +117,7 @@ def test_a_server_that_never_gets_healthy_meets_its_own_deadline(tmp_path, monke
         pass
     assert lines
     assert all("starting vLLM for tiny" in line for line in lines)
-    assert not descendants_with("api_server")
+    assert not descendants_with(MODEL.path)
 
 
 def test_a_stolen_port_is_tried_again_elsewhere(tmp_path):
@@ -141,7 +147,7 @@ def test_a_strangers_server_is_never_talked_to(tmp_path):
         started(fake_backbone("stranger"), tmp_path),
     ):
         pass
-    assert not descendants_with("api_server")
+    assert not descendants_with(MODEL.path)
 
 
 def test_two_servers_never_share_a_device(tmp_path):
@@ -216,7 +222,7 @@ def test_flags_are_ours_the_users_and_nothing_twice():
     backbone = fake_backbone(enforce_eager=True, seed=3, **{"async-scheduling": False})
     command = vllm_command("tiny", backbone, MODEL, "id1", 8001)
     flags = command[command.index("--model") :]
-    assert flags[:4] == ["--model", "/models/tiny", "--served-model-name", "tiny"]
+    assert flags[:4] == ["--model", "/fake-models/tiny", "--served-model-name", "tiny"]
     assert "--enforce-eager" in flags
     assert "--no-async-scheduling" in flags
     assert flags[flags.index("--seed") + 1] == "3"
@@ -235,7 +241,7 @@ def external(url, **changes):
     engine = ExternalEngine(
         kind="external", url=url, served_model="big", version="somewhere", **changes
     )
-    return tiny_backbone(engine=engine, model=PathModel(source="path", path="/models/tiny"))
+    return tiny_backbone(engine=engine, model=PathModel(source="path", path="/fake-models/tiny"))
 
 
 def test_an_unreachable_external_server_is_named(tmp_path, monkeypatch):

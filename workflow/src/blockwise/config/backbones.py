@@ -115,10 +115,24 @@ class Backbone(ConfigModel):
     caption: str = Field("", description="A warning that every figure of this backbone shows.")
 
     @model_validator(mode="after")
-    def _external_engines_need_a_tokenizer_only(self) -> "Backbone":
+    def _engine_and_model_agree(self) -> "Backbone":
+        problems = []
         if self.engine.kind == "external" and self.model.source == "random":
-            raise ValueError(
-                "an external engine serves a model of its own: give `model` the hub id or "
-                "path whose tokenizer it uses"
+            problems.append(
+                "an external engine serves a model of its own: give `model` the hub id or path "
+                "whose tokenizer it uses"
             )
+        samples_on_cpu = not self.gpus and self.request.temperature > 0
+        if samples_on_cpu and self._asks_for_chunked_prefill():
+            problems.append(
+                f"request.temperature {self.request.temperature} with chunked prefill kills "
+                "vLLM on the CPU; remove enable-chunked-prefill or set temperature to 0"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+    def _asks_for_chunked_prefill(self) -> bool:
+        return self.engine.kind == "vllm" and bool(
+            self.engine.arguments.get("enable-chunked-prefill")
+        )

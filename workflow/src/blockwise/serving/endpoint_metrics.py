@@ -57,7 +57,7 @@ def _cache_configs(page: str) -> list[tuple[int, int]]:
 
 def _kv_cache_tokens(page: str) -> int | None:
     configs = _cache_configs(page)
-    return sum(blocks * tokens for blocks, tokens in configs) if configs else None
+    return sum(num_kv_blocks * tokens for num_kv_blocks, tokens in configs) if configs else None
 
 
 def _kv_block_tokens(page: str) -> int | None:

@@ -17,6 +17,10 @@ LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 class HttpError(Exception):
     """What went wrong, with the URL, in words."""
 
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
 
 def is_local(url: str) -> bool:
     """Whether a URL names this machine."""
@@ -61,7 +65,10 @@ def _ask(url: str, api_key: str, body: bytes | None, timeout_s: float) -> str:
     except urllib.error.HTTPError as error:
         raise HttpError(f"{url} answers HTTP {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        raise HttpError(f"{url} cannot be reached: {error.reason}") from error
+        timed_out = isinstance(error.reason, TimeoutError)
+        raise HttpError(f"{url} cannot be reached: {error.reason}", timed_out=timed_out) from error
+    except TimeoutError as error:
+        raise HttpError(f"{url} did not answer in {timeout_s:g} s", timed_out=True) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise HttpError(f"{url} cannot be read: {error!r}") from error
 

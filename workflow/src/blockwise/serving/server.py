@@ -24,7 +24,7 @@ import tenacity
 from blockwise.config.backbones import Backbone, ExternalEngine, VllmEngine
 from blockwise.errors import ServerError
 from blockwise.serving.devices import reserved_devices
-from blockwise.serving.http_json import HttpError, get_json, is_up
+from blockwise.serving.http_json import HttpError, get_json, get_text, is_up
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.process_signals import end_with_parent, raise_on_sigterm
 from blockwise.serving.server_log import ADDRESS_IN_USE, ServerLog
@@ -54,13 +54,19 @@ class Server:
     process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
 
     def is_alive(self) -> bool:
-        """Whether the process still runs; of an external server, whether it still answers."""
-        if self.process is not None:
-            return self.process.poll() is None
-        with contextlib.suppress(HttpError):
-            get_json(f"{self.base_url}/models", self.api_key)
-            return True
-        return False
+        """Whether it can still serve.
+
+        A managed server is dead when its process is, or when it says that its engine is (it
+        lingers for seconds then); one that is merely slow to answer is alive.
+        """
+        if self.process is not None and self.process.poll() is not None:
+            return False
+        url = self.base_url.removesuffix("/v1") + "/health"
+        try:
+            get_text(url if self.process is not None else f"{self.base_url}/models", self.api_key)
+        except HttpError as error:
+            return error.timed_out
+        return True
 
 
 @contextmanager

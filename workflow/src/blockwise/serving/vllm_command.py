@@ -66,7 +66,22 @@ def measured_flags(backbone: Backbone) -> dict[str, ArgumentValue]:
         "enable-per-request-metrics": True,
         "seed": 0,
         "stream-interval": STREAM_INTERVAL_TOKENS,
+        **_sampling_flags(backbone),
         **arguments,
+    }
+
+
+def _sampling_flags(backbone: Backbone) -> dict[str, ArgumentValue]:
+    """Flags without which seeded sampling kills vLLM 0.32 on the CPU.
+
+    After a partial prefill it rewinds a request's random generator, which CPU generators
+    cannot ("CPU Generator does not use offset"), and the engine dies. Whole prefills avoid it.
+    """
+    if backbone.gpus or not backbone.request.temperature:
+        return {}
+    return {
+        "enable-chunked-prefill": False,
+        "max-num-batched-tokens": backbone.context_window_tokens,
     }
 
 

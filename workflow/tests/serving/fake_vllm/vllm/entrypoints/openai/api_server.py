@@ -1,6 +1,7 @@
 """Starts like vLLM's API server, by the same flags, without any model.
 
 FAKE_VLLM says what it does: serve (default), die, stall, stranger (it lists other models),
+sick (healthy once, then its engine is dead),
 steal (the first start finds its port taken; FAKE_VLLM_MARK is a file that remembers it).
 """
 
@@ -41,8 +42,12 @@ def main() -> None:
     names = ["other"] if behaviour == "stranger" else arguments.served_model_name
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        num_health_checks = 0
+
         def do_GET(self) -> None:
-            self.send_response(200)
+            Handler.num_health_checks += self.path == "/health"
+            dead = behaviour == "sick" and Handler.num_health_checks > 1
+            self.send_response(503 if dead else 200)
             self.end_headers()
             models = {"data": [{"id": name} for name in names]}
             self.wfile.write(json.dumps(models if "models" in self.path else {}).encode())

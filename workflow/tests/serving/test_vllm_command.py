@@ -1,0 +1,54 @@
+"""What a server is started with: flags that measurements rest on, an environment that is ours."""
+
+import pytest
+
+from blockwise.config.backbones import VllmEngine
+from blockwise.errors import ConfigError
+from blockwise.serving.prepared_model import PreparedModel
+from blockwise.serving.vllm_command import measured_flags, vllm_command, vllm_environment
+from serving_fixtures import WINDOW_TOKENS, tiny_backbone
+
+MODEL = PreparedModel(
+    backbone="tiny", source="path", path="m", revision=None, tokenizer_path="m",
+    digest="d", num_parameters=None,
+)  # fmt: skip
+
+
+def engine(**arguments):
+    return VllmEngine(kind="vllm", arguments=arguments)
+
+
+def test_flags_become_words():
+    backbone = tiny_backbone(engine=engine(**{"enforce-eager": True, "log-requests": False,
+                                              "block-size": 64}))  # fmt: skip
+    command = vllm_command("tiny", backbone, MODEL, "start", 8123)
+    assert "--enforce-eager" in command
+    assert "--no-log-requests" in command
+    assert command[command.index("--block-size") + 1] == "64"
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--max-model-len") + 1] == str(WINDOW_TOKENS)
+    assert "--enable-prefix-caching" in command
+
+
+def test_flags_that_follow_from_other_keys_are_refused():
+    with pytest.raises(ConfigError, match="must not hold max-model-len"):
+        measured_flags(tiny_backbone(engine=engine(**{"max_model_len": 5})))
+
+
+def test_a_server_never_inherits_the_thread_limits_of_a_job(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("UNRELATED", "kept")
+    environment = vllm_environment(tiny_backbone(), {})
+    assert "OMP_NUM_THREADS" not in environment
+    assert environment["UNRELATED"] == "kept"
+    asked = VllmEngine(kind="vllm", environment={"OMP_NUM_THREADS": "4"})
+    assert vllm_environment(tiny_backbone(engine=asked), {})["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize(("gpus", "temperature", "whole"), [(0, 0.0, False), (0, 0.7, True),
+                                                            (1, 0.7, False)])  # fmt: skip
+def test_sampling_on_the_cpu_prefills_whole_prompts(gpus, temperature, whole):
+    backbone = tiny_backbone(gpus=gpus, request={"temperature": temperature})
+    flags = measured_flags(backbone)
+    assert (flags.get("enable-chunked-prefill") is False) == whole
+    assert flags.get("max-num-batched-tokens") == (WINDOW_TOKENS if whole else None)
