@@ -57,7 +57,7 @@ preflight: env ## One minute: can this machine run the profile? [BACKBONE=name]
 
 .PHONY: pin
 pin: env ## Resolve unpinned revisions and digests (needs the network)
-	@$(PY) -m blockwise.config.pin $(CONFIG)
+	@$(PY) -m blockwise.config.pin $(if $(filter-out config/config.yaml,$(CONFIG)),$(CONFIG),config/config.yaml config/paper.yaml)
 
 .PHONY: reference
 reference: env ## Refresh the committed snapshot of the default run

@@ -4,7 +4,7 @@
     python -m blockwise.manifest verify results/default/MANIFEST.json
 
 Paths are relative to the project, where the commands run. `verify` names what is damaged or
-missing; the cell store seals its own files and is checked with it.
+missing. Cells are not listed: each file of the store carries its own digest, checked when read.
 """
 
 import argparse

@@ -8,8 +8,11 @@ input of a rule: a changed value re-runs the stages whose keys hold it, and no o
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
-from blockwise.artifacts import canonical_json, digest, write_bytes
+from blockwise.artifacts import canonical_json, digest, digest_file, write_bytes
+from blockwise.config.datasets import Source
 from blockwise.config.experiments import LAYOUT_PACKAGE, known_layouts
 from blockwise.config.load import (
     DEFAULT_FILE,
@@ -35,7 +38,7 @@ class Pipeline:
     """
 
     def __init__(self, files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
-        self.profile = load_profile(files or [DEFAULT_FILE], overrides)
+        self.profile = load_profile(files or [DEFAULT_FILE], overrides, PROMPTS_FOLDER)
         check_files(self.profile, PROMPTS_FOLDER)
         self.results = f"results/{self.profile.profile}"
         self.figures = f"figures/{self.profile.profile}"
@@ -68,14 +71,18 @@ class Pipeline:
 
     def dataset_key(self, dataset: str) -> str:
         """When a dataset must be prepared again."""
-        entry = self.profile.datasets[dataset].model_dump(mode="json", exclude={"sessions"})
-        return _key(entry, "blockwise.data.prepare")
+        dataset_config = self.profile.datasets[dataset]
+        entry = dataset_config.model_dump(mode="json", exclude={"sessions"})
+        file = _local_file(dataset_config.source)
+        content = digest_file(file) if file is not None and file.is_file() else None
+        return _key([entry, content], "blockwise.data.prepare")
 
     def backbone_key(self, backbone: str) -> str:
         """When a backbone's files must be prepared again."""
         entry = self.profile.backbones[backbone]
         values = entry.model_dump(mode="json", include={"model", "context_window_tokens"})
-        return _key(values, "blockwise.serving.models")
+        files = _file_states(Path(entry.model.path)) if entry.model.source == "path" else None
+        return _key([values, files], "blockwise.serving.models")
 
     def sessions_key(self, backbone: str, dataset: str) -> str:
         """When sessions must be built again."""
@@ -103,6 +110,21 @@ class Pipeline:
 def stage_code_key(modules: Iterable[str]) -> str:
     """Key of a stage that depends on code and its input files alone."""
     return code_digest(*modules)
+
+
+def _local_file(source: Source) -> Path | None:
+    """The file on this machine behind a source, whose content may change under its name."""
+    if source.kind == "path":
+        return Path(source.path)
+    if source.kind == "url" and source.url.startswith("file://"):
+        return Path(url2pathname(urlsplit(source.url).path))
+    return None
+
+
+def _file_states(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time stamp of each file: weights are too large to be read at every start."""
+    states = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
 
 
 def _key(values: Any, *modules: str) -> str:

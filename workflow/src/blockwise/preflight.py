@@ -17,7 +17,6 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from blockwise.artifacts import read_model
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.experiments import SEQUENTIAL, known_layouts
@@ -135,14 +134,6 @@ def serve_checks(
         return asyncio.run(ask(server))
 
 
-def prepared(profile: Profile, backbone_name: str, scratch: Path) -> PreparedModel:
-    """The model that a run has prepared already, or one made for this check."""
-    known = Path(f"results/{profile.profile}/runs/backbones/{backbone_name}.json")
-    if known.is_file():
-        return read_model(known, PreparedModel)
-    return prepare_model(backbone_name, profile.backbones[backbone_name], scratch / backbone_name)
-
-
 def print_report(checks: list[Check], console: Console) -> None:
     """A line a check, with the remedy where one failed."""
     table = Table("check", "found", "", "what to change")
@@ -169,7 +160,7 @@ def main() -> None:
     checks = machine_checks(Path.cwd())
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            model = prepared(profile, name, Path(scratch))
+            model = prepare_model(name, profile.backbones[name], Path(scratch) / name)
             checks += serve_checks(profile, name, model, log, console)
     except BlockwiseError as error:
         checks.append(Check("server", str(error), False, f"read {log}"))

@@ -5,8 +5,6 @@ Both say the same: units done, a rate in tokens per second, and the time that is
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -99,11 +97,3 @@ class WorkProgress:
             file=sys.stderr,
             flush=True,
         )
-
-
-@contextmanager
-def timed_line(text: str) -> Iterator[None]:
-    """Print what is done and, afterwards, how long it took."""
-    begin_s = time.monotonic()
-    yield
-    print(f"{text}: {time.monotonic() - begin_s:.1f} s", file=sys.stderr, flush=True)

@@ -30,6 +30,7 @@ RECORDED_PACKAGES = (
     "torch",
     "transformers",
     "tokenizers",
+    "nltk",
     "openai",
     "datasets",
     "snakemake",

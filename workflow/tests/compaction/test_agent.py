@@ -152,6 +152,40 @@ def test_an_evicted_prefix_is_noticed():
     assert play(make_session(), forgetful).cache_broken_turns
 
 
+def test_an_eviction_during_a_compaction_is_noticed():
+    engine = CachingEngine()
+    honest = engine._cached_tokens
+
+    def forget_for_workers(salt, prompt):
+        cached = honest(salt, prompt)
+        shown = "".join(chr(token) for token in prompt[-20:] if 0 < token < 999)
+        return 0 if "Summarise." in shown else cached
+
+    engine._cached_tokens = forget_for_workers
+    playback = play(make_session(), engine)
+    compacted_at = {record.turn_index for record in playback.compactions}
+    assert set(playback.cache_broken_turns) == compacted_at
+
+
+def test_evidence_asked_in_its_own_turn_was_never_compacted():
+    playback = play(make_session(), CachingEngine())
+    assert playback.compactions
+    assert {answer.num_evidence_compactions for answer in playback.answers} == {0}
+
+
+def test_documents_kept_verbatim_do_not_count_as_compacted():
+    compaction_rule = CompactionRule("sequential", None, "turn", "P", "natural", 60, 4)
+    rule = AgentRule(DatasetFormat.HOTPOTQA, "deferred", "fixed", 100_000, 20, seed=0)
+    agent = Agent(CachingEngine(), CharRenderer(), rule, compaction_rule, cache_salt=None,
+                  kv_block_tokens=None)  # fmt: skip
+    session = make_session(4)
+    asyncio.run(agent._show_documents(session))
+    asyncio.run(agent._compact(3, closing=False))
+    assert agent._num_compactions_of == {"d0": 1, "d1": 1, "d2": 0, "d3": 0}
+    asyncio.run(agent._compact(4, closing=True))
+    assert agent._num_compactions_of == {"d0": 2, "d1": 2, "d2": 1, "d3": 1}
+
+
 def test_a_document_without_questions_is_acknowledged():
     engine = CachingEngine()
     playback = play(make_session(3, questions=0), engine, tau=100_000)

@@ -114,7 +114,7 @@ def test_target_block_marks_its_block_and_keeps_the_prefix(boundary, block_size)
     renderer = CharRenderer()
     own = renderer.render(HISTORY.messages(), False)
     blocks = partition(HISTORY, HISTORY.compactable(0), block_size, boundary, renderer)
-    layout = load_layout("target_block")
+    layout = load_layout("target_block").worker_messages
     covered = ""
     for index, block in enumerate(blocks):
         messages = layout(HISTORY, blocks, index, "P")

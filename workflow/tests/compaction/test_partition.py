@@ -43,10 +43,11 @@ def test_blocks_cover_the_range_once_and_in_order(parts, block_size, boundary):
 
 
 @given(texts, st.integers(1, 120))
-def test_turn_boundaries_never_split_a_turn(parts, block_size):
+def test_turn_boundaries_never_split_an_exchange(parts, block_size):
     history = conversation(parts)
     blocks = partition(history, history.compactable(0), block_size, "turn", RENDERER)
     assert all(block.start.char == 0 and block.stop.char == 0 for block in blocks)
+    assert all(history.turns[block.start.turn].role == "user" for block in blocks)
 
 
 @given(texts, st.integers(8, 120))

@@ -180,7 +180,7 @@ def test_a_dead_server_ends_the_job_and_keeps_what_is_finished(bench):
     bench(one_unit, sessions=make_sessions(1))
     per_unit = len(one_unit.requests)
     server = SimpleNamespace(alive=True)
-    with pytest.raises(ServerError, match=r"died during a cell.*Finished cells are kept"):
+    with pytest.raises(ServerError, match=r"died during a cell.* are kept.*Failed: s"):
         bench(FailingEngine(fail_at=[per_unit + 2], server=server), server=server)
     assert len(bench.units()) == 2
     resumed = FailingEngine()
@@ -204,6 +204,18 @@ def test_a_full_disk_ends_the_job_in_words_and_loses_nothing(bench, monkeypatch)
     monkeypatch.setattr(artifacts.os, "fsync", real)
     bench(FailingEngine())
     assert len(bench.units()) == 3
+
+
+def test_the_other_arms_of_a_failed_timing_block_are_still_tried(bench):
+    with pytest.raises(CompactionError, match=r"(?s)2 of 4 cells failed.*s0 .*s0 "):
+        bench(FailingEngine(fail_at=[0, 5]), sessions=make_sessions(2))
+    assert len(bench.units()) == 1
+
+
+def test_block_sizes_below_four_kv_blocks_are_refused(bench):
+    small = {**PROFILE["experiments"]["e"], "block_sizes_tokens": [KV_BLOCK_TOKENS * 4 - 1]}
+    with pytest.raises(ConfigError, match=r"\[63\].*caches 16 tokens at a time.*raise B"):
+        bench(FailingEngine(), experiments={"e": small})
 
 
 def test_experiments_share_cells(bench):

@@ -70,7 +70,13 @@ def test_the_base_is_sound(tmp_path):
 
 
 SMALL = ("backbones", "small")
+MODEL = (*SMALL, "model")
+ARGUMENTS = (*SMALL, "engine", "arguments")
 EXPERIMENT = ("experiments", "e")
+
+
+def random_model(**sizes):
+    return {"source": "random", **sizes}
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,19 @@ EXPERIMENT = ("experiments", "e")
             },
             r"backbones.small: request.temperature 0.7 with chunked prefill kills vLLM",
         ),
+        (
+            (*EXPERIMENT, "volume"),
+            {"mode": "forced", "total_tokens": 3},
+            r"total_tokens 3 leaves workers.*B=512 is 4 history blocks; give at least 4",
+        ),
+        (ARGUMENTS, {"max_model_len": 5}, r"must not hold max-model-len: .*remove them"),
+        (ARGUMENTS, {"port": 70000}, r"arguments.port 70000 is no whole number from 1 to 65535"),
+        (ARGUMENTS, {"port": True}, r"arguments.port True is no whole number"),
+        (ARGUMENTS, {"port": "any"}, r"arguments.port 'any' is no whole number.*remove it"),
+        (MODEL, random_model(hidden_size=250), r"hidden_size 250 is no multiple of num_attention"),
+        (MODEL, random_model(num_key_value_heads=3), r"num_attention_heads 4 is no multiple of nu"),
+        (MODEL, random_model(hidden_size=64), r"is a head size of 16, and vLLM takes \(32, 64"),
+        ((*SMALL, "reasoning"), True, r"without a reasoning-parser leaves the thinking.*name the"),
         ((*EXPERIMENT, "question_timing"), "deferred", r"comes from natural volume only"),
         ((*EXPERIMENT, "backbones"), ["nobody"], r"names 'nobody', which is not in backbones: sma"),
         ((*EXPERIMENT, "datasets"), ["nothing"], r"names 'nothing', which is not in datasets"),
@@ -134,6 +153,33 @@ def test_all_problems_come_in_one_message(tmp_path):
         assert part in text
 
 
+def test_missing_files_come_with_the_other_problems(tmp_path, project_folder):
+    content = edited((*SMALL, "gpu"), 1)
+    content["datasets"]["hotpotqa"]["source"] = {"kind": "path", "path": "/no/such.json"}
+    content["experiments"]["e"]["prompt"] = "poetic"
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError) as refused:
+        load_profile([file], prompts_folder=project_folder / "config" / "prompts")
+    assert "3 problem(s)" in str(refused.value)
+    for part in ("small.gpu", "/no/such.json is no file", "'poetic' is no file"):
+        assert part in str(refused.value)
+
+
+def test_a_reasoning_backbone_with_its_parser_is_sound(tmp_path):
+    content = edited((*SMALL, "reasoning"), True)
+    content["backbones"]["small"]["engine"]["arguments"] = {"reasoning_parser": "openai_gptoss"}
+    content["backbones"]["small"]["engine"]["arguments"]["port"] = 65535
+    assert load(tmp_path, content).backbones["small"].reasoning
+
+
+def test_one_token_a_worker_is_enough_and_without_layouts_there_is_one_worker(tmp_path):
+    content = edited((*EXPERIMENT, "volume", "total_tokens"), 4)
+    load(tmp_path, content)
+    content["experiments"]["e"].update(layouts=[], volume={"mode": "forced", "total_tokens": 1})
+    load(tmp_path, content)
+
+
 def test_a_name_given_twice_is_refused(tmp_path):
     file = tmp_path / "twice.yaml"
     file.write_text("profile: a\nbackbones:\n  x: {}\n  x: {}\n")
@@ -149,6 +195,32 @@ def test_files_that_are_no_mapping_are_refused(tmp_path, text):
         read_yaml(file)
     with pytest.raises(ConfigError, match="cannot read the configuration"):
         read_yaml(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"profile: \xff\xfe", r"bad\.yaml is not UTF-8 text"),
+        (b"? [a, b]\n: 1\n", r"bad\.yaml is not valid YAML.*unhashable"),
+        (b"? {a: b}\n: 1\n", r"bad\.yaml is not valid YAML.*unhashable"),
+        (b"profile: 2024-13-45\n", r"bad\.yaml is not valid YAML: month must be"),
+    ],
+)
+def test_broken_files_are_refused_by_name(tmp_path, raw, message):
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(raw)
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        read_yaml(file)
+
+
+def test_merge_keys_are_no_duplicates(tmp_path):
+    file = tmp_path / "merge.yaml"
+    file.write_text(
+        "a: {b: &x {p: 1, q: 2}}\nc: {d: &y {<<: *x, q: 3}}\ne: {<<: *y, <<: *x, r: 4}\n"
+    )
+    content = read_yaml(file)
+    assert content["c"]["d"] == {"p": 1, "q": 3}
+    assert content["e"]["r"] == 4
 
 
 def test_overlays_replace_named_collections_and_merge_the_rest():
@@ -182,6 +254,19 @@ def test_command_line_values_give_the_same_profile_as_yaml(tmp_path):
     typed = copy.deepcopy(BASE)
     typed["experiments"]["e"].update(seeds=[0, 1], tau_tokens=1024, sequential=False)
     assert load(tmp_path, BASE, text) == load(tmp_path, typed)
+
+
+def test_default_backbones_given_as_command_line_strings_are_the_same(project_folder):
+    file = project_folder / "config" / "config.yaml"
+    strings = yaml.load(file.read_text(), Loader=yaml.BaseLoader)["backbones"]
+    assert strings["timing-8m"]["engine"]["environment"] == {"VLLM_CPU_KVCACHE_SPACE": "2"}
+    assert load_profile([file], {"backbones": strings}) == load_profile([file])
+
+
+@pytest.mark.parametrize("text", ["{a: b}", "[1, 2]", "2024-07-26", "2024-13-45", "a: [", "26 Jul"])
+def test_command_line_strings_become_nothing_but_scalars(tmp_path, text):
+    overrides = {"backbones": edited((*SMALL, "caption"), text)["backbones"]}
+    assert load(tmp_path, BASE, overrides).backbones["small"].caption == text
 
 
 def test_missing_paths_and_prompts_are_named(tmp_path):

@@ -1,5 +1,6 @@
 """Pinning writes only what was resolved, into the file that says `unpinned`."""
 
+import hashlib
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,12 @@ def test_values_are_written_in_place_and_comments_stay(project_folder, tmp_path,
     assert pinned.datasets["locomo"].source.sha256 == "b" * 64
     after = files[1].read_text()
     assert after.replace(COMMIT, "unpinned").replace("b" * 64, "unpinned") == before
+
+
+def test_a_file_url_is_hashed_where_it_lies(tmp_path):
+    file = tmp_path / "rows of mine.json"
+    file.write_bytes(b"[]")
+    assert pin._digest_of_url(file.as_uri()) == hashlib.sha256(b"[]").hexdigest()
 
 
 def test_an_unreachable_hub_leaves_the_value_unpinned(project_folder, tmp_path, monkeypatch):

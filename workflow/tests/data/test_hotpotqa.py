@@ -74,6 +74,12 @@ def without(key):
             {**HUB_ROW, "id": "hub", "context": {"title": ["a", "b"], "sentences": [["x"]]}},
             ["context.1.1"],
         ),
+        (
+            {**HUB_ROW, "id": "hub", "supporting_facts": {"title": None, "sent_id": None}},
+            ["hub", "key supporting_facts", "None"],
+        ),
+        (with_changes(_id="\ud800"), ["key _id", r"(_id \ud800)"]),
+        (with_changes(_id="second", context=[["T", ["a\ud800"]]]), [r"pair: 'T\na\ud800'"]),
         ("not a row", ["row 1", "str"]),
         (None, ["row 1", "NoneType"]),
     ],
@@ -91,6 +97,20 @@ def test_malformed_row_is_skipped_and_reported():
     assert [document.id for document in documents] == ["good"]
     assert len(skipped) == 1
     assert "some.json: row 0 (_id row-a): key answer" in skipped[0]
+
+
+def test_skipped_reports_can_be_written():
+    broken = [
+        {**HUB_ROW, "id": "hub", "context": {"title": None, "sentences": None}},
+        with_changes(_id="\ud800"),
+        with_changes(_id="second", context=[["\udfff", ["x"]]]),
+    ]
+    documents, skipped = read([ROW, *broken], MalformedRows.SKIP)
+    assert len(documents) == 1
+    assert "key context" in skipped[0]
+    assert "key _id" in skipped[1]
+    assert "half a surrogate pair" in skipped[2]
+    assert "".join(skipped).encode()
 
 
 def test_nothing_to_read_is_an_error():

@@ -177,3 +177,13 @@ def test_real_conversations_read_without_a_skip(shared_data):
     answerable = [question for question in questions if question.category != "5"]
     num_multi = sum(len(question.evidence) > 1 for question in answerable)
     assert 0.15 < num_multi / len(answerable) < 0.3
+
+
+def test_half_a_surrogate_pair_is_a_malformed_row():
+    broken = changed(lambda row: row["conversation"]["session_1"][0].update(text="Hi \ud800"))
+    with pytest.raises(DatasetError, match=r"conv-1.*half a surrogate pair"):
+        read([broken])
+    good = changed(lambda row: row.update(sample_id="conv-2"))
+    documents, skipped = read([broken, good], MalformedRows.SKIP)
+    assert {document.cluster for document in documents} == {"conv-2"}
+    assert len(skipped) == 1

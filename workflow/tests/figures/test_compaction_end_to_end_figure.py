@@ -38,6 +38,7 @@ def row(arm="target_block", block_size_tokens=512, wall_s=8.0, num_timing_blocks
         volume_tokens=512,
         num_timing_blocks=num_timing_blocks,
         num_invalid_cells=0,
+        num_unequal_volume_timing_blocks=0,
     )
     means = {"wall": wall_s, "ttft_after_compaction": 0.3, "total": 20_000}
     if arm == "sequential":
@@ -169,6 +170,12 @@ def test_left_out_cells_are_said():
     words = texts_of(draw(SHAPES["nothing valid"]))
     assert "n = 0, 12 invalid" in words
     assert "no valid timing block" in words
+
+
+def test_timing_blocks_left_out_of_the_speedup_are_said():
+    assert "unequal" not in texts_of(draw(table_of(*arms())))
+    words = texts_of(draw(table_of(*arms(num_unequal_volume_timing_blocks=1))))
+    assert "Speed-up: timing blocks of unequal compaction volume left out." in words
 
 
 def test_a_missing_speedup_says_why():

@@ -3,7 +3,6 @@
 import pytest
 
 from blockwise.config.backbones import VllmEngine
-from blockwise.errors import ConfigError
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.vllm_command import measured_flags, vllm_command, vllm_environment
 from serving_fixtures import WINDOW_TOKENS, tiny_backbone
@@ -30,9 +29,11 @@ def test_flags_become_words():
     assert "--enable-prefix-caching" in command
 
 
-def test_flags_that_follow_from_other_keys_are_refused():
-    with pytest.raises(ConfigError, match="must not hold max-model-len"):
-        measured_flags(tiny_backbone(engine=engine(**{"max_model_len": 5})))
+def test_underscores_count_as_dashes_and_the_port_is_no_measurement():
+    flags = measured_flags(tiny_backbone(engine=engine(stream_interval=1, port=8123)))
+    assert flags["stream-interval"] == 1
+    assert "stream_interval" not in flags
+    assert "port" not in flags
 
 
 def test_a_server_never_inherits_the_thread_limits_of_a_job(monkeypatch):

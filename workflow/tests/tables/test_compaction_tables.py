@@ -69,40 +69,39 @@ def test_immediate_accuracy_is_labelled_and_skips_undefined_matches():
     assert row.num_answers_evidence_compacted == 1
 
 
-def test_deferred_accuracy_is_recall_and_its_times_are_not_judged():
+@pytest.mark.parametrize("reasons", [(), ("preempted: 1 times",)])
+def test_deferred_accuracy_is_recall_and_its_times_are_not_judged(reasons):
     cell = loaded(
         record(
             spec={"question_timing": "deferred", "volume_mode": "natural"},
             timing_block_id=None,
             timing_valid=False,
+            timing_invalid_reasons=reasons,
         )
     )
     row = only_row(compaction_cells.build([cell]))
     assert row.accuracy_kind == "deferred recall"
     assert pd.isna(row.timing_valid)
+    assert pd.isna(row.timing_invalid_reasons)
     assert pd.isna(row.timing_block_id)
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"num_preemptions": 2}, "2 preemptions; 0 allowed"),
-        ({"compactions": (compaction(num_retried_workers=1),)}, "1 retried workers; 0 allowed"),
-        ({"timing_valid": False}, "marked invalid without a reason"),
-        (
-            {
-                "timing_valid": False,
-                "num_preemptions": 1,
-                "timing_invalid_reasons": ("preempted: 1 times",),
-            },
-            "preempted: 1 times",
-        ),
-    ],
-)
-def test_spoiled_times_are_invalid_whatever_the_record_says(changes, reason):
-    row = only_row(compaction_cells.build([loaded(record(**changes))]))
+def test_the_verdict_on_times_is_the_records_own():
+    reasons = ("preempted: 2 times", "retried: 1 requests (cut)")
+    spoiled = record(timing_valid=False, timing_invalid_reasons=reasons, num_preemptions=2)
+    row = only_row(compaction_cells.build([loaded(spoiled)]))
     assert not row.timing_valid
-    assert row.timing_invalid_reasons == reason
+    assert row.timing_invalid_reasons == "; ".join(reasons)
+
+
+def test_preemptions_that_the_engine_does_not_tell_stay_unknown():
+    row = only_row(compaction_cells.build([loaded(record(num_preemptions=None))]))
+    assert pd.isna(row.num_preemptions)
+
+
+def test_the_seed_column_claims_no_order_of_sessions():
+    meanings = {column.name: column.meaning for column in compaction_cells.COLUMNS}
+    assert "session order" not in meanings["seed"]
 
 
 def test_a_spec_of_another_version_is_refused():
@@ -142,7 +141,9 @@ def test_requests_hold_no_text():
 
 
 def test_engine_cards_one_row_a_server_start():
-    table = engine_cards.build([engine_card(), engine_card(id="other", kv_cache_tokens=None)])
+    other = engine_card(id="other", kv_cache_tokens=None, ttft_source="engine")
+    table = engine_cards.build([engine_card(), other])
+    assert list(table.ttft_source) == ["client", "engine"]
     assert list(table.engine_card_id) == ["card", "other"]
     assert table.arguments[0] == '{"dtype":"float32"}'
     assert pd.isna(table.kv_cache_tokens[1])

@@ -53,7 +53,7 @@ def test_repeats_of_a_session_are_one_cluster():
 
 def test_invalid_cells_are_left_out_and_counted():
     cells = comparison(num_sessions=3)
-    spoiled = record("target_block", 512, session_id="s0", wall_s=1e6, num_preemptions=1)
+    spoiled = record("target_block", 512, session_id="s0", wall_s=1e6, timing_valid=False)
     cells[1] = loaded(spoiled)
     row = row_of(build(cells))
     assert (row.num_timing_blocks, row.num_invalid_cells) == (2, 1)
@@ -96,8 +96,8 @@ def test_backbones_are_never_compared_with_each_other():
     ],
 )
 def test_unequal_work_is_not_compared(spec, reason):
-    cells = [loaded(record(spec=spec)), loaded(record("target_block", 512, spec=spec))]
-    row = row_of(build(cells))
+    cells = [record(spec=spec), record("target_block", 512, spec=spec)]
+    row = row_of(build([loaded(cell, caption="") for cell in cells]))
     assert pd.isna(row.speedup_mean)
     assert row.speedup_omitted_reason == reason
     assert row.wall_mean_s == 10.0
@@ -106,8 +106,36 @@ def test_unequal_work_is_not_compared(spec, reason):
 def test_trained_models_may_be_compared_at_natural_volume():
     natural = {"volume_mode": "natural"}
     cells = [record(spec=natural), record("target_block", 512, spec=natural, wall_s=5.0)]
-    row = row_of(build([loaded(cell, caption="") for cell in cells]))
+    # Whatever the caption says: the backbone's own flag decides.
+    row = row_of(build([loaded(cell, random_weights=False) for cell in cells]))
     assert row.speedup_mean == pytest.approx(2.0)
+
+
+UNEQUAL = [
+    (compaction(output_tokens=255),),
+    (compaction(output_tokens=128), compaction(index=1, output_tokens=128)),  # same total
+    (),
+]
+
+
+@pytest.mark.parametrize("events", UNEQUAL)
+def test_a_timing_block_of_unequal_volume_is_left_out_of_the_speedup(events):
+    cells = comparison(num_sessions=3)
+    odd = record("target_block", 512, session_id="s0", wall_s=0.001, compactions=events)
+    cells[1] = loaded(odd)
+    row = row_of(build(cells))
+    assert row.speedup_max == pytest.approx(10 / 5.5)
+    assert (row.num_timing_blocks, row.speedup_num_timing_blocks) == (3, 2)
+    assert row.num_unequal_volume_timing_blocks == 1
+    assert row_of(build(cells), "sequential").num_unequal_volume_timing_blocks == 0
+
+
+def test_unequal_volume_everywhere_is_the_reason_for_no_speedup():
+    cells = [loaded(), loaded(record("target_block", 512, compactions=UNEQUAL[0]))]
+    row = row_of(build(cells))
+    assert pd.isna(row.speedup_mean)
+    assert row.speedup_omitted_reason == "unequal compaction volume in every timing block"
+    assert (row.speedup_num_timing_blocks, row.num_unequal_volume_timing_blocks) == (0, 1)
 
 
 def test_latency_rate_and_volume():

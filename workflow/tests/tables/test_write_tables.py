@@ -103,14 +103,43 @@ def test_csv_form_of_every_type():
     )
 
 
-def test_the_command_line_refuses_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "blockwise.tables.write", "--batches", "absent.json"]
-    done = subprocess.run(
-        [*command, "--store", str(tmp_path), "--output-dir", str(tmp_path / "tables")],
+def command_line(folder, store, *batches):
+    command = [sys.executable, "-m", "blockwise.tables.write", "--batches", *map(str, batches)]
+    return subprocess.run(
+        [*command, "--store", str(store), "--output-dir", str(folder / "tables")],
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_batch_that_names_a_damaged_record_is_deleted(tmp_path):
+    batch, store = store_batch(tmp_path, comparison(2))
+    sound, _ = store_batch(tmp_path, [], "sound")
+    lost, cut, *_ = sorted((store / "timing_blocks").iterdir())
+    lost.unlink()
+    cut.write_text(cut.read_text()[:100])
+    done = command_line(tmp_path, store, batch, sound)
+    assert done.returncode == 2
+    assert f"cannot read {lost}" in done.stderr
+    assert f"{cut} is not valid JSON" in done.stderr
+    assert "Run the same command again: only the damaged cells run" in done.stderr
+    assert (batch.exists(), sound.exists(), cut.exists()) == (False, True, True)
+
+
+def test_a_damaged_batch_is_deleted(tmp_path):
+    batch, store = store_batch(tmp_path, comparison(1))
+    batch.write_text(batch.read_text()[:-10])
+    done = command_line(tmp_path, store, batch)
+    assert done.returncode == 2
+    assert f"{batch} is not valid JSON" in done.stderr
+    assert f"deleted {batch}" in done.stderr
+    assert not batch.exists()
+    assert list(store.rglob("*.json"))
+
+
+def test_the_command_line_refuses_without_a_traceback(tmp_path):
+    done = command_line(tmp_path, tmp_path, "absent.json")
     assert done.returncode == 2
     assert done.stderr.startswith("error: cannot read absent.json")
     assert not (tmp_path / "tables").exists()

@@ -45,7 +45,7 @@ def test_a_dry_run_writes_nothing(workspace):
 
 def test_one_more_backbone_is_one_more_entry(workspace):
     third = (
-        "{third: {model: {source: random, hidden_size: 64}, architecture: dense, "
+        "{third: {model: {source: random, hidden_size: 128}, architecture: dense, "
         "reasoning: false, num_parameters: 1, context_window_tokens: 16384, "
         "engine: {kind: vllm}}}"
     )

@@ -89,7 +89,8 @@ class Agent:
         self._history = History.with_system_prompt(SYSTEM_PROMPT)
         self._playback = Playback()
         self._begin_s = 0.0
-        self._num_compactions_of: dict[str, int] = {}  # by document shown so far
+        self._num_compactions_of: dict[str, int] = {}  # by document in the history so far
+        self._turn_of: dict[str, int] = {}  # its turn in the history; absent once summarised
         self._cached_prefix_tokens = 0  # prompt of the last agent request on this history
 
     async def play(self, session: Session) -> Playback:
@@ -111,11 +112,12 @@ class Agent:
         return self._playback
 
     async def _play_document(self, index: int, document: Document) -> None:
-        self._num_compactions_of[document.id] = 0
         asked: list[Question | None] = [*document.questions] or [None]
         for number, question in enumerate(asked):
             incoming = Turn("user", turn_text(document if number == 0 else None, question))
             await self._make_room(index, incoming)
+            if number == 0:
+                self._enter(document)
             completion = await self._ask(index, incoming)
             self._history = self._history.extended(
                 incoming, Turn("assistant", self._assistant_text(question, completion))
@@ -129,12 +131,17 @@ class Agent:
             return completion.text
         return question.answer if question is not None else ACKNOWLEDGEMENT
 
+    def _enter(self, document: Document) -> None:
+        """Note that the next turn of the history brings this document."""
+        self._num_compactions_of[document.id] = 0
+        self._turn_of[document.id] = len(self._history.turns)
+
     async def _show_documents(self, session: Session) -> None:
         for index, document in enumerate(session.documents):
             incoming = Turn("user", turn_text(document, None))
             await self._make_room(index, incoming)
+            self._enter(document)
             self._history = self._history.extended(incoming, Turn("assistant", ACKNOWLEDGEMENT))
-            self._num_compactions_of[document.id] = 0
             self._playback.num_turns += 1
 
     async def _ask_in_branches(self, session: Session) -> None:
@@ -192,9 +199,24 @@ class Agent:
         self._playback.compactions.append(
             _compaction_record(compaction, number, index, closing, (before_tokens, after_tokens))
         )
+        self._check_worker_caches(index, compaction)
         self._cached_prefix_tokens = 0
+        self._count_compaction(*compaction.turn_range)
+
+    def _count_compaction(self, start: int, stop: int) -> None:
+        """Count a compaction of the turns [start, stop) for the documents that were in them.
+
+        A document is in its own turn until that is summarised, and in the wrapper from then on;
+        the wrapper is the first turn that any later compaction replaces.
+        """
+        moved = stop - start - 1  # turns that the history became shorter
         for document_id in self._num_compactions_of:
-            self._num_compactions_of[document_id] += 1
+            turn = self._turn_of.get(document_id)
+            if turn is None or turn < stop:
+                self._num_compactions_of[document_id] += 1
+                self._turn_of.pop(document_id, None)
+            else:
+                self._turn_of[document_id] = turn - moved
 
     async def _ask(self, index: int, incoming: Turn) -> Completion:
         """One timed agent turn on the running history."""
@@ -221,11 +243,18 @@ class Agent:
 
     def _check_cache(self, index: int, completion: Completion) -> None:
         """Notice an eviction: the last prompt of this history must still be cached."""
-        expected = self._cached_prefix_tokens
+        self._expect_cached(index, completion, self._cached_prefix_tokens)
         self._cached_prefix_tokens = completion.prompt_tokens
+
+    def _check_worker_caches(self, index: int, compaction: Compaction) -> None:
+        """Notice an eviction during a compaction: what a worker shares with the last prompt."""
+        for worker, untouched in zip(compaction.workers, compaction.untouched_tokens, strict=True):
+            self._expect_cached(index, worker, min(untouched, self._cached_prefix_tokens))
+
+    def _expect_cached(self, index: int, completion: Completion, num_tokens: int) -> None:
         if self._kv_block_tokens is None or completion.cached_tokens is None:
             return
-        whole = expected // self._kv_block_tokens * self._kv_block_tokens
+        whole = num_tokens // self._kv_block_tokens * self._kv_block_tokens
         if completion.cached_tokens < whole:
             self._playback.cache_broken_turns.append(index)
 

@@ -3,8 +3,8 @@
 All workers are sent at once and every answer is checked by the engine client; summaries are
 merged in the order of their history blocks, whatever order they arrive in. Every mode leaves
 the same shape: the verbatim part and one wrapper message. The compaction prompt and any
-thinking never stay. A worker that fails is retried once; if it fails again the compaction
-fails loudly, and the history, which is immutable, is untouched.
+thinking never stay. A worker whose failure may pass is retried once; if it fails for good
+the compaction fails loudly, and the history, which is immutable, is untouched.
 
 Source: arXiv 2605.23296, phases 1 to 3 (secondary reading).
 """
@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from blockwise.compaction.dispatch import run_together
@@ -49,6 +50,8 @@ class Compaction:
 
     history: History
     blocks: tuple[HistoryBlock, ...]
+    turn_range: tuple[int, int]  # turns of the old history that the summaries replace
+    untouched_tokens: tuple[int, ...]  # by worker: rendered tokens it shares with the history
     workers: tuple[Completion, ...]
     requests: tuple[ChatRequest, ...]
     wall_s: float  # first request sent to last answer complete
@@ -68,7 +71,7 @@ class Compactor:
         self._engine = engine
         self._renderer = renderer
         self._rule = rule
-        self._worker_messages = load_layout(rule.layout)
+        self._layout = load_layout(rule.layout)
 
     async def compact(
         self, history: History, *, cache_salt: str | None, seed: int, keep_last_turns: bool = True
@@ -94,6 +97,8 @@ class Compactor:
         return Compaction(
             history=compacted,
             blocks=tuple(blocks),
+            turn_range=turn_range,
+            untouched_tokens=tuple(self._untouched_tokens(history, turn_range[0], blocks)),
             workers=tuple(workers),
             requests=tuple(requests),
             wall_s=_span_s(workers),
@@ -125,7 +130,7 @@ class Compactor:
         forced = self._rule.volume_mode == "forced"
         return [
             ChatRequest(
-                messages=self._worker_messages(history, blocks, index, self._rule.prompt),
+                messages=self._layout.worker_messages(history, blocks, index, self._rule.prompt),
                 max_tokens=budget,
                 min_tokens=budget if forced else 0,
                 seed=derive_seed(seed, index),
@@ -133,6 +138,14 @@ class Compactor:
             )
             for index, budget in enumerate(budgets)
         ]
+
+    def _untouched_tokens(
+        self, history: History, first: int, blocks: Sequence[HistoryBlock]
+    ) -> list[int]:
+        before = history.messages()[:first]
+        tokens = self._renderer.count(before, add_generation_prompt=False) if before else 0
+        ends = list(accumulate((part.num_tokens for part in blocks), initial=tokens))
+        return [ends[self._layout.cached_blocks(index)] for index in range(len(blocks))]
 
     def _budgets(self, num_workers: int) -> list[int]:
         if self._rule.volume_mode == "natural":
@@ -146,8 +159,8 @@ class Compactor:
             )
         except BlockwiseError as error:
             raise CompactionError(
-                f"a compaction of {len(requests)} workers failed after {WORKER_ATTEMPTS} attempts "
-                f"of one of them: {error}. The history is unchanged"
+                f"a compaction of {len(requests)} workers failed, one of them for good: {error}. "
+                "The history is unchanged"
             ) from error
 
 

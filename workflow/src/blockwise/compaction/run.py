@@ -29,7 +29,7 @@ from blockwise.compaction.store import CellStore
 from blockwise.config.backbones import Backbone
 from blockwise.config.profile import Profile
 from blockwise.data.documents import SessionSet
-from blockwise.errors import BlockwiseError, CompactionError, ServerError, run_command
+from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
 from blockwise.progress import WorkProgress
 from blockwise.provenance import (
     code_digest,
@@ -42,10 +42,13 @@ from blockwise.provenance import (
     utc_now,
 )
 from blockwise.serving.engine import Engine
+from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.probe import probe
 from blockwise.serving.renderer import Renderer
 from blockwise.serving.server import Server, end_with_parent, managed_server, raise_on_sigterm
+
+MIN_KV_BLOCKS = 4  # a prefix hits in whole KV blocks, so up to one at each end never does
 
 
 class BatchJob:
@@ -100,22 +103,17 @@ class BatchJob:
         async with Engine(server, self._backbone, renderer) as engine:
             card = await probe(engine, server, self._plan.backbone, self._backbone, self._model)
             self._store.save_engine_card(card)
+            self._refuse_small_blocks(card)
             engine_config = self._backbone.engine
             salted = engine_config.kind == "vllm" or engine_config.cache_salt
             stage = Stage(engine, renderer, card, honours_cache_salt=salted)
             for unit in missing:
-                try:
-                    await self._play_unit(stage, unit, progress)
-                except BlockwiseError as error:
-                    if not server.is_alive():
-                        raise ServerError(
-                            f"the server of {self._plan.backbone} died during a cell: {error}. "
-                            f"See {server.log_path}. Finished cells are kept; run the same "
-                            "command again to play the rest"
-                        ) from error
-                    progress.say(f"failed: {error}")
+                await self._play_unit(stage, unit, server, progress)
 
-    async def _play_unit(self, stage: Stage, unit: Unit, progress: WorkProgress) -> None:
+    async def _play_unit(
+        self, stage: Stage, unit: Unit, server: Server, progress: WorkProgress
+    ) -> None:
+        """Play all cells of a unit and keep it if every one of them finished."""
         order = list(unit.cells)
         random.Random(unit.key).shuffle(order)
         records = []
@@ -125,13 +123,40 @@ class BatchJob:
             try:
                 record = await play_cell(stage, spec, session, self._environment(), place)
             except BlockwiseError as error:
-                self._failures.append(
-                    Failure(cell_key=spec.key, label=spec.label, error=str(error))
-                )
-                raise
+                self._note_failure(spec, error, server, progress)
+                continue
             records.append(record)
             progress.advance(_num_tokens(record))
-        self._store.save(unit, _stored(unit, records, stage.card.id))
+        if len(records) == len(order):
+            self._store.save(unit, _stored(unit, records, stage.card.id))
+
+    def _note_failure(
+        self, spec: CellSpec, error: BlockwiseError, server: Server, progress: WorkProgress
+    ) -> None:
+        """List a failed cell; end the job where the server is gone."""
+        progress.say(f"failed: {spec.label}: {error}")
+        self._failures.append(Failure(cell_key=spec.key, label=spec.label, error=str(error)))
+        if not server.is_alive():
+            raise ServerError(
+                f"the server of {self._plan.backbone} died during a cell "
+                f"(log: {server.log_path or 'kept by the external server'}). Finished timing "
+                f"blocks and cells are kept; run the same command again to play the rest. "
+                f"Failed: {'; '.join(failure.label for failure in self._failures)}: {error}"
+            ) from error
+
+    def _refuse_small_blocks(self, card: EngineCard) -> None:
+        """METHOD: cache use is reported only for B of at least four KV blocks."""
+        if card.kv_block_tokens is None:
+            return
+        smallest = MIN_KV_BLOCKS * card.kv_block_tokens
+        sizes = {spec.block_size_tokens for _, spec in self._plan.selected}
+        too_small = sorted(size for size in sizes if size is not None and size < smallest)
+        if too_small:
+            raise ConfigError(
+                f"block_sizes_tokens {too_small}: the engine caches {card.kv_block_tokens} tokens "
+                f"at a time, and below {smallest} (four times that) its cache use says nothing "
+                "about a layout; raise B"
+            )
 
     def _environment(self) -> Environment:
         commit, dirty = git_state()
@@ -155,8 +180,8 @@ class BatchJob:
         return "\n".join(
             [
                 f"{len(self._failures)} of {total} cells failed on {self._plan.backbone} with "
-                f"{self._plan.dataset} (server log: {server_log}). Finished cells are kept; a "
-                "rerun plays only the rest:",
+                f"{self._plan.dataset} (server log: {server_log}). Finished units are kept; a "
+                "rerun plays the failed cells, and timing cells with their whole block:",
                 *lines,
             ]
         )
@@ -170,12 +195,13 @@ class BatchJob:
             if stored is None:
                 raise CompactionError(f"{unit.cells[0].label} is missing from the cell store")
             card_ids.add(stored.engine_card_id)
-        cards = [self._store.load_engine_card(card_id) for card_id in sorted(card_ids)]
+        cards = [self._engine_card(card_id) for card_id in sorted(card_ids)]
         return Batch(
             backbone=self._plan.backbone,
             dataset=self._plan.dataset,
             format=sessions.format,
             caption=self._backbone.caption,
+            random_weights=self._backbone.model.source == "random",
             num_parameters=self._backbone.num_parameters,
             num_skipped_rows=sessions.num_skipped_rows,
             selected=tuple(
@@ -186,8 +212,17 @@ class BatchJob:
                 )
                 for name, spec in self._plan.selected
             ),
-            engine_cards=tuple(card for card in cards if card is not None),
+            engine_cards=tuple(cards),
         )
+
+    def _engine_card(self, card_id: str) -> EngineCard:
+        card = self._store.load_engine_card(card_id)
+        if card is None:
+            raise CompactionError(
+                f"the engine card {card_id} is missing from {self._store.folder}; restore it, or "
+                "delete the cells that name it and rerun"
+            )
+        return card
 
 
 def _stored(unit: Unit, records: list[CellRecord], card_id: str) -> CellRecord | TimingBlock:

@@ -68,5 +68,5 @@ class CellStore:
         except ArtifactError as error:
             aside = path.with_suffix(".damaged")
             path.replace(aside)
-            self._report(f"{error}; kept as {aside.name}, its cells run again")
+            self._report(f"{error}; kept as {aside.name}, what needs it runs again")
             return None

@@ -7,6 +7,18 @@ from pydantic import Field, model_validator
 
 from blockwise.config.base import UNPINNED, ConfigModel, PositiveTokens
 
+FLAGS_OF_OTHER_KEYS = frozenset(
+    {"model", "revision", "served-model-name", "host", "max-model-len", "api-key"}
+)
+"""Server flags that follow from the rest of the configuration; a second value contradicts it."""
+
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Head sizes that vLLM's attention on the CPU takes.
+
+Source: vLLM 0.32, v1/attention/backends/cpu_attn.py, `get_supported_head_sizes`."""
+
+MAX_PORT = 65535  # TCP ports are 16-bit numbers; 0 would mean any
+
 
 class Architecture(StrEnum):
     """How a backbone's feed-forward layers are built."""
@@ -36,6 +48,30 @@ class RandomModel(ConfigModel):
     num_attention_heads: int = Field(4, gt=0)
     num_key_value_heads: int = Field(4, gt=0)
     vocab_size: int = Field(4096, ge=512, description="Byte-level BPE tokens, specials included.")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "RandomModel":
+        num_heads, num_key_value_heads = self.num_attention_heads, self.num_key_value_heads
+        problems = []
+        if num_heads % num_key_value_heads:
+            problems.append(
+                f"num_attention_heads {num_heads} is no multiple of num_key_value_heads "
+                f"{num_key_value_heads}; change one of them"
+            )
+        if self.hidden_size % num_heads:
+            problems.append(
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads "
+                f"{num_heads}; change one of them"
+            )
+        elif self.hidden_size // num_heads not in HEAD_SIZES:
+            problems.append(
+                f"hidden_size {self.hidden_size} over num_attention_heads {num_heads} is a head "
+                f"size of {self.hidden_size // num_heads}, and vLLM takes {HEAD_SIZES} on the "
+                "CPU; change one of them"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
 
 class PathModel(ConfigModel):
@@ -72,6 +108,30 @@ class VllmEngine(ConfigModel):
         description="Environment variables of the server (never keys: those are inherited).",
     )
     startup_timeout_s: float = Field(900.0, gt=0)
+
+    @model_validator(mode="after")
+    def _flags_are_free(self) -> "VllmEngine":
+        problems = []
+        refused = sorted(self.flags().keys() & FLAGS_OF_OTHER_KEYS)
+        if refused:
+            problems.append(
+                f"arguments must not hold {', '.join(refused)}: these follow from `model`, "
+                "`context_window_tokens` and the backbone's name, or tie the server to its job; "
+                "remove them"
+            )
+        port = self.arguments.get("port")
+        if port is not None and not (type(port) is int and 1 <= port <= MAX_PORT):
+            problems.append(
+                f"arguments.port {port!r} is no whole number from 1 to {MAX_PORT}; mend it, or "
+                "remove it to take a free port"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def flags(self) -> dict[str, ArgumentValue]:
+        """The arguments under the names that vLLM documents: with dashes, not underscores."""
+        return {key.replace("_", "-"): value for key, value in self.arguments.items()}
 
 
 class ExternalEngine(ConfigModel):
@@ -123,16 +183,20 @@ class Backbone(ConfigModel):
                 "whose tokenizer it uses"
             )
         samples_on_cpu = not self.gpus and self.request.temperature > 0
-        if samples_on_cpu and self._asks_for_chunked_prefill():
+        if samples_on_cpu and self._flag("enable-chunked-prefill"):
             problems.append(
                 f"request.temperature {self.request.temperature} with chunked prefill kills "
                 "vLLM on the CPU; remove enable-chunked-prefill or set temperature to 0"
+            )
+        if self.reasoning and self.engine.kind == "vllm" and not self._flag("reasoning-parser"):
+            problems.append(
+                "reasoning: true without a reasoning-parser leaves the thinking in answers and "
+                "summaries; name the model's parser in engine.arguments.reasoning-parser (vLLM "
+                "lists them), or set reasoning to false"
             )
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def _asks_for_chunked_prefill(self) -> bool:
-        return self.engine.kind == "vllm" and bool(
-            self.engine.arguments.get("enable-chunked-prefill")
-        )
+    def _flag(self, name: str) -> ArgumentValue | None:
+        return self.engine.flags().get(name) if self.engine.kind == "vllm" else None

@@ -17,4 +17,5 @@ PositiveTokens = Annotated[int, Field(gt=0)]
 class ConfigModel(BaseModel):
     """Base of all configuration models."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    # A number is fine where text is wanted: `--config` cannot quote, and files often do not.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, coerce_numbers_to_str=True)

@@ -120,6 +120,13 @@ class Experiment(ConfigModel):
                 "recall (question_timing: deferred) comes from natural volume only; "
                 "set volume.mode to natural"
             )
+        num_workers = self._max_workers()
+        if self.volume.mode == "forced" and self.volume.total_tokens < num_workers:
+            problems.append(
+                f"volume.total_tokens {self.volume.total_tokens} leaves workers without a token: "
+                f"tau_tokens {self.tau_tokens} at B={min(self.block_sizes_tokens)} is "
+                f"{num_workers} history blocks; give at least {num_workers} tokens or raise B"
+            )
         for size in self.arm_block_sizes():
             left = self.max_output_tokens(size) + self.answer_tokens
             if left >= self.tau_tokens:
@@ -130,6 +137,11 @@ class Experiment(ConfigModel):
                     "B or raise tau"
                 )
         return problems
+
+    def _max_workers(self) -> int:
+        """Workers of one compaction at the smallest B; one where no arm is parallel."""
+        sizes = [size for size in self.arm_block_sizes() if size is not None]
+        return -(-self.tau_tokens // min(sizes)) if sizes else 1
 
     def arm_block_sizes(self) -> list[int | None]:
         """Block sizes of the arms; None is the sequential one."""

@@ -22,31 +22,42 @@ from blockwise.errors import ConfigError
 NAMED_COLLECTIONS = frozenset({"backbones", "datasets", "arms"})
 KIND_KEYS = ("kind", "mode")
 DEFAULT_FILE = Path("config/config.yaml")
+MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key `<<`, which may stand in a mapping repeatedly
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML loader that refuses a key given twice instead of keeping the last one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Check keys as they are written: once `<<` is resolved, overriding looks like twice."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == MERGE_TAG:
+                continue
+            key = (key_node.tag, key_node.value)
             if key in seen:
                 raise ConfigError(
                     f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: "
-                    f"the name {key!r} is given twice; rename or remove one"
+                    f"the name {key_node.value!r} is given twice; rename or remove one"
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        return node
 
 
-def load_profile(files: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> Profile:
+def load_profile(
+    files: Sequence[Path],
+    overrides: Mapping[str, Any] | None = None,
+    prompts_folder: Path | None = None,
+) -> Profile:
     """Read, merge and validate a configuration.
 
     Args:
         files: YAML files, the base first, overlays after it.
         overrides: values of `--config`; strings in them are read as YAML scalars, so that
             they give the same cells as the same values in a file.
+        prompts_folder: where the prompts are; with it, a refusal also lists the files that
+            sound entries name and this machine lacks (`check_files` checks a sound profile).
 
     Raises:
         ConfigError: anything is wrong; the message lists every problem.
@@ -58,7 +69,7 @@ def load_profile(files: Sequence[Path], overrides: Mapping[str, Any] | None = No
     try:
         return Profile.model_validate(merged)
     except ValidationError as error:
-        problems = _problems(error, merged)
+        problems = _problems(error, merged, prompts_folder)
     raise _refusal(problems)
 
 
@@ -66,18 +77,20 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """Read one YAML mapping.
 
     Raises:
-        ConfigError: the file is missing, not YAML, or no mapping.
+        ConfigError: the file is missing, not UTF-8, not YAML, or no mapping.
     """
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text ({error}); save it as UTF-8") from None
     try:
         loader = _UniqueKeyLoader(text)
         loader.name = str(file)
         content = loader.get_single_data()
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not valid YAML: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise ConfigError(f"{file} is not valid YAML: {error}; mend or quote it") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold a mapping of keys, not {type(content).__name__}")
     return content
@@ -105,22 +118,38 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _retype(value: Any) -> Any:
-    """Give the strings of `--config` the types that YAML would have given them."""
+    """Give the strings of `--config` the scalar types that YAML would have given them.
+
+    Structure is there already, so what reads as a collection or a date is text.
+    """
     if isinstance(value, Mapping):
         return {key: _retype(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_retype(item) for item in value]
     if isinstance(value, str):
         try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError:
+            scalar = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
             return value
+        return scalar if scalar is None or isinstance(scalar, bool | int | float) else value
     return value
 
 
-def _problems(error: ValidationError, merged: Mapping[str, Any]) -> list[str]:
+def _problems(
+    error: ValidationError, merged: Mapping[str, Any], prompts_folder: Path | None
+) -> list[str]:
     problems = [_describe(problem) for problem in error.errors()]
-    problems += [line for line in _cross_problems_of_sound_parts(merged) if line not in problems]
+    backbones = _sound(merged.get("backbones"), Backbone)
+    datasets = _sound(merged.get("datasets"), Dataset)
+    experiments = _sound(merged.get("experiments"), Experiment)
+    listed = {
+        key: set(value) if isinstance(value := merged.get(key), Mapping) else set()
+        for key in ("backbones", "datasets")
+    }
+    between = cross_problems(backbones, datasets, experiments, listed=listed)
+    problems += [line for line in between if line not in problems]
+    if prompts_folder is not None:
+        problems += _missing(backbones, datasets, experiments, prompts_folder)
     return problems
 
 
@@ -141,20 +170,8 @@ def _describe(problem: Any) -> str:
     return f"{place}: {shown} is refused: {problem['msg']}"
 
 
-def _cross_problems_of_sound_parts(merged: Mapping[str, Any]) -> list[str]:
-    """Checks between the entries that are sound in themselves, beside those that are not."""
-    return cross_problems(
-        _sound(merged.get("backbones"), Backbone),
-        _sound(merged.get("datasets"), Dataset),
-        _sound(merged.get("experiments"), Experiment),
-        listed={
-            key: set(value) if isinstance(value := merged.get(key), Mapping) else set()
-            for key in ("backbones", "datasets")
-        },
-    )
-
-
 def _sound(entries: Any, model: type[BaseModel]) -> dict[str, Any]:
+    """The entries that are sound in themselves: checks between entries go on with these."""
     sound = {}
     for name, entry in entries.items() if isinstance(entries, Mapping) else ():
         try:
@@ -166,14 +183,23 @@ def _sound(entries: Any, model: type[BaseModel]) -> dict[str, Any]:
 
 def missing_files(profile: Profile, prompts_folder: Path) -> list[str]:
     """Paths that the profile names and this machine does not have."""
+    return _missing(profile.backbones, profile.datasets, profile.experiments, prompts_folder)
+
+
+def _missing(
+    backbones: Mapping[str, Backbone],
+    datasets: Mapping[str, Dataset],
+    experiments: Mapping[str, Experiment],
+    prompts_folder: Path,
+) -> list[str]:
     problems = []
-    for name, dataset in profile.datasets.items():
+    for name, dataset in datasets.items():
         if dataset.source.kind == "path" and not Path(dataset.source.path).is_file():
             problems.append(f"datasets.{name}.source.path: {dataset.source.path} is no file")
-    for name, backbone in profile.backbones.items():
+    for name, backbone in backbones.items():
         if backbone.model.source == "path" and not Path(backbone.model.path).is_dir():
             problems.append(f"backbones.{name}.model.path: {backbone.model.path} is no folder")
-    for name, experiment in profile.experiments.items():
+    for name, experiment in experiments.items():
         if not prompt_path(prompts_folder, experiment.prompt).is_file():
             known = ", ".join(sorted(path.stem for path in prompts_folder.glob("*.md")))
             problems.append(

@@ -9,12 +9,14 @@ Comments and layout of the YAML files stay as they are.
 import argparse
 import hashlib
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import httpx
 import yaml
 from huggingface_hub import HfApi
 
-from blockwise.artifacts import write_bytes
+from blockwise.artifacts import digest_file, write_bytes
 from blockwise.config.base import UNPINNED
 from blockwise.config.load import load_profile, unpinned
 from blockwise.config.profile import Profile
@@ -53,6 +55,9 @@ def resolve(profile: Profile, key: tuple[str, ...]) -> str:
 
 
 def _digest_of_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return digest_file(Path(url2pathname(parts.path)))
     digest = hashlib.sha256()
     with httpx.stream("GET", url, follow_redirects=True, timeout=TIMEOUT_S) as response:
         response.raise_for_status()

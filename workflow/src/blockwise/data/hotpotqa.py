@@ -53,7 +53,10 @@ def _pairs(value: Any, first: str, second: str) -> Any:
     Columns of unequal length leave a pair with a None, which the schema then refuses.
     """
     if isinstance(value, Mapping) and {first, second} <= value.keys():
-        left, right = list(value[first]), list(value[second])
+        left, right = value[first], value[second]
+        if not (isinstance(left, list | tuple) and isinstance(right, list | tuple)):
+            return value
+        left, right = list(left), list(right)
         num_pairs = max(len(left), len(right))
         left += [None] * (num_pairs - len(left))
         right += [None] * (num_pairs - len(right))

@@ -80,8 +80,9 @@ def read_documents(
         try:
             found = read_row(row)
             _refuse_duplicates(found, known_ids, id_key)
+            _refuse_broken_text(found)
         except MalformedRowError as error:
-            report = f"{origin}: row {number}{_row_name(row, id_key)}: {error}"
+            report = _encodable(f"{origin}: row {number}{_row_name(row, id_key)}: {error}")
             if malformed is MalformedRows.REFUSE:
                 raise DatasetError(
                     f"malformed row: {report}. Mend the file, or set `malformed_rows: skip` to "
@@ -101,6 +102,27 @@ def _refuse_duplicates(found: list[Document], known_ids: set[str], id_key: str) 
     for document in found:
         if document.id in known_ids:
             raise MalformedRowError(f"key {id_key}: document {document.id!r} appeared before")
+
+
+def _refuse_broken_text(found: list[Document]) -> None:
+    """JSON can spell half a surrogate pair, which no encoding can write: it is no text."""
+    for document in found:
+        texts = [document.id, document.text]
+        for question in document.questions:
+            texts += [question.id, question.text, question.answer]
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                around = text[max(0, error.start - SHOWN_VALUE_CHARS // 3) :]
+                raise MalformedRowError(
+                    f"a text holds half a surrogate pair: {_shown(around)}"
+                ) from error
+
+
+def _encodable(text: str) -> str:
+    """A report that can be written even where it quotes a broken text."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _row_name(row: Any, id_key: str) -> str:

@@ -20,10 +20,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from blockwise.config.experiments import SEQUENTIAL
 from blockwise.figures import style
 
 TABLE = "compaction_end_to_end"
-SEQUENTIAL = "sequential"
 COLUMNS_A_BAND = 4  # more would leave a panel narrower than its tick labels
 PANEL_HEIGHT_IN = 0.95  # four rows, a title and the notes fit a page beside its text
 DODGE = 0.14  # distance of layouts at one block size, in units of their spacing
@@ -55,6 +55,7 @@ FACTS = [
     "volume_tokens",
     "num_timing_blocks",
     "num_invalid_cells",
+    "num_unequal_volume_timing_blocks",
     "speedup_omitted_reason",
 ]
 
@@ -277,6 +278,8 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield "Total tokens: prompt, cached or not, and completion of all requests."
     if (marks["num_invalid_cells"] > 0).any():
         yield "Invalid: cells whose times do not count, left out."
+    if (marks["num_unequal_volume_timing_blocks"] > 0).any():
+        yield "Speed-up: timing blocks of unequal compaction volume left out."
 
 
 def _setting_notes(marks: pd.DataFrame) -> Iterator[str]:

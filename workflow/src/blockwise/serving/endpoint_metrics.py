@@ -7,6 +7,7 @@ counters before and after it tell.
 import re
 from dataclasses import dataclass
 
+PREEMPTIONS = "vllm:num_preemptions_total"
 _SAMPLE = re.compile(r"^(?P<name>[\w:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -25,7 +26,7 @@ class EngineMetrics:
 def parse_metrics(page: str) -> EngineMetrics:
     """Read the counters; several engine cores behind one server are added up."""
     return EngineMetrics(
-        num_preemptions=_total(page, "vllm:num_preemptions_total"),
+        num_preemptions=_total(page, PREEMPTIONS),
         prefix_cache_queries_tokens=_total(page, "vllm:prefix_cache_queries_total"),
         prefix_cache_hits_tokens=_total(page, "vllm:prefix_cache_hits_total"),
         kv_cache_tokens=_kv_cache_tokens(page),

@@ -19,10 +19,10 @@ import tenacity
 from blockwise.config.backbones import Backbone, ExternalEngine, RequestForm
 from blockwise.errors import EngineError
 from blockwise.serving.answer import StreamedAnswer, TransientEngineError
-from blockwise.serving.endpoint_metrics import EngineMetrics, parse_metrics
+from blockwise.serving.endpoint_metrics import PREEMPTIONS, EngineMetrics, parse_metrics
 from blockwise.serving.http_json import HttpError, get_text, is_local
 from blockwise.serving.renderer import Message, Renderer
-from blockwise.serving.server import Server
+from blockwise.serving.running_server import Server
 
 CONNECT_TIMEOUT_S = 10.0  # a live server accepts at once; more means it is gone
 RETRY_WAIT_S = 1.0  # lets a busy server finish what it holds
@@ -127,18 +127,19 @@ class Engine:
         raise AssertionError("the last attempt returns or raises")
 
     async def metrics(self) -> EngineMetrics | None:
-        """Counters of the server; None for an external one.
+        """Counters of the server; None where an external one does not show them.
 
         Raises:
-            EngineError: the server does not answer.
+            EngineError: a server of ours does not answer.
         """
-        if isinstance(self._backbone.engine, ExternalEngine):
-            return None
         url = self._server.base_url.removesuffix("/v1") + "/metrics"
         try:
-            return parse_metrics(await asyncio.to_thread(get_text, url, self._server.api_key))
+            page = await asyncio.to_thread(get_text, url, self._server.api_key)
         except HttpError as problem:
+            if isinstance(self._backbone.engine, ExternalEngine):
+                return None
             raise EngineError(f"no metrics: {problem}; see the server's log") from problem
+        return parse_metrics(page) if PREEMPTIONS in page else None
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -20,7 +20,7 @@ from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.http_json import HttpError, get_json, post_json
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.renderer import Message
-from blockwise.serving.server import Server
+from blockwise.serving.running_server import Server
 from blockwise.serving.vllm_command import measured_flags
 
 NUM_DECODE_TOKENS = 48  # long enough to outweigh a short prompt, short enough to cost little

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import tenacity
@@ -24,9 +24,10 @@ import tenacity
 from blockwise.config.backbones import Backbone, ExternalEngine, VllmEngine
 from blockwise.errors import ServerError
 from blockwise.serving.devices import reserved_devices
-from blockwise.serving.http_json import HttpError, get_json, get_text, is_up
+from blockwise.serving.http_json import HttpError, get_json, is_up
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.process_signals import end_with_parent, raise_on_sigterm
+from blockwise.serving.running_server import Server
 from blockwise.serving.server_log import ADDRESS_IN_USE, ServerLog
 from blockwise.serving.vllm_command import HOST, pinned_port, vllm_command, vllm_environment
 from blockwise.serving.watchdog import GIVE_UP_S, GRACE_S
@@ -39,34 +40,6 @@ PORT_ATTEMPTS = 3  # a free port can be taken between our look and the server's 
 NO_KEY = "unused"  # a local server asks for none, the client library insists on one
 EXTERNAL_ATTEMPTS = 3
 EXTERNAL_WAIT_S = 2.0
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that answers."""
-
-    base_url: str  # up to and including /v1
-    served_model: str
-    start_id: str  # one per start
-    startup_s: float
-    log_path: Path | None  # None: an external server keeps its own
-    api_key: str = field(repr=False)
-    process: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
-
-    def is_alive(self) -> bool:
-        """Whether it can still serve.
-
-        A managed server is dead when its process is, or when it says that its engine is (it
-        lingers for seconds then); one that is merely slow to answer is alive.
-        """
-        if self.process is not None and self.process.poll() is not None:
-            return False
-        url = self.base_url.removesuffix("/v1") + "/health"
-        try:
-            get_text(url if self.process is not None else f"{self.base_url}/models", self.api_key)
-        except HttpError as error:
-            return error.timed_out
-        return True
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 from blockwise.config.backbones import ArgumentValue, Backbone, VllmEngine
-from blockwise.errors import ConfigError
 from blockwise.serving.prepared_model import PreparedModel
 
 HOST = "127.0.0.1"
@@ -19,9 +18,6 @@ STREAM_INTERVAL_TOKENS = 64
 """Tokens per streamed event. One event a token costs the engine's own cores time on a small
 machine. TTFT does not depend on it: the first token is sent at once whatever the interval
 (vLLM 0.32, v1/engine/output_processor.py, `make_request_output`), and we take the engine's own."""
-
-OURS = ("model", "revision", "served-model-name", "host", "max-model-len", "api-key")
-"""Flags that follow from the rest of the configuration; a second value would contradict it."""
 
 ENVIRONMENT = {
     # Everything a server needs is on this machine by now: no look-up may hang or change it.
@@ -46,19 +42,8 @@ other and decoding is about thirty times slower, so a server never inherits them
 
 
 def measured_flags(backbone: Backbone) -> dict[str, ArgumentValue]:
-    """Flags that can change a measurement, as they are in effect for this backbone.
-
-    Raises:
-        ConfigError: `engine.arguments` sets a flag that follows from another key.
-    """
-    engine = _vllm(backbone)
-    arguments = {key.replace("_", "-"): value for key, value in engine.arguments.items()}
-    refused = sorted(set(arguments) & set(OURS))
-    if refused:
-        raise ConfigError(
-            f"engine.arguments must not hold {', '.join(refused)}: these follow from `model` and "
-            "`context_window_tokens`; remove them"
-        )
+    """Flags that can change a measurement, as they are in effect for this backbone."""
+    arguments = _vllm(backbone).flags()
     arguments.pop("port", None)
     return {
         "enable-prefix-caching": True,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.experiments import QuestionTiming
+from blockwise.config.experiments import SEQUENTIAL, QuestionTiming
 from blockwise.tables import measures
 from blockwise.tables.columns import (
     Column,
@@ -23,7 +23,7 @@ from blockwise.tables.columns import (
     text,
     tokens,
 )
-from blockwise.tables.load import SEQUENTIAL, LoadedCell
+from blockwise.tables.load import LoadedCell
 from blockwise.tables.settings import settings_of
 
 ACCURACY_KINDS = {
@@ -93,7 +93,7 @@ COLUMNS: tuple[Column, ...] = (
     CAPTION,
     CELL_KEY,
     text("session_id", "Session that the agent played."),
-    count("seed", "Seed of session order and sampling.", unit=""),
+    count("seed", "Seed of sampling; the order of arms follows from the timing block.", unit=""),
     count("repeat", "Repeat of the same cell under the same seed.", unit=""),
     text("mode", "sequential or parallel compaction."),
     *ARM,
@@ -111,8 +111,10 @@ COLUMNS: tuple[Column, ...] = (
         "Place of the cell in the random order of its timing block.",
         unit="",
     ),
-    flag("timing_valid", "Whether the cell's times count.", ColumnKind.HOST),
-    text("timing_invalid_reasons", "Why they do not.", ColumnKind.HOST),
+    flag(
+        "timing_valid", "Whether the cell's times count; empty for a recall cell.", ColumnKind.HOST
+    ),
+    text("timing_invalid_reasons", "Why they do not; empty for a recall cell.", ColumnKind.HOST),
     seconds("wall_s", "Wall time of the whole session."),
     count("num_turns", "Document turns played."),
     count("num_compactions", "Compactions in the session.", ColumnKind.SAMPLED),
@@ -159,7 +161,11 @@ COLUMNS: tuple[Column, ...] = (
         ColumnKind.SAMPLED,
     ),
     count("num_skipped_rows", "Malformed dataset rows left out of the whole dataset."),
-    count("num_preemptions", "Requests that the engine preempted.", ColumnKind.TIMED),
+    count(
+        "num_preemptions",
+        "Requests that the engine preempted; empty: it does not tell.",
+        ColumnKind.TIMED,
+    ),
     seconds("client_cpu_s", "CPU time of the client process."),
     number(
         "load_average_1min", "Load average when the cell started.", ColumnKind.HOST, "processes"
@@ -200,7 +206,8 @@ def arm_values(cell: LoadedCell) -> dict[str, Any]:
 
 def _row(cell: LoadedCell) -> dict[str, Any]:
     record = cell.record
-    reasons = measures.timing_invalid_reasons(record)
+    is_timing = record.timing_block_id is not None
+    reasons = record.timing_invalid_reasons if is_timing else ()
     return {
         "experiment": cell.experiment,
         "num_parameters": cell.num_parameters,
@@ -211,7 +218,7 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         "repeat": record.repeat,
         "mode": SEQUENTIAL if record.arm == SEQUENTIAL else "parallel",
         "position_in_timing_block": record.position_in_block,
-        "timing_valid": None if record.timing_block_id is None else not reasons,
+        "timing_valid": record.timing_valid if is_timing else None,
         "timing_invalid_reasons": "; ".join(reasons) or None,
         "wall_s": record.wall_s,
         "num_turns": record.num_turns,

@@ -3,8 +3,9 @@
 The form of the paper's Tables 7 and 8: wall time, throughput and volume by block size. They
 stand apart here, each with its interval, because they mean different things: end-to-end
 tokens/s rises with the decode volume by construction, and only wall time is a claim of
-speed. A speed-up is formed inside one timing block, from valid cells only; where arms did
-not do the same work it is left out and the row says why.
+speed. A speed-up is formed inside one timing block, from two valid cells whose compactions
+agree in number and in tokens decoded; where arms did not do the same work it is left out and
+the row says why.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,17 +16,17 @@ from typing import Any
 import pandas as pd
 
 from blockwise.compaction.records import CellRecord
-from blockwise.config.experiments import Transcript
+from blockwise.config.experiments import SEQUENTIAL, Transcript
 from blockwise.errors import ArtifactError
 from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval, mean_interval, paired_ratio
 from blockwise.tables import compaction_cells, measures
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text
-from blockwise.tables.load import SEQUENTIAL, LoadedCell, table_order
+from blockwise.tables.load import LoadedCell, table_order
 from blockwise.tables.settings import CellSettings, settings_of
 
 STATISTICS = ("mean", "low", "high", "min", "max")
 STATISTIC_MEANINGS = {
-    "mean": "mean over clusters",
+    "mean": "mean over clusters (session and seed)",
     "low": f"lower end of its {CONFIDENCE:.0%} interval, empty below {MIN_CLUSTERS} clusters",
     "high": f"upper end of its {CONFIDENCE:.0%} interval, empty below {MIN_CLUSTERS} clusters",
     "min": "smallest cluster mean",
@@ -35,6 +36,8 @@ SPEEDUP_MEANING = (
     "Wall time of sequential over this arm's, inside timing blocks, above 1 is faster; means "
     "and intervals are geometric"
 )
+NO_PAIR = "no timing block holds a valid cell of both arms"
+UNEQUAL_VOLUME = "unequal compaction volume in every timing block"
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,13 @@ COLUMNS: tuple[Column, ...] = (
     count("speedup_num_clusters", "Clusters behind the speed-up.", ColumnKind.HOST),
     count(
         "speedup_num_timing_blocks",
-        "Timing blocks that hold a valid cell of both arms.",
+        "Timing blocks behind the speed-up: valid cells of both arms, of equal volume.",
+        ColumnKind.HOST,
+    ),
+    count(
+        "num_unequal_volume_timing_blocks",
+        "Timing blocks with valid cells of both arms that the speed-up leaves out, because the "
+        "arms' compactions differ in number or in tokens decoded.",
         ColumnKind.HOST,
     ),
     text("speedup_omitted_reason", "Why there is no speed-up.", ColumnKind.HOST),
@@ -178,7 +187,7 @@ def build(cells: Sequence[LoadedCell]) -> pd.DataFrame:
     rows = []
     for _, group in groupby(timed, key=_comparison):
         members = list(group)
-        baseline = _valid_walls([cell for cell in members if cell.record.arm == SEQUENTIAL])
+        baseline = _by_timing_block([cell for cell in members if cell.record.arm == SEQUENTIAL])
         for _, arm_cells in groupby(members, key=_arm):
             rows.append(_row(list(arm_cells), baseline))
     return frame(rows, COLUMNS)
@@ -199,27 +208,27 @@ def _cluster(record: CellRecord) -> str:
 
 
 def _valid(cells: Sequence[LoadedCell]) -> list[CellRecord]:
-    return [cell.record for cell in cells if not measures.timing_invalid_reasons(cell.record)]
+    return [cell.record for cell in cells if cell.record.timing_valid]
 
 
-def _valid_walls(cells: Sequence[LoadedCell]) -> dict[str, float]:
-    """Wall time by timing block, of valid cells."""
-    walls: dict[str, float] = {}
+def _by_timing_block(cells: Sequence[LoadedCell]) -> dict[str, CellRecord]:
+    """The valid cell of an arm in each timing block."""
+    found: dict[str, CellRecord] = {}
     for record in _valid(cells):
         timing_block_id = str(record.timing_block_id)
-        if timing_block_id in walls:
+        if timing_block_id in found:
             raise ArtifactError(
                 f"timing block {timing_block_id} holds 2 cells of arm {record.arm} "
                 f"(B={record.block_size_tokens}); it must hold 1. Delete its record and rerun"
             )
-        walls[timing_block_id] = record.wall_s
-    return walls
+        found[timing_block_id] = record
+    return found
 
 
-def _row(cells: Sequence[LoadedCell], baseline: dict[str, float]) -> dict[str, Any]:
+def _row(cells: Sequence[LoadedCell], baseline: dict[str, CellRecord]) -> dict[str, Any]:
     cell, settings = cells[0], _common_settings(cells)
-    valid = _valid(cells)
-    walls = _valid_walls(cells)
+    own = _by_timing_block(cells)
+    valid = list(own.values())
     row: dict[str, Any] = {
         "experiment": cell.experiment,
         "backbone": cell.backbone,
@@ -232,7 +241,7 @@ def _row(cells: Sequence[LoadedCell], baseline: dict[str, float]) -> dict[str, A
         "transcript": settings.transcript,
         "volume_mode": settings.volume_mode,
         "volume_tokens": settings.volume_tokens,
-        "num_timing_blocks": len(walls),
+        "num_timing_blocks": len(own),
         "num_invalid_cells": len(cells) - len(valid),
     }
     for measure in MEASURES:
@@ -240,7 +249,7 @@ def _row(cells: Sequence[LoadedCell], baseline: dict[str, float]) -> dict[str, A
         for statistic, value in _statistics(interval).items():
             row[measure.column(statistic)] = value
         row[f"{measure.name}_num_clusters"] = interval.num_clusters if interval else 0
-    return {**row, **_speedup(cell, settings, valid, walls, baseline)}
+    return {**row, **_speedup(cell, settings, own, baseline)}
 
 
 def _interval(measure: Measure, records: Sequence[CellRecord]) -> Interval | None:
@@ -261,23 +270,35 @@ def _statistics(interval: Interval | None) -> dict[str, float | None]:
 def _speedup(
     cell: LoadedCell,
     settings: CellSettings,
-    valid: Sequence[CellRecord],
-    walls: dict[str, float],
-    baseline: dict[str, float],
+    own: dict[str, CellRecord],
+    baseline: dict[str, CellRecord],
 ) -> dict[str, Any]:
+    shared = sorted(own.keys() & baseline.keys())
+    equal = shared  # arms of natural volume differ by design; their volumes stand beside them
+    if settings.volume_mode == "forced":
+        equal = [name for name in shared if _volume(own[name]) == _volume(baseline[name])]
     omitted = _why_not_comparable(cell, settings)
     ratio = None
     if omitted is None:
-        clusters = {str(record.timing_block_id): _cluster(record) for record in valid}
-        ratio = paired_ratio(baseline, walls, clusters)
+        ratio = paired_ratio(
+            {name: baseline[name].wall_s for name in equal},
+            {name: own[name].wall_s for name in equal},
+            {name: _cluster(own[name]) for name in equal},
+        )
         if ratio is None:
-            omitted = "no timing block holds a valid cell of both arms"
+            omitted = UNEQUAL_VOLUME if shared else NO_PAIR
     return {
         **{f"speedup_{name}": value for name, value in _statistics(ratio).items()},
         "speedup_num_clusters": ratio.num_clusters if ratio else 0,
         "speedup_num_timing_blocks": ratio.num_values if ratio else 0,
+        "num_unequal_volume_timing_blocks": len(shared) - len(equal),
         "speedup_omitted_reason": omitted,
     }
+
+
+def _volume(record: CellRecord) -> tuple[int, int]:
+    """What the compactions of a cell did; arms whose volumes differ did different work."""
+    return len(record.compactions), measures.compaction_output_tokens(record)
 
 
 def _why_not_comparable(cell: LoadedCell, settings: CellSettings) -> str | None:
@@ -286,7 +307,7 @@ def _why_not_comparable(cell: LoadedCell, settings: CellSettings) -> str | None:
         return "the reference arm"
     if settings.transcript is Transcript.FREE:
         return "free-running sessions do different work"
-    if settings.volume_mode != "forced" and "random weights" in cell.caption.lower():
+    if settings.volume_mode != "forced" and cell.random_weights:
         return "random weights: only forced equal volume is compared"
     return None
 

@@ -42,6 +42,11 @@ COLUMNS: tuple[Column, ...] = (
         "Whether a seeded request gives the same text alone and in a batch.",
         ColumnKind.SAMPLED,
     ),
+    text(
+        "ttft_source",
+        "engine or client: whose clock the first-token latencies of its requests are by.",
+        ColumnKind.HOST,
+    ),
     seconds("startup_s", "Launch to healthy."),
     text("arguments", "Arguments of the server, as JSON."),
 )

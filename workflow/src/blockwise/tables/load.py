@@ -12,10 +12,9 @@ from pathlib import Path
 
 from blockwise.artifacts import read_json, read_model, read_sealed
 from blockwise.compaction.records import Batch, CellRecord, TimingBlock
+from blockwise.config.experiments import SEQUENTIAL
 from blockwise.errors import ArtifactError
 from blockwise.serving.engine_card import EngineCard
-
-SEQUENTIAL = "sequential"  # the arm that every parallel one is compared with
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class LoadedCell:
     backbone: str
     dataset: str
     caption: str
+    random_weights: bool
     format: str
     num_parameters: float
     num_skipped_rows: int
@@ -65,6 +65,7 @@ def load_batches(batch_paths: Iterable[Path], store_folder: Path) -> list[Loaded
                     backbone=batch.backbone,
                     dataset=batch.dataset,
                     caption=batch.caption,
+                    random_weights=batch.random_weights,
                     format=batch.format,
                     num_parameters=batch.num_parameters,
                     num_skipped_rows=batch.num_skipped_rows,
@@ -72,6 +73,21 @@ def load_batches(batch_paths: Iterable[Path], store_folder: Path) -> list[Loaded
                 )
             )
     return sorted(cells, key=table_order)
+
+
+def damage_of(batch_path: Path, store_folder: Path) -> list[str]:
+    """What of a batch is missing or damaged: the batch itself, or records that it names."""
+    try:
+        batch = read_model(batch_path, Batch)
+    except ArtifactError as error:
+        return [str(error)]
+    problems = []
+    for relative_path in sorted({selected.record_path for selected in batch.selected}):
+        try:
+            _read_records(store_folder / relative_path)
+        except ArtifactError as error:
+            problems.append(str(error))
+    return problems
 
 
 def load_engine_cards(batch_paths: Iterable[Path]) -> list[EngineCard]:

@@ -37,23 +37,6 @@ def tally(requests: Iterable[RequestRecord]) -> TokenTally:
     )
 
 
-def timing_invalid_reasons(record: CellRecord) -> tuple[str, ...]:
-    """Why a cell's times do not count; empty when they do.
-
-    The record's own verdict, and two rules that hold whatever it says: a preemption and a
-    retried worker both spoil a time (METHOD, Timing; Compaction that ends).
-    """
-    reasons = list(record.timing_invalid_reasons)
-    if record.num_preemptions and not any("preempt" in reason for reason in reasons):
-        reasons.append(f"{record.num_preemptions} preemptions; 0 allowed")
-    num_retried = sum(compaction.num_retried_workers for compaction in record.compactions)
-    if num_retried and not any("retr" in reason for reason in reasons):
-        reasons.append(f"{num_retried} retried workers; 0 allowed")
-    if not record.timing_valid and not reasons:
-        reasons.append("marked invalid without a reason")
-    return tuple(reasons)
-
-
 def total_tokens(record: CellRecord) -> int:
     """Prompt and completion tokens of every request of the cell, cached ones included."""
     spent = tally(record.requests)

@@ -31,7 +31,7 @@ from blockwise.tables import (
     engine_cards,
 )
 from blockwise.tables.columns import Column, csv_bytes
-from blockwise.tables.load import load_batches, load_engine_cards
+from blockwise.tables.load import damage_of, load_batches, load_engine_cards
 
 TABLES: Mapping[str, Sequence[Column]] = {
     "compaction_cells": compaction_cells.COLUMNS,
@@ -71,6 +71,21 @@ def write_tables(batch_paths: Sequence[Path], store_folder: Path, output_folder:
     write_json(output_folder / "PROVENANCE.json", _provenance(batch_paths))
 
 
+def discard_damaged(batch_paths: Sequence[Path], store_folder: Path) -> list[str]:
+    """Delete every batch that is damaged, or names a missing or damaged record; say what was.
+
+    A batch is derived from the cells and they are kept. As long as it exists, the workflow
+    takes its cells for finished and would not make up for a lost record.
+    """
+    problems = []
+    for path in batch_paths:
+        damage = damage_of(path, store_folder) if path.exists() else []
+        if damage:
+            path.unlink()
+            problems += [*damage, f"deleted {path}, which the next run makes anew"]
+    return problems
+
+
 def _provenance(batch_paths: Sequence[Path]) -> dict[str, Any]:
     commit, dirty = git_state()
     return {
@@ -96,7 +111,17 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True, help="folder of the cell store")
     parser.add_argument("--output-dir", type=Path, required=True)
     arguments = parser.parse_args()
-    write_tables(arguments.batches, arguments.store, arguments.output_dir)
+    try:
+        write_tables(arguments.batches, arguments.store, arguments.output_dir)
+    except ArtifactError as error:
+        problems = discard_damaged(arguments.batches, arguments.store)
+        if not problems:
+            raise
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        raise ArtifactError(
+            f"finished work is missing or damaged:{lines}\nRun the same command again: only the "
+            "damaged cells run"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -5,21 +5,36 @@ A layout is one module of this package with one function
     worker_messages(history, blocks, index, prompt) -> list[Message]
 
 that maps the conversation, its history blocks, the worker's index and the compaction prompt
-to the worker's messages. Adding a layout is adding a file; nothing else names it.
+to the worker's messages, and one function
+
+    cached_blocks(index) -> int
+
+that says how many history blocks, from the first on, worker `index` shows exactly as the agent's
+own conversation does, and therefore finds in the prefix cache. Adding a layout is adding a
+file; nothing else names it.
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 from blockwise.compaction.history import History
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.serving.renderer import Message
 
-WorkerMessages = Callable[[History, Sequence[HistoryBlock], int, str], list[Message]]
+
+class Layout(Protocol):
+    """What a layout module offers."""
+
+    def worker_messages(
+        self, history: History, blocks: Sequence[HistoryBlock], index: int, prompt: str
+    ) -> list[Message]:
+        """The request of worker `index`."""
+
+    def cached_blocks(self, index: int) -> int:
+        """Leading history blocks that worker `index` shows untouched."""
 
 
-def load_layout(name: str) -> WorkerMessages:
-    """The `worker_messages` of a layout, by the name of its module."""
-    module = importlib.import_module(f"{__name__}.{name}")
-    layout: WorkerMessages = module.worker_messages
-    return layout
+def load_layout(name: str) -> Layout:
+    """A layout by the name of its module."""
+    return cast(Layout, importlib.import_module(f"{__name__}.{name}"))

@@ -20,3 +20,8 @@ def worker_messages(
     turns = slice_turns(history.turns, Cut(0), blocks[index].stop)
     request = {"role": "user", "content": f"{SCOPE}\n\n{prompt}"}
     return [*(turn.message() for turn in turns), request]
+
+
+def cached_blocks(index: int) -> int:
+    """All of them: the request only appends to the conversation."""
+    return index + 1

@@ -26,3 +26,8 @@ def worker_messages(
     turns = mark_span(history.turns, blocks[index].span, MARKS)
     request = {"role": "user", "content": f"{SCOPE}\n\n{prompt}"}
     return [*(turn.message() for turn in turns), request]
+
+
+def cached_blocks(index: int) -> int:
+    """Those before its own, whose opening marker ends the shared prefix."""
+    return index

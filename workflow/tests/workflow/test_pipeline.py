@@ -1,0 +1,72 @@
+"""When a stage runs again: its own values, its code, and files that change under their name."""
+
+import os
+
+import pytest
+import yaml
+
+from blockwise.pipeline import Pipeline
+
+
+@pytest.fixture
+def make(tmp_path, project_folder, monkeypatch):
+    monkeypatch.chdir(project_folder)
+    data = tmp_path / "data.json"
+    data.write_text("[]")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    base = yaml.safe_load((project_folder / "config" / "config.yaml").read_text())
+    base["backbones"]["mine"] = {
+        **base["backbones"]["timing-8m"],
+        "model": {"source": "path", "path": str(model)},
+    }
+    base["datasets"]["own"] = {
+        **base["datasets"]["hotpotqa"],
+        "source": {"kind": "path", "path": str(data)},
+    }
+
+    def pipeline(**changes):
+        file = tmp_path / "c.yaml"
+        file.write_text(yaml.safe_dump({**base, **changes}))
+        return Pipeline([file], {})
+
+    pipeline.data, pipeline.model, pipeline.base = data, model, base
+    return pipeline
+
+
+def test_an_edited_data_file_is_prepared_again(make):
+    own, other = (make().dataset_key(name) for name in ("own", "hotpotqa"))
+    make.data.write_text("[1]")
+    assert make().dataset_key("own") != own
+    assert make().dataset_key("hotpotqa") == other
+
+
+def test_new_weights_under_an_old_path_are_prepared_again(make):
+    mine, other = (make().backbone_key(name) for name in ("mine", "timing-8m"))
+    os.utime(make.model / "config.json", ns=(1, 1))
+    assert make().backbone_key("mine") != mine
+    assert make().backbone_key("timing-8m") == other
+
+
+def test_an_experiment_touches_only_its_own_batches(make):
+    experiments = {
+        **make.base["experiments"],
+        "more": {**make.base["experiments"]["compaction_end_to_end"], "backbones": ["timing-2m"]},
+    }
+    before, after = make(), make(experiments=experiments)
+    changed = {
+        batch
+        for batch in before.batches()
+        if before.compaction_key(*batch) != after.compaction_key(*batch)
+    }
+    assert changed == {("timing-2m", "hotpotqa"), ("timing-2m", "locomo"), ("timing-2m", "own")}
+    assert before.dataset_key("locomo") == after.dataset_key("locomo")
+
+
+def test_the_number_of_sessions_rebuilds_sessions_and_not_the_data(make):
+    more = {**make.base["datasets"]}
+    more["locomo"] = {**more["locomo"], "sessions": {"num_sessions": 2, "target_tokens": 99}}
+    before, after = make(), make(datasets=more)
+    assert before.dataset_key("locomo") == after.dataset_key("locomo")
+    assert before.sessions_key("mine", "locomo") != after.sessions_key("mine", "locomo")

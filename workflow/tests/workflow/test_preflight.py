@@ -1,0 +1,54 @@
+"""Preflight: every check has a verdict, and a failed one says what to change."""
+
+import asyncio
+import io
+
+import pytest
+from rich.console import Console
+
+from blockwise.compaction.layouts import load_layout
+from blockwise.config.experiments import SEQUENTIAL, known_layouts
+from blockwise.preflight import (
+    Check,
+    compaction_check,
+    engine_checks,
+    machine_checks,
+    print_report,
+)
+from blockwise.serving.engine import Engine
+from blockwise.serving.probe import probe
+
+
+def test_machine_checks_compare_with_what_is_needed(tmp_path):
+    names = [check.name for check in machine_checks(tmp_path)]
+    assert names[:2] == ["free memory", "free disk"]
+    assert all(check.remedy for check in machine_checks(tmp_path))
+
+
+def test_the_report_shows_a_remedy_only_where_a_check_failed():
+    text = io.StringIO()
+    checks = [Check("fine", "1", True, "hidden"), Check("bad", "0", False, "do this")]
+    print_report(checks, Console(file=text, width=100))
+    assert "do this" in text.getvalue()
+    assert "hidden" not in text.getvalue()
+
+
+@pytest.mark.engine
+def test_a_real_backbone_passes_in_both_modes(engine_server):
+    running = engine_server
+
+    async def ask():
+        async with Engine(running.server, running.backbone, running.renderer) as engine:
+            card = await probe(
+                engine, running.server, running.name, running.backbone, running.model
+            )
+            layouts = [SEQUENTIAL, *known_layouts()]
+            assert all(load_layout(name).cached_blocks(0) in (0, 1) for name in layouts)
+            compactions = [
+                await compaction_check(engine, running.renderer, name) for name in layouts
+            ]
+            return [*engine_checks(card), *compactions]
+
+    checks = asyncio.run(ask())
+    assert [check.name for check in checks if not check.passed] == []
+    assert any(check.name == "compaction, target_block" for check in checks)
