@@ -156,7 +156,7 @@ def test_a_damaged_cell_runs_again_and_nothing_else_does(finished):
     )
     assert status != 0
     assert damaged.name in said
-    assert "run the same command again" in said
+    assert "Run the same command again" in said
     status, said = run_snakemake(folder, "--configfile", config)
     assert status == 0, said
     assert f"{damaged.stem}.damaged" in said
