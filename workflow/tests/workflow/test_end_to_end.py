@@ -151,13 +151,12 @@ def test_a_damaged_cell_runs_again_and_nothing_else_does(finished):
     name = next(name for name in before if name.startswith("cells/"))
     damaged = folder / "results/small/cells" / name
     damaged.write_text(before[name].decode()[:-40])
-    status, said = run_snakemake(
-        folder, "--configfile", config, "--forcerun", "tabulate_compaction"
-    )
+    same_command = ("--configfile", config, "--forcerun", "tabulate_compaction")
+    status, said = run_snakemake(folder, *same_command)
     assert status != 0
     assert damaged.name in said
     assert "Run the same command again" in said
-    status, said = run_snakemake(folder, "--configfile", config)
+    status, said = run_snakemake(folder, *same_command)
     assert status == 0, said
     assert f"{damaged.stem}.damaged" in said
     after = stored_units(folder)
