@@ -55,6 +55,11 @@ verify: env ## Hold tables and figures against the digests the run recorded
 preflight: env ## One minute: can this machine run the profile? [BACKBONE=name]
 	@$(PY) -m blockwise.preflight --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
 
+.PHONY: bench-compaction
+bench-compaction: env ## Ratios between layouts and the client's own cost [BACKBONE=name]
+	@echo "bench-compaction: the server's log is in logs/bench"
+	@$(PY) -m blockwise.bench.compaction --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
+
 .PHONY: pin
 pin: env ## Resolve unpinned revisions and digests (needs the network)
 	@$(PY) -m blockwise.config.pin $(if $(filter-out config/config.yaml,$(CONFIG)),$(CONFIG),config/config.yaml config/paper.yaml)

@@ -1,37 +1,35 @@
 """Analysis: records -> tidy tables, and the manifest of everything a run made."""
 
-TABLES = [
-    "compaction_cells",
-    "compaction_events",
-    "compaction_requests",
-    "compaction_end_to_end",
-    "engine_cards",
-    "data_dictionary",
-]
+from blockwise.tables.registry import TABLES as TABLE_MODULES
+
+BATCHES = [f"{backbone}/{dataset}" for backbone, dataset in pipeline.batches()]
 
 
 rule tabulate_compaction:
     input:
-        batches=[
-            f"{RESULTS}/runs/compaction/{backbone}/{dataset}.json"
-            for backbone, dataset in pipeline.batches()
-        ],
+        batches=[f"{RESULTS}/runs/compaction/{batch}.json" for batch in BATCHES],
+        similarities=[f"{RESULTS}/runs/similarity/{batch}.json" for batch in BATCHES],
+        judgements=[f"{RESULTS}/runs/judge/{batch}.json" for batch in BATCHES],
     output:
-        [f"{RESULTS}/tables/{table}.csv" for table in TABLES],
+        [
+            f"{RESULTS}/tables/{table}.csv"
+            for table in (*TABLE_MODULES, "data_dictionary")
+        ],
         f"{RESULTS}/tables/PROVENANCE.json",
     params:
-        key=stage_code_key(["blockwise.tables.write"]),
+        key=stage_code_key(["blockwise.tables.write", *TABLE_MODULES.values()]),
         store=f"{RESULTS}/cells",
         folder=f"{RESULTS}/tables",
     shell:
         "exec {PYTHON} -m blockwise.tables.write --batches {input.batches}"
+        " --similarities {input.similarities} --judgements {input.judgements}"
         " --store {params.store} --output-dir {params.folder}"
 
 
 rule write_manifest:
     input:
         rules.tabulate_compaction.output,
-        rules.tabulate_compaction.input.batches,
+        rules.tabulate_compaction.input,
         [
             f"{FIGURES}/{figure}.{suffix}"
             for figure in FIGURE_MODULES

@@ -1,4 +1,4 @@
-"""Compaction: agent sessions under sequential and parallel compaction, scored as they end."""
+"""Compaction: cells of every study, scored as they end; then what is computed from their texts."""
 
 
 # One job a batch: it reserves the machine, serves the backbone and plays the missing cells.
@@ -23,4 +23,36 @@ rule run_compaction:
         "exec {PYTHON} -m blockwise.compaction.run --config {params.config}"
         " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
         " --prompts {params.prompts} --store {params.store} --server-log {params.server_log}"
+        " --output {output}"
+
+
+# Cosines between the summaries of repeats (compaction_stability).
+rule compare_summaries:
+    input:
+        batch=rules.run_compaction.output[0],
+    output:
+        f"{RESULTS}/runs/similarity/{{backbone}}/{{dataset}}.json",
+    params:
+        key=lambda wildcards: pipeline.similarity_key(),
+        config=pipeline.config_file,
+        store=f"{RESULTS}/cells",
+    shell:
+        "exec {PYTHON} -m blockwise.compaction.similarity --config {params.config}"
+        " --batch {input.batch} --store {params.store} --output {output}"
+
+
+# Verdicts of the judge on recall answers; without a judge, a file that says so.
+rule judge_answers:
+    input:
+        batch=rules.run_compaction.output[0],
+    output:
+        f"{RESULTS}/runs/judge/{{backbone}}/{{dataset}}.json",
+    params:
+        key=lambda wildcards: pipeline.judge_key(),
+        config=pipeline.config_file,
+        prompts="config/prompts",
+        store=f"{RESULTS}/cells",
+    shell:
+        "exec {PYTHON} -m blockwise.compaction.judging --config {params.config}"
+        " --batch {input.batch} --store {params.store} --prompts {params.prompts}"
         " --output {output}"

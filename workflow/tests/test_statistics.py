@@ -2,10 +2,21 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
-from blockwise.statistics import MIN_CLUSTERS, mean_interval, paired_ratio
+from blockwise.statistics import (
+    MIN_CLUSTERS,
+    MIN_REPEATS,
+    PROVEN_CV,
+    coefficient_of_variation,
+    cv_interval,
+    mean_interval,
+    paired_ratio,
+    pairwise_mean_interval,
+)
 
 NUM_DRAWS = 6000  # a coverage of 95% is then known to 0.3 points: one standard error
+NUM_REPEAT_DRAWS = 2000  # to 0.5 points
 
 
 def names(count):
@@ -138,3 +149,136 @@ def test_repeats_of_a_ratio_share_their_cluster():
 def test_a_ratio_of_nothing_is_refused():
     with pytest.raises(ValueError, match=r"timing block a: 0\.0"):
         paired_ratio({"a": 0.0}, {"a": 1.0})
+
+
+def test_coefficient_of_variation_by_hand():
+    assert coefficient_of_variation([1.0, 2.0, 3.0]) == pytest.approx(0.5)  # sd 1 over mean 2
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, -1.0], [1.0, math.inf], [0.0, 0.0]])
+def test_sizes_without_a_coefficient_of_variation_are_refused(values):
+    with pytest.raises(ValueError, match=r"at least 2|no size|all values are zero"):
+        cv_interval(values)
+
+
+def test_fewer_than_ten_repeats_give_no_interval():
+    lengths = [float(10 + index) for index in range(MIN_REPEATS)]
+    vectors = np.random.default_rng(0).normal(size=(MIN_REPEATS, 3))
+    for interval_of, repeats in ((cv_interval, lengths), (similarity_interval, vectors)):
+        few, enough = interval_of(repeats[:-1]), interval_of(repeats)
+        assert (few.low, few.high, few.num_repeats) == (None, None, MIN_REPEATS - 1)
+        assert enough.low < enough.value < enough.high
+
+
+@pytest.mark.parametrize("num_others", [0, 1])
+def test_repeats_that_do_not_differ_bound_nothing(num_others):
+    same = MIN_REPEATS - num_others
+    lengths = cv_interval([64.0] * same + [60.0] * num_others)
+    texts = similarity_interval([[1.0, 0.0]] * same + [[0.0, 1.0]] * num_others)
+    for interval in (lengths, texts):
+        assert (interval.low, interval.high) == (None, None)
+    assert texts.value == pytest.approx(1.0 - num_others * 2 / MIN_REPEATS)
+    assert (lengths.value == 0.0) == (num_others == 0)
+
+
+def test_repeats_that_hardly_bound_the_spread_leave_it_open_above():
+    interval = cv_interval([64.0] * (MIN_REPEATS - 2) + [63.0, 8.0])
+    assert interval.low > 0
+    assert interval.high is None
+
+
+def test_order_of_the_repeats_is_irrelevant():
+    rng = np.random.default_rng(1)
+    lengths, vectors = list(rng.lognormal(size=MIN_REPEATS)), rng.normal(size=(MIN_REPEATS, 4))
+    similarities = cosines(vectors).tolist()
+    backwards = [row[::-1] for row in similarities[::-1]]
+    assert cv_interval(lengths[::-1]) == cv_interval(lengths)
+    assert pairwise_mean_interval(backwards) == pairwise_mean_interval(similarities)
+
+
+def test_mean_similarity_counts_each_pair_once_and_no_repeat_with_itself():
+    interval = pairwise_mean_interval([[1.0, 0.2, 0.4], [0.2, 1.0, 0.9], [0.4, 0.9, 1.0]])
+    assert interval.value == pytest.approx(0.5)
+    assert interval.num_repeats == 3
+
+
+@pytest.mark.parametrize(
+    "similarities", [[[1.0]], [[1.0, 0.5], [0.5]], [[1.0, math.nan], [math.nan, 1.0]], [[1, 2]] * 2]
+)
+def test_what_is_no_similarity_matrix_is_refused(similarities):
+    with pytest.raises(ValueError, match=r"at least 2|row 1 has 1|no similarity"):
+        pairwise_mean_interval(similarities)
+
+
+def lengths_of(rng, num_sets, cv, capped_frac):
+    """Log-normal output lengths of a given CV; a cap cuts off the longest share of them."""
+    sigma = math.sqrt(math.log(1 + cv**2))
+    cap = math.inf if capped_frac == 0 else math.exp(sigma * ndtri(1 - capped_frac))
+    return np.minimum(np.exp(rng.normal(0.0, sigma, (num_sets, MIN_REPEATS))), cap)
+
+
+@pytest.mark.parametrize("capped_frac", [0.0, 0.1, 0.25])
+@pytest.mark.parametrize("cv", [0.1, 0.3, 0.5, PROVEN_CV])
+def test_an_interval_of_the_variation_covers_95_percent(cv, capped_frac):
+    rng = np.random.default_rng(7)
+    everything = lengths_of(rng, 50_000, cv, capped_frac)
+    truth = everything.std() / everything.mean()
+    hits = 0
+    for lengths in lengths_of(rng, NUM_REPEAT_DRAWS, cv, capped_frac):
+        interval = cv_interval(lengths.tolist())
+        hits += interval.low <= truth <= (math.inf if interval.high is None else interval.high)
+    assert 0.93 <= hits / NUM_REPEAT_DRAWS <= 0.97
+
+
+def embeddings(rng, num_sets, noise, unevenness):
+    """Unit vectors around a common direction, some repeats further off than others."""
+    num_dimensions = 64  # what topic and wording leave free of an embedding's some hundred
+    shape = (num_sets, MIN_REPEATS, num_dimensions)
+    distance = noise * np.exp(unevenness * rng.normal(size=(*shape[:2], 1)))
+    vectors = distance * rng.normal(size=shape) / math.sqrt(num_dimensions)
+    vectors[..., 0] += 1.0
+    return vectors
+
+
+def word_counts(rng, num_sets, words_each, _):
+    """Counts over a vocabulary in which few words are common, as TF-IDF sees summaries."""
+    rates = words_each / np.arange(1, 81)
+    return rng.poisson(rates, (num_sets, MIN_REPEATS, len(rates))) + 1e-9
+
+
+def cosines(vectors):
+    unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.minimum(unit @ np.swapaxes(unit, -1, -2), 1.0)
+
+
+def similarity_interval(vectors):
+    return pairwise_mean_interval(cosines(np.asarray(vectors)).tolist())
+
+
+def mean_cosine(vectors):
+    """Mean cosine of different repeats over all sets together, from the length of their sum."""
+    unit = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).reshape(
+        -1, vectors.shape[-1]
+    )
+    return (np.sum(unit.sum(axis=0) ** 2) / len(unit) - 1) / (len(unit) - 1)
+
+
+@pytest.mark.parametrize(
+    ("draw", "spread", "unevenness"),
+    [
+        (embeddings, 0.3, 0.5),  # mean cosine 0.9
+        (embeddings, 0.7, 0.0),  # 0.7
+        (embeddings, 1.0, 0.3),  # 0.5
+        (embeddings, 2.0, 0.3),  # 0.2
+        (word_counts, 2.0, None),
+        (word_counts, 8.0, None),
+    ],
+)
+def test_an_interval_of_similarity_covers_95_percent(draw, spread, unevenness):
+    rng = np.random.default_rng(11)
+    truth = mean_cosine(draw(rng, 5000, spread, unevenness))
+    hits = 0
+    for similarities in cosines(draw(rng, NUM_REPEAT_DRAWS, spread, unevenness)).tolist():
+        interval = pairwise_mean_interval(similarities)
+        hits += (-math.inf if interval.low is None else interval.low) <= truth <= interval.high
+    assert 0.93 <= hits / NUM_REPEAT_DRAWS <= 0.97

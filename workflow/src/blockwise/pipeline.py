@@ -8,19 +8,18 @@ input of a rule: a changed value re-runs the stages whose keys hold it, and no o
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from blockwise.artifacts import canonical_json, digest, digest_file, write_bytes
-from blockwise.config.datasets import Source
-from blockwise.config.experiments import LAYOUT_PACKAGE, known_layouts
-from blockwise.config.load import (
-    DEFAULT_FILE,
-    check_files,
-    check_pinned,
-    load_profile,
-    prompt_path,
+from blockwise.config.datasets import Source, local_file
+from blockwise.config.experiments import (
+    LAYOUT_PACKAGE,
+    PROTOCOL_PACKAGE,
+    SEQUENTIAL,
+    Protocol,
+    known_layouts,
 )
+from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_profile
+from blockwise.config.prompts import prompt_path
 from blockwise.provenance import code_digest
 
 PROMPTS_FOLDER = Path("config/prompts")
@@ -99,12 +98,27 @@ class Pipeline:
                 name: experiment.model_dump(mode="json") for name, experiment in experiments.items()
             },
             "prompts": {
-                experiment.prompt: prompt_path(PROMPTS_FOLDER, experiment.prompt).read_text()
+                name: prompt_path(PROMPTS_FOLDER, name).read_text()
                 for experiment in experiments.values()
+                for name in experiment.prompt_names()
             },
         }
-        layouts = [f"{LAYOUT_PACKAGE}.{name}" for name in known_layouts()]
-        return _key(values, "blockwise.compaction.run", *layouts)
+        loaded = [f"{LAYOUT_PACKAGE}.{name}" for name in (SEQUENTIAL, *known_layouts())]
+        loaded += [f"{PROTOCOL_PACKAGE}.{protocol}" for protocol in Protocol]
+        return _key(values, "blockwise.compaction.run", *loaded)
+
+    def similarity_key(self) -> str:
+        """When summaries must be compared again."""
+        embedder = self.profile.embedder
+        files = _file_states(Path(embedder.path)) if embedder.kind == "path" else None
+        return _key([embedder.model_dump(mode="json"), files], "blockwise.compaction.similarity")
+
+    def judge_key(self) -> str:
+        """When answers must be judged again."""
+        judge = self.profile.judge
+        values = judge.model_dump(mode="json") if judge else None
+        prompt = prompt_path(PROMPTS_FOLDER, judge.prompt).read_text() if judge else None
+        return _key([values, prompt], "blockwise.compaction.judging")
 
 
 def stage_code_key(modules: Iterable[str]) -> str:
@@ -116,9 +130,7 @@ def _local_file(source: Source) -> Path | None:
     """The file on this machine behind a source, whose content may change under its name."""
     if source.kind == "path":
         return Path(source.path)
-    if source.kind == "url" and source.url.startswith("file://"):
-        return Path(url2pathname(urlsplit(source.url).path))
-    return None
+    return local_file(source.url) if source.kind == "url" else None
 
 
 def _file_states(folder: Path) -> list[tuple[str, int, int]]:

@@ -37,6 +37,8 @@ RECORDED_PACKAGES = (
     "numpy",
     "pandas",
     "scipy",
+    "scikit-learn",
+    "sentence-transformers",
     "matplotlib",
 )
 VALUES_ONLY = (f"{PACKAGE}.config",)

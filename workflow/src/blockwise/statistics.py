@@ -1,4 +1,4 @@
-"""Means and ratios with intervals that a handful of clusters can carry.
+"""Means, ratios and spreads with intervals that a handful of observations can carry.
 
 Observations inside a cluster (a timing block's repeats, one session's answers) share a
 machine, a server start or a text, so they are no independent evidence: they are averaged
@@ -8,15 +8,26 @@ for normal cluster means and holds between 93% and 97% for the mild skew of wall
 bounded scores (the tests simulate both). Ratios are formed inside a timing block only and
 are treated on the log scale, where a speed-up and its reciprocal are the same statement.
 Below six clusters the range and n say all there is to say: no interval is given.
+
+How much the repeats of one input differ is no mean: the coefficient of variation is a ratio of
+moments, and the pairs behind a mean similarity share their members. Both are resampled by
+repeats, never by pairs: a bias-corrected delete-one jackknife with Student's t, on 1/sqrt of
+the spread, where its errors are about symmetric. Of the powers tried in simulation this one
+keeps coverage flattest: the logarithm falls short under heavy tails, and 1/spread too often has
+no upper bound. Below ten repeats, or where repeats do not differ, no interval is given.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy ships no types
 
 MIN_CLUSTERS = 6  # METHOD: fewer clusters get minimum, maximum and n, and no verdict
+MIN_REPEATS = 10  # METHOD: similarity and variation of fewer repeats get no interval
+PROVEN_CV = 0.6  # coverage of an interval of the variation is simulated up to here
 CONFIDENCE = 0.95  # the field's convention
 
 
@@ -35,6 +46,21 @@ class Interval:
     maximum: float
     num_clusters: int
     num_values: int
+
+
+@dataclass(frozen=True)
+class RepeatInterval:
+    """How repeats of one input differ, with a confidence interval over repeats.
+
+    `low` and `high` are both `None` below `MIN_REPEATS` repeats and where the repeats, or all
+    but one of them, do not differ. One of them is `None` where the repeats bound the value from
+    one side only: a variation from below, a similarity from above.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    num_repeats: int
 
 
 def mean_interval(values: Sequence[float], clusters: Sequence[str]) -> Interval:
@@ -97,6 +123,111 @@ def paired_ratio(
     )
 
 
+def coefficient_of_variation(values: Sequence[float]) -> float:
+    """Sample standard deviation (divisor n - 1) over the mean.
+
+    Raises:
+        ValueError: fewer than two values, a negative or non-finite one, or a mean of zero.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} values given; a coefficient of variation needs at least 2")
+    for value in values:
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{value} is no size; values must be finite and not below zero")
+    mean = math.fsum(values) / len(values)
+    if mean == 0:
+        raise ValueError("all values are zero; a coefficient of variation needs a mean above zero")
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return math.sqrt(variance) / mean
+
+
+def cv_interval(values: Sequence[float]) -> RepeatInterval:
+    """Coefficient of variation (CV) of the repeats of one input, with a 95% interval.
+
+    At 10 repeats it covers 93% to 97% for log-normal lengths of a CV up to `PROVEN_CV`, also
+    where a cap cuts off a tenth or a quarter of them (the tests simulate both). It is too narrow
+    where a cap cuts off half (92%) and for heavier tails, most of which so few repeats do not
+    show: 92% at a CV of 0.85, 85% at 1.2, 70% at 1.7. Up to 5% of samples below `PROVEN_CV` and
+    13% above it have no upper bound.
+    A sample's CV cannot exceed sqrt(n); one close to that may lie below its own interval.
+
+    Args:
+        values: one size above or at zero a repeat, e.g. an output length in tokens.
+
+    Raises:
+        ValueError: as `coefficient_of_variation`.
+    """
+    num_repeats = len(values)
+    value = coefficient_of_variation(values)
+    if num_repeats < MIN_REPEATS or max(Counter(values).values()) >= num_repeats - 1:
+        return RepeatInterval(value, None, None, num_repeats)
+    replicates = [
+        coefficient_of_variation([*values[:index], *values[index + 1 :]])
+        for index in range(num_repeats)
+    ]
+    low, high = _spread_bounds(value, replicates)
+    return RepeatInterval(value, low, high, num_repeats)
+
+
+def pairwise_mean_interval(similarities: Sequence[Sequence[float]]) -> RepeatInterval:
+    """Mean similarity of two different repeats of one input, with a 95% interval.
+
+    The spread is the mean distance, 1 - similarity. A repeat is left out with all of its pairs.
+
+    At 10 repeats it covers 93% to 97% for unit vectors around a common direction and for counts
+    of words, at mean cosines from 0.2 to 0.9 (the tests simulate both).
+
+    Args:
+        similarities: symmetric matrix over repeats, at most 1; the diagonal is not read.
+
+    Raises:
+        ValueError: fewer than two repeats, a matrix that is not square, or a similarity that is
+            not finite or above 1.
+    """
+    num_repeats = len(similarities)
+    if num_repeats < 2:
+        raise ValueError(f"{num_repeats} repeats given; a similarity needs at least 2")
+    for index, row in enumerate(similarities):
+        if len(row) != num_repeats:
+            raise ValueError(f"row {index} has {len(row)} similarities, not {num_repeats}")
+    everyone = range(num_repeats)
+    distance = _mean_distance(similarities, everyone)
+    if num_repeats < MIN_REPEATS:
+        return RepeatInterval(1 - distance, None, None, num_repeats)
+    replicates = [
+        _mean_distance(similarities, [one for one in everyone if one != left_out])
+        for left_out in everyone
+    ]
+    if min(replicates) == 0:
+        return RepeatInterval(1 - distance, None, None, num_repeats)
+    nearest, farthest = _spread_bounds(distance, replicates)
+    low = None if farthest is None else 1 - farthest
+    return RepeatInterval(1 - distance, low, 1 - nearest, num_repeats)
+
+
+def _mean_distance(similarities: Sequence[Sequence[float]], members: Sequence[int]) -> float:
+    """Mean of 1 - similarity over the pairs of some repeats."""
+    distances = [1 - similarities[one][other] for one, other in combinations(members, 2)]
+    for distance in distances:
+        if not (math.isfinite(distance) and distance >= 0):
+            raise ValueError(
+                f"{1 - distance} is no similarity; it must be finite and at most 1. Leave out "
+                "repeats that have none and say so"
+            )
+    return math.fsum(distances) / len(distances)
+
+
+def _spread_bounds(value: float, replicates: Sequence[float]) -> tuple[float, float | None]:
+    """Bounds of a spread from its delete-one replicates, all above zero; no upper one: `None`."""
+    num_repeats = len(replicates)
+    scaled = [replicate**-0.5 for replicate in replicates]
+    mean = math.fsum(scaled) / num_repeats
+    squares = math.fsum((one - mean) ** 2 for one in scaled)
+    margin = _t_quantile(num_repeats) * math.sqrt(squares * (num_repeats - 1) / num_repeats)
+    centre = num_repeats * value**-0.5 - (num_repeats - 1) * mean
+    return (centre + margin) ** -2, (centre - margin) ** -2 if centre > margin else None
+
+
 def _cluster_means(values: Sequence[float], clusters: Iterable[str]) -> list[float]:
     """Means by cluster, in order of the cluster's name, so that input order is irrelevant."""
     if not values:
@@ -115,6 +246,10 @@ def _t_bounds(means: Sequence[float], mean: float) -> tuple[float | None, float 
     if num_clusters < MIN_CLUSTERS:
         return None, None
     variance = math.fsum((value - mean) ** 2 for value in means) / (num_clusters - 1)
-    quantile = float(stdtrit(num_clusters - 1, (1 + CONFIDENCE) / 2))
-    margin = quantile * math.sqrt(variance / num_clusters)
+    margin = _t_quantile(num_clusters) * math.sqrt(variance / num_clusters)
     return mean - margin, mean + margin
+
+
+def _t_quantile(num_observations: int) -> float:
+    """How many standard errors a two-sided interval reaches to either side."""
+    return float(stdtrit(num_observations - 1, (1 + CONFIDENCE) / 2))

@@ -25,6 +25,9 @@ class CharRenderer:
     def count(self, messages, add_generation_prompt):
         return len(self.render(messages, add_generation_prompt))
 
+    def ends(self, messages):
+        return [self.count(messages[: index + 1], False) for index in range(len(messages))]
+
     def count_text(self, text):
         return len(text)
 

@@ -3,10 +3,13 @@
 import asyncio
 
 import pytest
+from cell_specs import cell
 from doubles import KV_BLOCK_TOKENS, CachingEngine, CharRenderer
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, Agent, AgentRule
-from blockwise.compaction.compactor import WRAPPER_HEADING, CompactionRule
+from blockwise.compaction.compactor import WRAPPER_HEADING
+from blockwise.compaction.protocols import load_protocol
+from blockwise.compaction.records import AnswerContext
 from blockwise.config.datasets import DatasetFormat
 from blockwise.data.documents import Document, Question, Session
 from blockwise.errors import CompactionError
@@ -36,24 +39,36 @@ def make_session(num_documents=8, questions=1, length=200):
     return Session(id="s", documents=documents, num_tokens=num_documents * length)
 
 
-def play(session, engine, *, timing="immediate", transcript="fixed", tau=TAU, **changes):
-    compaction = CompactionRule(
+def play(session, engine, *, protocol="immediate", transcript="fixed", tau=TAU, **changes):
+    spec = cell(
         **{
-            "layout": "target_block",
+            "protocol": protocol,
+            "transcript": transcript if protocol == "immediate" else None,
+            "tau_tokens": tau,
+            "answer_tokens": 20,
             "block_size_tokens": 300,
-            "boundary": "turn",
-            "prompt": "Summarise.",
             "volume_mode": "natural",
             "volume_tokens": 60,
-            "last_turns": 0,
             **changes,
         }
     )
-    rule = AgentRule(DatasetFormat.HOTPOTQA, timing, transcript, tau, 20, seed=0)
-    agent = Agent(
-        engine, CharRenderer(), rule, compaction, cache_salt="salt", kv_block_tokens=KV_BLOCK_TOKENS
+    agent = make_agent(engine, spec)
+    asyncio.run(load_protocol(spec.protocol)(agent, session, spec))
+    return agent.playback
+
+
+def make_agent(engine, spec):
+    rule = AgentRule(
+        DatasetFormat.HOTPOTQA, spec.tau_tokens, spec.answer_tokens, spec.transcript == "fixed", 0
     )
-    return asyncio.run(agent.play(session))
+    return Agent(
+        engine,
+        CharRenderer(),
+        rule,
+        spec.compaction_rule(),
+        cache_salt="salt",
+        kv_block_tokens=KV_BLOCK_TOKENS,
+    )
 
 
 def agent_requests(engine, playback):
@@ -99,7 +114,7 @@ def test_a_free_session_appends_what_the_model_said():
 def test_deferred_sessions_never_compact_a_question_or_an_answer():
     engine = CachingEngine()
     session = make_session(8, questions=2)
-    playback = play(session, engine, timing="deferred", last_turns=2)
+    playback = play(session, engine, protocol="deferred", last_turns=2)
     workers = [
         r for r, q in zip(engine.requests, playback.requests, strict=True) if q.role == "worker"
     ]
@@ -174,16 +189,24 @@ def test_evidence_asked_in_its_own_turn_was_never_compacted():
 
 
 def test_documents_kept_verbatim_do_not_count_as_compacted():
-    compaction_rule = CompactionRule("sequential", None, "turn", "P", "natural", 60, 4)
-    rule = AgentRule(DatasetFormat.HOTPOTQA, "deferred", "fixed", 100_000, 20, seed=0)
-    agent = Agent(CachingEngine(), CharRenderer(), rule, compaction_rule, cache_salt=None,
-                  kv_block_tokens=None)  # fmt: skip
     session = make_session(4)
-    asyncio.run(agent._show_documents(session))
-    asyncio.run(agent._compact(3, closing=False))
-    assert agent._num_compactions_of == {"d0": 1, "d1": 1, "d2": 0, "d3": 0}
-    asyncio.run(agent._compact(4, closing=True))
-    assert agent._num_compactions_of == {"d0": 2, "d1": 2, "d2": 1, "d3": 1}
+    agent = make_agent(
+        CachingEngine(),
+        cell(layout="sequential", block_size_tokens=None, last_turns=4, volume_mode="natural"),
+    )
+
+    def counts(context=AnswerContext.COMPACTED):
+        agent.playback.answers.clear()
+        for index, document in enumerate(session.documents):
+            agent.score(index, document, document.questions[0], "", context)
+        return [answer.num_evidence_compactions for answer in agent.playback.answers]
+
+    for document in session.documents:
+        agent.append(document, agent.incoming(document, None), ACKNOWLEDGEMENT)
+    asyncio.run(agent.compact(3, closing=False))
+    assert counts() == [1, 1, 0, 0]
+    asyncio.run(agent.compact(4, closing=True))
+    assert counts() == [2, 2, 1, 1]
 
 
 def test_a_document_without_questions_is_acknowledged():

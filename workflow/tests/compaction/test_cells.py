@@ -3,34 +3,13 @@
 import json
 
 import pytest
+from cell_specs import SPEC, cell
 
 from blockwise import provenance
 from blockwise.compaction.cells import CellSpec, Unit, cell_code_digest, group_units
 from blockwise.compaction.records import TimingBlock
 from blockwise.compaction.store import CellStore
-
-SPEC = CellSpec(
-    model_digest="m",
-    engine={"kind": "vllm", "arguments": {"dtype": "float32"}},
-    request={"form": "chat", "temperature": 0.0},
-    dataset_format="hotpotqa",
-    session_id="s-000",
-    session_digest="d",
-    layout="target_block",
-    block_size_tokens=512,
-    boundary="turn",
-    last_turns=0,
-    prompt="Summarise.",
-    tau_tokens=2048,
-    question_timing="immediate",
-    transcript="fixed",
-    volume_mode="forced",
-    volume_tokens=128,
-    answer_tokens=16,
-    seed=0,
-    repeat=0,
-    code_digest="c",
-)
+from blockwise.config.experiments import Protocol
 
 EDITS = {
     "model_digest": "m2",
@@ -45,7 +24,13 @@ EDITS = {
     "last_turns": 2,
     "prompt": "Summarise!",
     "tau_tokens": 4096,
-    "question_timing": "deferred",
+    "protocol": "deferred",
+    "block_prompts": {"dialogue": "Summarise the chat."},
+    "history_tokens": 1024,
+    "asks_truncated": True,
+    "max_concurrent_workers": 2,
+    "num_bystanders": 3,
+    "bystanders": {"context_tokens": 128},
     "transcript": "free",
     "volume_mode": "natural",
     "volume_tokens": 256,
@@ -62,30 +47,35 @@ def test_every_ingredient_has_an_edit():
 
 @pytest.mark.parametrize("name", EDITS)
 def test_editing_an_ingredient_gives_a_new_cell(name):
-    assert SPEC.model_copy(update={name: EDITS[name]}).key != SPEC.key
+    assert cell(**{name: EDITS[name]}).key != SPEC.key
 
 
 def test_arms_of_one_session_and_seed_share_a_timing_block():
     arms = [
         SPEC,
-        SPEC.model_copy(update={"block_size_tokens": 1024}),
-        SPEC.model_copy(update={"layout": "sequential", "block_size_tokens": None}),
+        cell(block_size_tokens=1024),
+        cell(layout="sequential", block_size_tokens=None),
+        cell(max_concurrent_workers=2),
     ]
-    other_seed = SPEC.model_copy(update={"seed": 1})
+    other_seed = cell(seed=1)
     units = group_units([*arms, other_seed, SPEC])
-    assert [len(unit.cells) for unit in units] == [3, 1]
+    assert [len(unit.cells) for unit in units] == [4, 1]
     assert all(unit.is_timing_block for unit in units)
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(EDITS) - {"layout", "block_size_tokens", "code_digest", "question_timing"})
+    "name",
+    sorted(
+        set(EDITS)
+        - {"layout", "block_size_tokens", "max_concurrent_workers", "code_digest", "protocol"}
+    ),
 )
 def test_only_arms_may_differ_inside_a_timing_block(name):
-    assert len(group_units([SPEC, SPEC.model_copy(update={name: EDITS[name]})])) == 2
+    assert len(group_units([SPEC, cell(**{name: EDITS[name]})])) == 2
 
 
 def test_a_timing_block_that_gains_an_arm_is_a_new_unit():
-    arm = SPEC.model_copy(update={"block_size_tokens": 1024})
+    arm = cell(block_size_tokens=1024)
     (alone,) = group_units([SPEC])
     (both,) = group_units([SPEC, arm])
     (swapped,) = group_units([arm, SPEC])
@@ -93,19 +83,15 @@ def test_a_timing_block_that_gains_an_arm_is_a_new_unit():
 
 
 def test_recall_cells_stay_individual():
-    cells = [
-        SPEC.model_copy(update={"question_timing": "deferred", "block_size_tokens": size})
-        for size in (512, 1024)
-    ]
+    cells = [cell(protocol="deferred", block_size_tokens=size) for size in (512, 1024)]
     units = group_units(cells)
     assert [unit.key for unit in units] == [cell.key for cell in cells]
 
 
 def test_natural_caps_may_differ_between_arms_of_a_timing_block():
-    natural = {"volume_mode": "natural"}
-    worker = SPEC.model_copy(update={**natural, "volume_tokens": 64})
-    whole = SPEC.model_copy(
-        update={**natural, "volume_tokens": 512, "layout": "sequential", "block_size_tokens": None}
+    worker = cell(volume_mode="natural", volume_tokens=64)
+    whole = cell(
+        volume_mode="natural", volume_tokens=512, layout="sequential", block_size_tokens=None
     )
     assert len(group_units([worker, whole])) == 1
 
@@ -189,12 +175,36 @@ def test_an_unknown_module_is_an_error(source_tree):
         provenance.code_digest("blockwise.absent")
 
 
-def test_one_layout_does_not_invalidate_another():
-    assert cell_code_digest("sequential") != cell_code_digest("target_block")
+def test_one_layout_or_protocol_does_not_invalidate_another():
+    digests = {
+        cell_code_digest(protocol, layout)
+        for protocol in Protocol
+        for layout in (None, "sequential", "target_block")
+    }
+    assert len(digests) == 3 * len(Protocol)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_timing"),
+    [
+        ({"protocol": "immediate"}, True),
+        ({"protocol": "deferred"}, False),
+        ({"protocol": "single", "volume_mode": "forced"}, True),
+        ({"protocol": "single", "volume_mode": "natural"}, False),
+        ({"protocol": "shared"}, True),
+    ],
+)
+def test_cells_whose_times_count_live_in_timing_blocks(changes, is_timing):
+    assert Unit((cell(**changes),)).is_timing_block == is_timing
+
+
+@pytest.mark.parametrize("layout", ["closed_book", "full_history"])
+def test_a_reference_compacts_nothing(layout):
+    assert cell(protocol="deferred", layout=layout).compaction_rule() is None
 
 
 def test_units_have_a_stable_place_in_the_store(tmp_path):
-    recall = Unit((SPEC.model_copy(update={"question_timing": "deferred"}),))
+    recall = Unit((cell(protocol="deferred"),))
     store = CellStore(tmp_path, print)
     assert store.relative_path(recall).startswith("cells/")
     assert store.relative_path(Unit((SPEC,))).startswith("timing_blocks/")

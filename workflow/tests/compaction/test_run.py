@@ -11,7 +11,8 @@ from doubles import KV_BLOCK_TOKENS, CachingEngine, CharRenderer
 
 from blockwise import artifacts
 from blockwise.compaction import run
-from blockwise.compaction.plan import check_sessions_fit, plan_batch
+from blockwise.compaction.fit import check_sessions_fit
+from blockwise.compaction.plan import plan_batch
 from blockwise.compaction.run import BatchJob
 from blockwise.compaction.store import CellStore
 from blockwise.config.profile import Profile
@@ -41,11 +42,11 @@ PROFILE = {
     },
     "experiments": {
         "e": {
-            "question_timing": "immediate",
-            "tau_tokens": 1400,
+            "study": "compaction_end_to_end",
+            "tau_tokens": [1400],
             "block_sizes_tokens": [300],
             "volume": {"mode": "forced", "total_tokens": 60},
-            "prompt": "p",
+            "prompts": ["p"],
         }
     },
 }
@@ -126,7 +127,9 @@ def bench(tmp_path, monkeypatch):
             {**PROFILE, "experiments": experiments or PROFILE["experiments"]}
         )
         sessions = sessions or make_sessions()
-        plan = plan_batch(profile, "double", sessions, MODEL, tmp_path)
+        plan = plan_batch(
+            profile, "double", sessions, MODEL, renderer=CharRenderer(), prompts_folder=tmp_path
+        )
         store = CellStore(tmp_path / "cells", print)
         job = BatchJob(plan, profile.backbones["double"], MODEL, store, "digest")
         job.play_missing(CharRenderer(), Path("server.log"))
@@ -240,9 +243,13 @@ def test_gaining_an_arm_re_runs_the_timing_block_whole(bench):
 def test_a_session_that_could_never_end_below_tau_is_refused_before_any_server(tmp_path):
     (tmp_path / "p.md").write_text("Summarise.")
     profile = Profile.model_validate(PROFILE)
-    plan = plan_batch(profile, "double", make_sessions(1, length=1300), MODEL, tmp_path)
+    sessions = make_sessions(1, length=1300)
+    plan = plan_batch(
+        profile, "double", sessions, MODEL, renderer=CharRenderer(), prompts_folder=tmp_path
+    )
+    cells = [(cell.experiment, cell.spec) for cell in plan.selected]
     with pytest.raises(ConfigError, match=r"document s0d0 of session s0.*raise tau_tokens"):
-        check_sessions_fit(plan, CharRenderer())
+        check_sessions_fit(cells, plan.sessions, CharRenderer())
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from blockwise.config.load import (
     missing_files,
     read_yaml,
 )
+from blockwise.config.prompts import CompactionPrompt, load_prompt
 from blockwise.errors import ConfigError
 
 BASE = {
@@ -38,8 +39,8 @@ BASE = {
     },
     "experiments": {
         "e": {
-            "question_timing": "immediate",
-            "tau_tokens": 2048,
+            "study": "compaction_end_to_end",
+            "tau_tokens": [2048],
             "block_sizes_tokens": [512],
             "volume": {"mode": "forced", "total_tokens": 128},
         }
@@ -75,6 +76,22 @@ ARGUMENTS = (*SMALL, "engine", "arguments")
 EXPERIMENT = ("experiments", "e")
 
 
+FORCED = {"mode": "forced", "total_tokens": 64}
+NATURAL = {"mode": "natural", "sequential_max_tokens": 64, "worker_max_tokens": 32}
+LADDER = {
+    "study": "compaction_length_invariance",
+    "history_tokens": [1024],
+    "layouts": [],
+    "volume": NATURAL,
+}
+RECALL = {
+    "study": "compaction_accuracy_volume",
+    "tau_tokens": [2048],
+    "block_sizes_tokens": [512],
+    "volume": NATURAL,
+}
+
+
 def random_model(**sizes):
     return {"source": "random", **sizes}
 
@@ -93,10 +110,15 @@ def random_model(**sizes):
         (("profile",), "../up", r"profile: '../up' is refused"),
         (("profile",), KeyError, r"profile: required and missing"),
         (("datasets", "a/b"), BASE["datasets"]["hotpotqa"], r"datasets.a/b"),
-        ((*EXPERIMENT, "block_sizes_tokens"), [4096], r"exceed tau_tokens 2048.*lower B or raise"),
+        (
+            (*EXPERIMENT, "block_sizes_tokens"),
+            [4096],
+            r"\[4096\] exceed 2048, the longest.*lower B or raise",
+        ),
         ((*EXPERIMENT, "block_sizes_tokens"), [512, 512], r"lists a value twice"),
         ((*EXPERIMENT, "layouts"), ["spiral"], r"'spiral' is unknown; choose of"),
-        ((*EXPERIMENT, "tau_tokens"), 4090, r"exceed the window of small \(4096\); lower tau"),
+        ((*EXPERIMENT, "tau_tokens"), [4090], r"exceed the window of small \(4096\); lower tau"),
+        ((*EXPERIMENT, "tau_tokens"), [], r"tau_tokens: is empty"),
         (
             (*EXPERIMENT, "volume"),
             {"mode": "forced", "total_tokens": 2040},
@@ -105,7 +127,7 @@ def random_model(**sizes):
         (
             (*EXPERIMENT, "volume"),
             {"mode": "natural", "sequential_max_tokens": 256, "worker_max_tokens": 512},
-            r"cannot shrink \(B=512\).*lower the volume",
+            r"cannot shrink \(target_block B=512\).*lower the volume",
         ),
         (
             SMALL,
@@ -119,7 +141,7 @@ def random_model(**sizes):
         (
             (*EXPERIMENT, "volume"),
             {"mode": "forced", "total_tokens": 3},
-            r"total_tokens 3 leaves workers.*B=512 is 4 history blocks; give at least 4",
+            r"total_tokens 3 leaves workers.*B=512 are 4 history blocks; give at least 4",
         ),
         (ARGUMENTS, {"max_model_len": 5}, r"must not hold max-model-len: .*remove them"),
         (ARGUMENTS, {"port": 70000}, r"arguments.port 70000 is no whole number from 1 to 65535"),
@@ -129,7 +151,21 @@ def random_model(**sizes):
         (MODEL, random_model(num_key_value_heads=3), r"num_attention_heads 4 is no multiple of nu"),
         (MODEL, random_model(hidden_size=64), r"is a head size of 16, and vLLM takes \(32, 64"),
         ((*SMALL, "reasoning"), True, r"without a reasoning-parser leaves the thinking.*name the"),
-        ((*EXPERIMENT, "question_timing"), "deferred", r"comes from natural volume only"),
+        ((*EXPERIMENT, "study"), KeyError, r"experiments.e: study is required and missing"),
+        ((*EXPERIMENT, "study"), "compaction_speed", r"experiments.e: .*compaction_end_to_end"),
+        ((*EXPERIMENT, "study"), "compaction_accuracy_volume", r"mode: 'forced' is refused"),
+        ((*EXPERIMENT, "study"), "compaction_layouts", r"e.history_tokens: required and missing"),
+        ((*EXPERIMENT, "block_sizes_tokens"), [], r"parallel layouts need at least one B"),
+        (EXPERIMENT, {**LADDER, "volume": FORCED}, r"measures the volume itself.*mode to natural"),
+        (EXPERIMENT, {**LADDER, "study": "compaction_layouts"}, r"set volume.mode to forced"),
+        (EXPERIMENT, {**LADDER, "history_tokens": [4096]}, r"history of 4096 tokens plus an outpu"),
+        (EXPERIMENT, {**RECALL, "study": "compaction_block_prompts"}, r"name prompts in block_pr"),
+        (EXPERIMENT, {**RECALL, "block_prompts": {"poetry": "x"}}, r"block_prompts.poetry"),
+        (
+            EXPERIMENT,
+            {**BASE["experiments"]["e"], "study": "compaction_matched_volume", "sequential": False},
+            r"matched volume compares sequential with parallel arms",
+        ),
         ((*EXPERIMENT, "backbones"), ["nobody"], r"names 'nobody', which is not in backbones: sma"),
         ((*EXPERIMENT, "datasets"), ["nothing"], r"names 'nothing', which is not in datasets"),
     ],
@@ -143,7 +179,7 @@ def test_all_problems_come_in_one_message(tmp_path):
     content = edited((*SMALL, "gpu"), 1)
     content["datasets"] = {}
     content["backbones"]["wide"] = BASE["backbones"]["small"]
-    content["experiments"]["e"]["tau_tokens"] = 4090
+    content["experiments"]["e"]["tau_tokens"] = [4090]
     content["experiments"]["f"] = {**BASE["experiments"]["e"], "block_sizes_tokens": [9999]}
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, content)
@@ -156,7 +192,7 @@ def test_all_problems_come_in_one_message(tmp_path):
 def test_missing_files_come_with_the_other_problems(tmp_path, project_folder):
     content = edited((*SMALL, "gpu"), 1)
     content["datasets"]["hotpotqa"]["source"] = {"kind": "path", "path": "/no/such.json"}
-    content["experiments"]["e"]["prompt"] = "poetic"
+    content["experiments"]["e"]["prompts"] = ["poetic"]
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError) as refused:
@@ -240,19 +276,25 @@ def test_an_overlay_that_changes_a_kind_leaves_nothing_of_the_other():
     assert merge(below, {"volume": {"total_tokens": 5}})["volume"]["mode"] == "forced"
 
 
+def test_null_removes_a_mapping_and_nothing_else():
+    below = {"experiments": {"e": {"p": 1}, "f": {"q": 2}}, "judge": {"url": "x"}, "n": [1]}
+    above = {"experiments": {"e": None, "f": {"q": None}}, "judge": None, "n": None}
+    assert merge(below, above) == {"experiments": {"f": {"q": None}}, "n": None}
+
+
 def test_command_line_values_give_the_same_profile_as_yaml(tmp_path):
     text = {
         "experiments": {
             "e": {
                 "seeds": ["0", "1"],
-                "tau_tokens": "1024",
+                "tau_tokens": ["1024"],
                 "sequential": "no",
                 "backbones": "null",
             }
         }
     }
     typed = copy.deepcopy(BASE)
-    typed["experiments"]["e"].update(seeds=[0, 1], tau_tokens=1024, sequential=False)
+    typed["experiments"]["e"].update(seeds=[0, 1], tau_tokens=[1024], sequential=False)
     assert load(tmp_path, BASE, text) == load(tmp_path, typed)
 
 
@@ -272,12 +314,45 @@ def test_command_line_strings_become_nothing_but_scalars(tmp_path, text):
 def test_missing_paths_and_prompts_are_named(tmp_path):
     content = edited(("datasets", "hotpotqa", "source"), {"kind": "path", "path": "/no/such.json"})
     content["backbones"]["small"]["model"] = {"source": "path", "path": "/no/model"}
-    content["experiments"]["e"]["prompt"] = "poetic"
+    content["experiments"]["e"]["prompts"] = ["poetic"]
     problems = missing_files(load(tmp_path, content), Path("config/prompts"))
     assert len(problems) == 3
     assert "/no/such.json is no file" in problems[0]
     assert "/no/model is no folder" in problems[1]
     assert "'poetic' is no file" in problems[2]
+
+
+def test_an_arm_whose_block_size_exceeds_the_history_is_left_out(tmp_path):
+    content = edited((*EXPERIMENT, "tau_tokens"), [1024, 3000])
+    content["experiments"]["e"]["block_sizes_tokens"] = [512, 2048]
+    experiment = load(tmp_path, content).experiments["e"]
+    assert experiment.arms(1024) == [("sequential", None), ("target_block", 512)]
+    assert experiment.arms(3000)[-1] == ("target_block", 2048)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"poetic\.md holds no prompt"),
+        ("---\ntarget_frac: 0.1\n---\n \n", r"poetic\.md holds no prompt"),
+        ("---\ntarget_frac: 2\n---\nDo.", r"target_frac 2 is no share"),
+        ("---\ntarget_frac: yes\n---\nDo.", r"target_frac True is no share"),
+        ("---\nwords: 2\n---\nDo.", r"must hold target_frac and nothing else"),
+        ("---\n: [\n---\nDo.", r"front matter of .*poetic\.md is not valid YAML"),
+    ],
+)
+def test_a_prompt_that_is_not_understood_is_refused(tmp_path, text, message):
+    (tmp_path / "poetic.md").write_text(text)
+    profile = load(tmp_path, edited((*EXPERIMENT, "prompts"), ["poetic"]))
+    with pytest.raises(ConfigError, match=f"experiments.e: .*{message}"):
+        check_files(profile, tmp_path)
+
+
+def test_a_prompt_may_say_which_volume_it_asks_for(tmp_path):
+    (tmp_path / "plain.md").write_text("Summarise {this}.\n")
+    (tmp_path / "brief.md").write_text("---\ntarget_frac: 0.1\n---\n\nOne tenth.\n")
+    assert load_prompt(tmp_path, "plain") == CompactionPrompt("plain", "Summarise {this}.", None)
+    assert load_prompt(tmp_path, "brief") == CompactionPrompt("brief", "One tenth.", 0.1)
 
 
 def test_an_unpinned_profile_may_dry_run_but_not_run(tmp_path, project_folder):

@@ -42,8 +42,8 @@ PROFILE = {
 def profile_file(tmp_path):
     path = tmp_path / "profile.json"
     experiment = {
-        "question_timing": "immediate",
-        "tau_tokens": 2048,
+        "study": "compaction_end_to_end",
+        "tau_tokens": [2048],
         "layouts": ["target_block"],
         "block_sizes_tokens": [512],
         "volume": {"mode": "forced", "total_tokens": 128},

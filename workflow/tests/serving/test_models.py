@@ -32,8 +32,8 @@ def profile_with(backbone) -> dict:
         },
         "experiments": {
             "one": {
-                "question_timing": "immediate",
-                "tau_tokens": 1000,
+                "study": "compaction_end_to_end",
+                "tau_tokens": [1000],
                 "block_sizes_tokens": [500],
                 "volume": {"mode": "forced", "total_tokens": 64},
             }

@@ -45,6 +45,26 @@ def test_render_and_count_equal_whole_text_tokenisation(tiny_renderer, messages,
     assert tiny_renderer.count(messages, generation) == len(expected)
 
 
+TEMPLATES = {
+    "own": None,
+    "trimming": "{% for m in messages %}<|user|>{{ m.content | trim }}<|eot|>{% endfor %}",
+    "open": "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}",
+    "numbered": "{% for m in messages %}{{ loop.index }}/{{ messages | length }}{{ m.content }}"
+    "<|eot|>{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@settings(deadline=None, max_examples=50)
+@given(messages=CONVERSATIONS)
+def test_ends_are_the_counts_of_all_prefixes(tiny_model, template, messages):
+    renderer = Renderer(tiny_model.tokenizer_path)
+    if TEMPLATES[template] is not None:
+        renderer._tokenizer.chat_template = TEMPLATES[template]
+    counts = [renderer.count(messages[: i + 1], False) for i in range(len(messages))]
+    assert renderer.ends(messages) == counts
+
+
 @settings(deadline=None)
 @given(messages=CONVERSATIONS)
 def test_own_template_is_prefix_stable_in_any_role_order(tiny_renderer, messages):

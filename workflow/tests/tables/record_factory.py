@@ -2,20 +2,22 @@
 
 from pathlib import Path
 
-from blockwise.artifacts import write_model
+from blockwise.artifacts import write_model, write_sealed
 from blockwise.compaction.records import (
+    AnswerContext,
     AnswerRecord,
     Batch,
     CellRecord,
     CompactionRecord,
     Environment,
+    OmittedCell,
     RequestRecord,
     SelectedCell,
     TimingBlock,
 )
-from blockwise.compaction.store import write_sealed
+from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
-from blockwise.tables.load import LoadedCell
+from blockwise.tables.load import LoadedCell, LoadedOmission
 
 ENVIRONMENT = Environment(
     commit="c" * 40,
@@ -49,6 +51,8 @@ def request(role="agent", **changes):
         "start_s": 0.0,
         "ttft_s": 0.25,
         "wall_s": 0.5,
+        "queue_s": 0.0,
+        "decode_s": 0.25,
         "finish_reason": "length",
         "retry_reasons": (),
         "text": "words that no table shows",
@@ -64,6 +68,7 @@ def compaction(**changes):
         "closing": False,
         "num_blocks": 2,
         "block_tokens": (512, 488),
+        "block_content": (ContentType.EVIDENCE, ContentType.EVIDENCE),
         "history_before_tokens": 1040,
         "history_after_tokens": 300,
         "input_tokens": 1000,
@@ -86,6 +91,7 @@ def answer(**changes):
         "cluster": "row0",
         "document_id": "d0",
         "turn_index": 0,
+        "context": AnswerContext.RUNNING,
         "category": "bridge",
         "question": "Where?",
         "gold": "there",
@@ -97,37 +103,62 @@ def answer(**changes):
     return AnswerRecord(**{**values, **changes})
 
 
+SPECS = {
+    Protocol.IMMEDIATE: {"tau_tokens": 4096, "transcript": "fixed"},
+    Protocol.DEFERRED: {"tau_tokens": 4096, "volume_mode": "natural", "asks_truncated": True},
+    Protocol.SINGLE: {"history_tokens": 1024, "answer_tokens": 1},
+    Protocol.SHARED: {"history_tokens": 1024, "answer_tokens": 1, "num_bystanders": 2},
+}
+
+
 def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, repeat=0, **changes):
-    """A timing cell; `spec` in the changes is merged into the default spec."""
+    """A timing cell of the immediate protocol, or of the one in the spec's changes.
+
+    `spec` in the changes is merged into the default spec of that protocol; what it says of the
+    frame names the timing block. Deferred cells and single ones of natural volume lie in none.
+    """
+    told = changes.pop("spec", {})
+    protocol = Protocol(told.get("protocol", "immediate"))
     spec = {
-        "question_timing": "immediate",
-        "transcript": "fixed",
-        "tau_tokens": 4096,
+        "protocol": protocol.value,
+        "transcript": None,
+        "tau_tokens": None,
+        "history_tokens": None,
         "boundary": "turn",
         "last_turns": 0,
         "volume_mode": "forced",
         "volume_tokens": 256,
         "answer_tokens": 16,
+        "asks_truncated": False,
+        "max_concurrent_workers": None,
+        "num_bystanders": 0,
+        "request": {"temperature": 1.0},
         "code_digest": "cellcode",
-        **changes.pop("spec", {}),
+        **SPECS[protocol],
+        **told,
     }
+    frame = [str(value) for key, value in told.items() if key != "max_concurrent_workers"]
+    timing_block_id = "-".join(["tb", session_id, str(seed), str(repeat), *frame])
+    natural = spec["volume_mode"] == "natural"
+    timed = protocol != "deferred" and not (protocol == "single" and natural)
     values = {
         "cell_key": f"{arm}-{block_size_tokens}-{session_id}-{seed}-{repeat}",
         "spec": spec,
+        "protocol": protocol,
         "arm": arm,
         "block_size_tokens": block_size_tokens,
         "session_id": session_id,
         "seed": seed,
         "repeat": repeat,
-        "timing_block_id": f"tb-{session_id}-{seed}-{repeat}",
-        "position_in_block": 0,
+        "timing_block_id": timing_block_id if timed else None,
+        "position_in_block": 0 if timed else None,
         "engine_card_id": "card",
-        "timing_valid": True,
+        "timing_valid": timed,
         "timing_invalid_reasons": (),
         "wall_s": 10.0,
-        "client_cpu_s": 0.125,
+        "client_cpu_s": 0.125 if timed else None,
         "num_turns": 4,
-        "num_preemptions": 0,
+        "num_preemptions": 0 if timed else None,
         "requests": (
             request(),
             request("worker", completion_tokens=128, max_tokens=128),
@@ -143,6 +174,9 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
 def loaded(cell_record=None, **labels):
     values = {
         "experiment": "end_to_end",
+        "study": Study.END_TO_END,
+        "prompt": "detailed",
+        "target_frac": None,
         "backbone": "timing-8m",
         "dataset": "hotpotqa",
         "caption": "pocket-scale, random weights: timing only",
@@ -152,6 +186,23 @@ def loaded(cell_record=None, **labels):
         "num_skipped_rows": 0,
     }
     return LoadedCell(**{**values, **labels}, record=cell_record or record())
+
+
+def omission(**changes):
+    values = {
+        "experiment": "accuracy_volume",
+        "study": Study.ACCURACY_VOLUME,
+        "backbone": "timing-8m",
+        "dataset": "hotpotqa",
+        "caption": "pocket-scale, random weights: timing only",
+        "random_weights": True,
+        "format": "hotpotqa",
+        "num_parameters": 8.5e6,
+        "arm": "full_history",
+        "session_id": "s0",
+        "reason": "20000 tokens exceed the window of 16384",
+    }
+    return LoadedOmission(**{**values, **changes})
 
 
 def engine_card(**changes):
@@ -176,21 +227,27 @@ def engine_card(**changes):
     return EngineCard(**{**values, **changes})
 
 
-def comparison(num_sessions=3, block_sizes_tokens=(512, 1024), **labels):
-    """Every arm on every session: sequential takes 10 s, a block size B 5 s + B/1024 s."""
+def comparison(num_sessions=3, block_sizes_tokens=(512, 1024), spec=None, **labels):
+    """Every arm on every session: sequential takes 10 s, a block size B 5 s + B/1024 s.
+
+    `spec` is merged into the spec of every cell.
+    """
     cells = []
     for index in range(num_sessions):
         session_id, slower = f"s{index}", 1 + 0.1 * index
-        cells.append(loaded(record(session_id=session_id, wall_s=10.0 * slower), **labels))
+        own = {"session_id": session_id, "spec": spec or {}}
+        cells.append(loaded(record(wall_s=10.0 * slower, **own), **labels))
         for size in block_sizes_tokens:
             wall_s = (5.0 + size / 1024) * slower
-            parallel = record("target_block", size, session_id=session_id, wall_s=wall_s)
-            cells.append(loaded(parallel, **labels))
+            cells.append(loaded(record("target_block", size, wall_s=wall_s, **own), **labels))
     return cells
 
 
-def store_batch(folder: Path, cells, name="batch"):
-    """Write cells of one backbone and dataset as a real store and batch; return both paths."""
+def store_batch(folder: Path, cells, name="batch", omitted=()):
+    """Write cells of one backbone and dataset as a real store and batch; return both paths.
+
+    Of omissions, what stands in a batch for each is written.
+    """
     store = folder / "cells"
     units = {}
     for cell in cells:
@@ -215,6 +272,9 @@ def store_batch(folder: Path, cells, name="batch"):
     selected = tuple(
         SelectedCell(
             experiment=cell.experiment,
+            study=cell.study,
+            prompt=cell.prompt,
+            target_frac=cell.target_frac,
             cell_key=cell.record.cell_key,
             record_path=paths[cell.record.timing_block_id or cell.record.cell_key],
         )
@@ -230,6 +290,10 @@ def store_batch(folder: Path, cells, name="batch"):
         num_parameters=head.num_parameters,
         num_skipped_rows=head.num_skipped_rows,
         selected=selected,
+        omitted=tuple(
+            OmittedCell(**{name: getattr(one, name) for name in OmittedCell.model_fields})
+            for one in omitted
+        ),
         engine_cards=(engine_card(),),
     )
     batch_path = folder / f"{name}.json"

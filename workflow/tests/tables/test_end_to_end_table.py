@@ -2,8 +2,14 @@ import pandas as pd
 import pytest
 from record_factory import compaction, comparison, loaded, record
 
+from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
-from blockwise.tables.compaction_end_to_end import build
+from blockwise.tables import compaction_end_to_end
+from blockwise.tables.inputs import TableInputs
+
+
+def build(cells):
+    return compaction_end_to_end.build(TableInputs(cells))
 
 
 def row_of(table, arm="target_block", block_size_tokens=512):
@@ -75,9 +81,19 @@ def test_an_arm_without_a_valid_cell_keeps_its_row():
     assert pd.isna(row.wall_mean_s)
 
 
-def test_recall_cells_take_no_part():
-    recall = loaded(record(timing_block_id=None, spec={"question_timing": "deferred"}))
-    assert build([recall]).empty
+def test_recall_cells_and_other_studies_take_no_part():
+    recall = loaded(record(spec={"protocol": "deferred"}))
+    assert build([recall, loaded(study=Study.MATCHED_VOLUME)]).empty
+
+
+def test_arms_are_compared_at_one_tau_and_prompt_only():
+    low = comparison(1, spec={"tau_tokens": 2048})
+    high = [cell for cell in comparison(1) if cell.record.arm == "sequential"]
+    brief = comparison(1, spec={"tau_tokens": 2048, "prompt": "as text"}, prompt="brief")
+    table = build([*high, *brief, *low])
+    assert list(table.tau_tokens) == [2048] * 6 + [4096]
+    assert list(table.prompt) == ["brief"] * 3 + ["detailed"] * 4
+    assert table.speedup_num_timing_blocks.sum() == 4
 
 
 def test_backbones_are_never_compared_with_each_other():
@@ -101,6 +117,7 @@ def test_unequal_work_is_not_compared(spec, reason):
     assert pd.isna(row.speedup_mean)
     assert row.speedup_omitted_reason == reason
     assert row.wall_mean_s == 10.0
+    assert pd.isna(row.note) == ("volume_mode" not in spec)
 
 
 def test_trained_models_may_be_compared_at_natural_volume():
@@ -156,7 +173,7 @@ def test_one_arm_twice_in_a_timing_block_is_refused():
 
 
 def test_mixed_settings_are_refused():
-    cells = [loaded(), loaded(record(session_id="s1", spec={"tau_tokens": 1}))]
+    cells = [loaded(), loaded(record(session_id="s1", spec={"volume_tokens": 1}))]
     with pytest.raises(ArtifactError, match="mixes cells of different settings"):
         build(cells)
 

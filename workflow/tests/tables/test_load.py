@@ -1,15 +1,16 @@
 import json
 
 import pytest
-from record_factory import comparison, engine_card, loaded, record, store_batch
+from record_factory import comparison, engine_card, loaded, omission, record, store_batch
 
 from blockwise.artifacts import read_json, write_json
+from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
-from blockwise.tables.load import load_batches, load_engine_cards
+from blockwise.tables.load import load_batches, load_engine_cards, load_omitted
 
 
 def test_cells_come_back_from_timing_blocks_and_single_records(tmp_path):
-    recall = loaded(record(cell_key="recall", timing_block_id=None, position_in_block=None))
+    recall = loaded(record(cell_key="recall", spec={"protocol": "deferred"}))
     cells = [*comparison(num_sessions=2), recall]
     batch, store = store_batch(tmp_path, cells)
     back = load_batches([batch], store)
@@ -26,6 +27,30 @@ def test_order_is_backbones_by_size_then_sequential_then_block_size(tmp_path):
     assert [cell.backbone for cell in cells] == ["a"] * 3 + ["0"] * 3
     assert [cell.record.block_size_tokens for cell in cells[:3]] == [None, 512, 1024]
     assert load_batches([small, big], store) == cells
+
+
+def test_order_is_lengths_and_load_before_arms_and_prompts_last(tmp_path):
+    cells = [
+        loaded(record(cell_key="a", spec={"tau_tokens": 8192})),
+        loaded(record("target_block", 512, cell_key="b"), prompt="detailed"),
+        loaded(record("target_block", 512, cell_key="c"), prompt="concise"),
+        loaded(record(cell_key="d")),
+    ]
+    batch, store = store_batch(tmp_path, cells)
+    assert [cell.record.cell_key for cell in load_batches([batch], store)] == ["d", "c", "b", "a"]
+
+
+def test_a_cell_carries_the_labels_of_its_experiment(tmp_path):
+    labelled = loaded(study=Study.STABILITY, prompt="concise", target_frac=0.25)
+    batch, store = store_batch(tmp_path, [labelled])
+    assert load_batches([batch], store) == [labelled]
+
+
+def test_omitted_cells_come_back_with_the_labels_of_their_batch(tmp_path):
+    late, early = omission(session_id="s1"), omission(session_id="s0")
+    first, _ = store_batch(tmp_path, [loaded()], "first", omitted=[late, early])
+    second, _ = store_batch(tmp_path, [loaded()], "second")
+    assert load_omitted([second, first]) == [early, late]
 
 
 def test_a_cell_listed_twice_by_one_experiment_is_refused(tmp_path):

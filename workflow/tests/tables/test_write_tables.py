@@ -6,19 +6,17 @@ import pandas as pd
 import pytest
 from record_factory import comparison, loaded, record, store_batch
 
-from blockwise.artifacts import digest_file, read_json
+from blockwise.artifacts import digest_file, read_json, write_model
+from blockwise.compaction.judgements import Judgements
+from blockwise.compaction.similarity import Similarities
 from blockwise.errors import ArtifactError
 from blockwise.tables.columns import ColumnKind, count, csv_bytes, flag, frame, number, text
-from blockwise.tables.write import build_tables, write_tables
+from blockwise.tables.inputs import TableInputs
+from blockwise.tables.registry import TABLES, load_tables
+from blockwise.tables.write import build_tables, load_inputs, write_tables
 
-TABLE_NAMES = {
-    "compaction_cells",
-    "compaction_events",
-    "compaction_requests",
-    "compaction_end_to_end",
-    "engine_cards",
-    "data_dictionary",
-}
+TABLE_NAMES = {*TABLES, "data_dictionary"}
+FACTS = {"compaction_cells", "compaction_events", "compaction_requests", "engine_cards"}
 
 
 @pytest.fixture
@@ -49,10 +47,18 @@ def test_units_stand_in_the_column_names(written):
                 assert entry["column"].endswith(endings[entry["unit"]]), entry
 
 
-def test_all_tables_are_written_and_not_empty(written):
-    paths = list(written.glob("*.csv"))
-    assert {path.stem for path in paths} == TABLE_NAMES
-    assert all(len(pd.read_csv(path)) for path in paths)
+def test_all_tables_are_written_and_those_with_cells_are_not_empty(written):
+    assert {path.stem for path in written.glob("*.csv")} == TABLE_NAMES
+    for name in (*FACTS, "compaction_end_to_end", "data_dictionary"):
+        assert len(pd.read_csv(written / f"{name}.csv")), name
+
+
+def test_the_registry_knows_the_tables_of_facts_and_no_machinery():
+    assert TABLES.keys() >= FACTS
+    for name, module in load_tables().items():
+        assert module.__name__ == TABLES[name]
+        assert module.build(TableInputs()).empty
+        assert [column.name for column in module.COLUMNS] == list(module.build(TableInputs()))
 
 
 def test_the_same_input_gives_the_same_bytes_whatever_its_order(tmp_path):
@@ -73,15 +79,43 @@ def test_provenance_names_the_batches(tmp_path):
     assert provenance["code_digest"]
 
 
+def test_what_was_measured_on_the_cells_afterwards_is_read_and_named(tmp_path):
+    similarities = Similarities(backbone="timing-8m", dataset="hotpotqa", embedder=None, groups=())
+    judgements = Judgements(
+        backbone="timing-8m",
+        dataset="hotpotqa",
+        judge=None,
+        omitted_reason="no judge",
+        errors=None,
+        verdicts=(),
+    )
+    paths = tmp_path / "similarity" / "d.json", tmp_path / "judge" / "d.json"
+    write_model(paths[0], similarities)
+    write_model(paths[1], judgements)
+    batch, store = store_batch(tmp_path / "in", comparison(1))
+    inputs = load_inputs([batch], store, similarity_paths=[paths[0]], judgement_paths=[paths[1]])
+    assert (inputs.similarities, inputs.judgements) == ([similarities], [judgements])
+    write_tables(
+        [batch],
+        store,
+        tmp_path / "tables",
+        similarity_paths=[paths[0]],
+        judgement_paths=[paths[1]],
+    )
+    provenance = read_json(tmp_path / "tables" / "PROVENANCE.json")
+    assert provenance["similarities"][0]["name"] == "similarity/d.json"
+    assert provenance["judgements"][0]["sha256"] == digest_file(paths[1])
+
+
 def test_no_cell_at_all_is_an_error(tmp_path):
     batch, store = store_batch(tmp_path, [])
     with pytest.raises(ArtifactError, match="1 batches select 0 cells"):
-        build_tables([batch], store)
+        load_inputs([batch], store)
 
 
 def test_recall_cells_alone_give_an_empty_comparison(tmp_path):
-    batch, store = store_batch(tmp_path, [loaded(record(timing_block_id=None))])
-    tables = build_tables([batch], store)
+    batch, store = store_batch(tmp_path, [loaded(record(spec={"protocol": "deferred"}))])
+    tables = build_tables(load_inputs([batch], store))
     assert len(tables["compaction_cells"]) == 1
     assert tables["compaction_end_to_end"].empty
 

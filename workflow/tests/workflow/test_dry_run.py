@@ -3,7 +3,10 @@
 import re
 
 import pytest
+import yaml
 from workspace import copy_workflow, run_snakemake
+
+from blockwise.config.experiments import Study
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +28,10 @@ def job_counts(done):
 def test_the_default_profile_plays_two_backbones_on_two_datasets(workspace):
     counts = job_counts(dry_run(workspace))
     assert counts["prepare_backbone"] == counts["prepare_dataset"] == 2
-    assert counts["run_compaction"] == counts["build_sessions"] == 4
-    assert counts["plot_figure"] == counts["tabulate_compaction"] == 1
+    assert counts["run_compaction"] == counts["build_sessions"] == 3
+    assert counts["compare_summaries"] == counts["judge_answers"] == 3
+    assert counts["tabulate_compaction"] == 1
+    assert counts["plot_figure"] == len(Study)
 
 
 def test_the_paper_overlay_has_exactly_four_backbones(workspace):
@@ -43,22 +48,39 @@ def test_a_dry_run_writes_nothing(workspace):
     assert not (workspace / "results").exists()
 
 
-def test_one_more_backbone_is_one_more_entry(workspace):
+def test_one_more_backbone_is_one_more_entry(workspace, tmp_path):
+    content = yaml.safe_load((workspace / "config" / "config.yaml").read_text())
+    content["backbones"]["third"] = content["backbones"]["timing-2m"]
+    file = tmp_path / "three.yaml"
+    file.write_text(yaml.safe_dump(content))
+    counts = job_counts(dry_run(workspace, "--configfile", str(file)))
+    assert counts["prepare_backbone"] == 3
+    assert counts["run_compaction"] == 4
+
+
+def test_experiments_that_name_a_replaced_backbone_are_listed_once_each(workspace):
     third = (
         "{third: {model: {source: random, hidden_size: 128}, architecture: dense, "
         "reasoning: false, num_parameters: 1, context_window_tokens: 16384, "
         "engine: {kind: vllm}}}"
     )
-    counts = job_counts(dry_run(workspace, "--config", f"backbones={third}"))
-    assert counts["prepare_backbone"] == 1  # --config replaces named collections, as overlays do
-    assert counts["run_compaction"] == 2
+    status, said = dry_run(workspace, "--config", f"backbones={third}")
+    assert status != 0
+    assert said.count("compaction_layouts.backbones names 'timing-8m'") == 1
+
+
+@pytest.mark.parametrize("overlay", ["full", "real"])
+def test_every_overlay_plans_its_jobs(workspace, overlay):
+    files = ("config/config.yaml", f"config/{overlay}.yaml")
+    counts = job_counts(dry_run(workspace, "--configfile", *files))
+    assert counts["run_compaction"] >= 2
 
 
 def test_a_bad_configuration_ends_before_any_job_and_without_a_traceback(workspace):
     status, said = dry_run(
         workspace,
         "--config",
-        "experiments={compaction_end_to_end: {tau_tokens: 99999, block_sizes: [1]}}",
+        "experiments={compaction_end_to_end: {tau_tokens: [99999], block_sizes: [1]}}",
         "surprise=1",
     )
     assert status != 0

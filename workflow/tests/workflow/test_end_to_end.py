@@ -6,20 +6,77 @@ its own test (test_interrupted_run.py).
 
 import csv
 import json
+from itertools import product
 
 import pytest
 from workspace import SMALL_TIMING, copy_workflow, run_snakemake, stored_units, write_config
 
+from blockwise.config.experiments import Study, known_layouts
+from blockwise.figures.registry import FIGURES
+from blockwise.tables.registry import TABLES
+
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 RECALL = {
-    "question_timing": "deferred",
-    "tau_tokens": 2400,
+    "study": "compaction_accuracy_volume",
+    "tau_tokens": [2400],
     "block_sizes_tokens": [1024],
     "volume": {"mode": "natural", "sequential_max_tokens": 96, "worker_max_tokens": 32},
     "answer_tokens": 4,
 }
-EXPERIMENTS = {"compaction_end_to_end": SMALL_TIMING, "recall": RECALL}
+ONE = {"datasets": ["hotpotqa"], "block_sizes_tokens": [512]}
+FORCED = {"mode": "forced", "total_tokens": 64}
+NATURAL = {"mode": "natural", "sequential_max_tokens": 32, "worker_max_tokens": 16}
+EXPERIMENTS = {
+    "compaction_end_to_end": SMALL_TIMING,
+    "recall": RECALL,
+    "matched": {**SMALL_TIMING, **ONE, "study": "compaction_matched_volume"},
+    "blocking": {**SMALL_TIMING, **ONE, "study": "compaction_blocking_share"},
+    "layouts": {
+        **ONE,
+        "study": "compaction_layouts",
+        "history_tokens": [2400],
+        "layouts": known_layouts(),
+        "volume": FORCED,
+    },
+    "load": {
+        **ONE,
+        "study": "compaction_under_load",
+        "history_tokens": 1600,
+        "volume": FORCED,
+        "num_bystanders": [2],
+        "bystanders": {"context_tokens": 256, "answer_tokens": 4, "num_alone_requests": 1},
+    },
+    "lengths": {
+        "study": "compaction_length_invariance",
+        "datasets": ["hotpotqa"],
+        "history_tokens": [1200, 2400],
+        "layouts": [],
+        "volume": NATURAL,
+    },
+    "stability": {
+        **ONE,
+        "study": "compaction_stability",
+        "history_tokens": [1600],
+        "volume": NATURAL,
+        "num_repeats": 2,
+    },
+    "volumes": {
+        **ONE,
+        "study": "compaction_volume_control",
+        "history_tokens": [1600],
+        "prompts": ["concise", "detailed"],
+        "volume": NATURAL,
+    },
+    "prompts": {
+        **RECALL,
+        "study": "compaction_block_prompts",
+        "datasets": ["hotpotqa"],
+        "sequential": False,
+        "block_prompts": {"evidence": "evidence"},
+        "references": [],
+    },
+}
 
 
 def external_backbone(engine_server, **changes):
@@ -57,19 +114,25 @@ def table(folder, name):
 
 def test_every_table_and_figure_is_there_and_verified(finished):
     folder, _ = finished
-    for name in (
-        "compaction_cells",
-        "compaction_events",
-        "compaction_requests",
-        "compaction_end_to_end",
-        "engine_cards",
-        "data_dictionary",
-    ):
+    for name in (*TABLES, "data_dictionary"):
         assert table(folder, name), name
-    for suffix in ("pdf", "png", "csv"):
-        assert (folder / f"figures/small/compaction_end_to_end.{suffix}").stat().st_size > 100
+    assert set(FIGURES) == set(Study)
+    for name, suffix in product(FIGURES, ("pdf", "png", "csv")):
+        assert (folder / f"figures/small/{name}.{suffix}").stat().st_size > 100
     manifest = json.loads((folder / "results/small/MANIFEST.json").read_text())
-    assert len(manifest["files"]) >= 10
+    assert len(manifest["files"]) >= len(TABLES) + 3 * len(FIGURES)
+
+
+def test_experiments_share_their_cells(finished):
+    cells = {row["experiment"]: [] for row in table(finished[0], "compaction_cells")}
+    for row in table(finished[0], "compaction_cells"):
+        cells[row["experiment"]].append(row["cell_key"])
+    assert set(cells["matched"]) == set(cells["blocking"]) < set(cells["compaction_end_to_end"])
+
+
+def test_no_cell_was_invalid(finished):
+    reasons = {row["timing_invalid_reasons"] for row in table(finished[0], "compaction_cells")}
+    assert reasons == {""}
 
 
 def timing_cells(folder):
@@ -114,7 +177,8 @@ def test_sequential_reads_its_history_from_the_cache(finished):
 
 def test_recall_cells_asked_after_the_closing_compaction(finished):
     rows = [row for row in table(finished[0], "compaction_cells") if row["experiment"] == "recall"]
-    assert len(rows) == 4
+    arms = ("sequential", "target_block", "closed_book", "full_history")
+    assert sorted(row["arm"] for row in rows) == sorted(2 * arms)
     assert all(int(row["num_answers"]) >= 3 for row in rows)
     assert all(row["timing_block_id"] == "" for row in rows)
 

@@ -17,6 +17,8 @@ def make(tmp_path, project_folder, monkeypatch):
     model.mkdir()
     (model / "config.json").write_text("{}")
     base = yaml.safe_load((project_folder / "config" / "config.yaml").read_text())
+    end_to_end = {**base["experiments"]["compaction_end_to_end"], "datasets": None}
+    base["experiments"] = {"compaction_end_to_end": end_to_end}
     base["backbones"]["mine"] = {
         **base["backbones"]["timing-8m"],
         "model": {"source": "path", "path": str(model)},

@@ -43,7 +43,7 @@ def test_a_real_backbone_passes_in_both_modes(engine_server):
                 engine, running.server, running.name, running.backbone, running.model
             )
             layouts = [SEQUENTIAL, *known_layouts()]
-            assert all(load_layout(name).cached_blocks(0) in (0, 1) for name in layouts)
+            assert all(load_layout(name).cached_blocks(0, 1) in (0, 1) for name in layouts)
             compactions = [
                 await compaction_check(engine, running.renderer, name) for name in layouts
             ]

@@ -21,8 +21,8 @@ SMALL_DATASETS = {
     },
 }
 SMALL_TIMING = {
-    "question_timing": "immediate",
-    "tau_tokens": 2400,
+    "study": "compaction_end_to_end",
+    "tau_tokens": [2400],
     "block_sizes_tokens": [512],
     "volume": {"mode": "forced", "total_tokens": 64},
     "answer_tokens": 4,

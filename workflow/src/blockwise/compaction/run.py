@@ -15,7 +15,9 @@ from pathlib import Path
 
 from blockwise.artifacts import digest, read_model, write_model
 from blockwise.compaction.cells import CellSpec, Unit
-from blockwise.compaction.plan import BatchPlan, check_sessions_fit, plan_batch
+from blockwise.compaction.dispatch import run_together
+from blockwise.compaction.fit import check_sessions_fit
+from blockwise.compaction.plan import BatchPlan, plan_batch
 from blockwise.compaction.play import Stage, play_cell
 from blockwise.compaction.records import (
     Batch,
@@ -48,6 +50,7 @@ from blockwise.serving.probe import probe
 from blockwise.serving.renderer import Renderer
 from blockwise.serving.server import Server, end_with_parent, managed_server, raise_on_sigterm
 
+CONCURRENT_RECALL_CELLS = 4  # nobody times them, and a batched engine decodes more at once
 MIN_KV_BLOCKS = 4  # a prefix hits in whole KV blocks, so up to one at each end never does
 
 
@@ -107,8 +110,15 @@ class BatchJob:
             engine_config = self._backbone.engine
             salted = engine_config.kind == "vllm" or engine_config.cache_salt
             stage = Stage(engine, renderer, card, honours_cache_salt=salted)
+            recall = [unit for unit in missing if not unit.is_timing_block]
+            for start in range(0, len(recall), CONCURRENT_RECALL_CELLS):
+                await run_together(
+                    self._play_unit(stage, unit, server, progress)
+                    for unit in recall[start : start + CONCURRENT_RECALL_CELLS]
+                )
             for unit in missing:
-                await self._play_unit(stage, unit, server, progress)
+                if unit.is_timing_block:
+                    await self._play_unit(stage, unit, server, progress)
 
     async def _play_unit(
         self, stage: Stage, unit: Unit, server: Server, progress: WorkProgress
@@ -149,7 +159,8 @@ class BatchJob:
         if card.kv_block_tokens is None:
             return
         smallest = MIN_KV_BLOCKS * card.kv_block_tokens
-        sizes = {spec.block_size_tokens for _, spec in self._plan.selected}
+        timed = (cell.spec for cell in self._plan.selected if cell.spec.is_timing)
+        sizes = {spec.block_size_tokens for spec in timed}
         too_small = sorted(size for size in sizes if size is not None and size < smallest)
         if too_small:
             raise ConfigError(
@@ -206,12 +217,16 @@ class BatchJob:
             num_skipped_rows=sessions.num_skipped_rows,
             selected=tuple(
                 SelectedCell(
-                    experiment=name,
-                    cell_key=spec.key,
-                    record_path=self._store.relative_path(unit_of[spec.key]),
+                    experiment=cell.experiment,
+                    study=cell.study,
+                    prompt=cell.prompt,
+                    target_frac=cell.target_frac,
+                    cell_key=cell.spec.key,
+                    record_path=self._store.relative_path(unit_of[cell.spec.key]),
                 )
-                for name, spec in self._plan.selected
+                for cell in self._plan.selected
             ),
+            omitted=self._plan.omitted,
             engine_cards=tuple(cards),
         )
 
@@ -256,9 +271,17 @@ def main() -> None:
     sessions = read_model(arguments.sessions, SessionSet)
     model = read_model(arguments.model, PreparedModel)
     backbone = profile.backbones[arguments.backbone]
-    plan = plan_batch(profile, arguments.backbone, sessions, model, arguments.prompts)
     renderer = Renderer(model.tokenizer_path, backbone.request.chat_template_arguments)
-    check_sessions_fit(plan, renderer)
+    plan = plan_batch(
+        profile,
+        arguments.backbone,
+        sessions,
+        model,
+        renderer=renderer,
+        prompts_folder=arguments.prompts,
+    )
+    cells = ((cell.experiment, cell.spec) for cell in plan.selected)
+    check_sessions_fit(cells, plan.sessions, renderer)
     store = CellStore(arguments.store, print)
     job = BatchJob(plan, backbone, model, store, digest(profile.model_dump(mode="json")))
     job.play_missing(renderer, arguments.server_log)

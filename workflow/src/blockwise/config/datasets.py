@@ -1,7 +1,10 @@
 """Datasets: where the documents come from and how sessions are chained from them."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pydantic import Field
 
@@ -30,6 +33,12 @@ class HubSource(ConfigModel):
     subset: str | None = None
     split: str = "validation"
     revision: str = UNPINNED
+
+
+def local_file(url: str) -> Path | None:
+    """The file on this machine that a file:// URL names, or None for a file elsewhere."""
+    parts = urlsplit(url)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
 class UrlSource(ConfigModel):

@@ -1,10 +1,17 @@
-"""Experiments: which cells a figure or table of the compaction study needs."""
+"""Experiments: which cells a figure or table of the compaction study needs.
+
+Every experiment belongs to a study, which is the table and the figure it feeds, and is a grid
+of cells: one arm per (layout, block size) beside sequential, every arm on every session. Four
+kinds of cell serve the ten studies: a session with its questions asked at once (time), one with
+its questions asked after a closing compaction (recall), a single compaction of a history of a
+given length, and a single compaction on an engine that serves others too.
+"""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from blockwise.config.base import ConfigModel, Name, PositiveTokens
 
@@ -14,12 +21,32 @@ SEQUENTIAL = "sequential"
 LAYOUT_PACKAGE = "blockwise.compaction.layouts"
 """Where the layouts are; named, not imported, because a configuration loads no code."""
 
+PROTOCOL_PACKAGE = "blockwise.compaction.protocols"
+"""Where the protocols are: one module for each member of `Protocol`."""
 
-class QuestionTiming(StrEnum):
-    """When a session's questions are asked."""
 
-    IMMEDIATE = "immediate"  # in the turn of their document: end-to-end timing
-    DEFERRED = "deferred"  # each in its own branch after a closing compaction: recall
+class Study(StrEnum):
+    """The tables and figures of the compaction study."""
+
+    END_TO_END = "compaction_end_to_end"
+    BLOCKING_SHARE = "compaction_blocking_share"
+    MATCHED_VOLUME = "compaction_matched_volume"
+    LENGTH_INVARIANCE = "compaction_length_invariance"
+    STABILITY = "compaction_stability"
+    VOLUME_CONTROL = "compaction_volume_control"
+    LAYOUTS = "compaction_layouts"
+    ACCURACY_VOLUME = "compaction_accuracy_volume"
+    BLOCK_PROMPTS = "compaction_block_prompts"
+    UNDER_LOAD = "compaction_under_load"
+
+
+class Protocol(StrEnum):
+    """How a cell is played."""
+
+    IMMEDIATE = "immediate"  # a session, each question in the turn of its document: time
+    DEFERRED = "deferred"  # a session, questions in branches after a closing compaction: recall
+    SINGLE = "single"  # one compaction of a cached history of a given length
+    SHARED = "shared"  # the same while bystanders use the engine
 
 
 class Transcript(StrEnum):
@@ -34,6 +61,22 @@ class Boundary(StrEnum):
 
     TURN = "turn"  # never inside a turn
     TOKEN = "token"  # noqa: S105  the paper's token-wise cut, at a stable character
+
+
+class ContentType(StrEnum):
+    """What a turn mostly holds; a history block has the type that most of its text has."""
+
+    DIALOGUE = "dialogue"
+    EVIDENCE = "evidence"
+    TOOL_OUTPUT = "tool_output"
+
+
+class Reference(StrEnum):
+    """Floors and ceilings of recall: what a question is asked on instead of the summaries."""
+
+    CLOSED_BOOK = "closed_book"  # nothing but the question
+    TRUNCATION = "truncation"  # the last tokens, as many as the compacted history holds
+    FULL_HISTORY = "full_history"  # everything, where the window holds it
 
 
 def known_layouts() -> list[str]:
@@ -68,97 +111,271 @@ class Verbatim(ConfigModel):
     last_turns: int = Field(0, ge=0)
 
 
-class Experiment(ConfigModel):
-    """A grid of cells: one arm per (mode, layout, block size), every arm on every session."""
+class Grid(ConfigModel):
+    """What the experiments of all studies have in common: arms, prompts, repetition."""
 
-    question_timing: QuestionTiming
-    transcript: Transcript = Transcript.FIXED
-    tau_tokens: PositiveTokens = Field(description="Trigger threshold of the rendered request.")
+    protocol: ClassVar[Protocol]
+
     sequential: bool = Field(True, description="Include the sequential arm.")
     layouts: list[str] = Field(["target_block"], description="Modules of compaction/layouts.")
-    block_sizes_tokens: list[PositiveTokens] = Field(min_length=1)
+    block_sizes_tokens: list[PositiveTokens] = Field(
+        default_factory=list,
+        description="B. An arm whose B exceeds the history it would cut is left out.",
+    )
     boundary: Boundary = Boundary.TURN
-    prompt: Name = Field("detailed", description="A file of config/prompts, without .md.")
-    volume: Volume
+    prompts: list[Name] = Field(
+        ["detailed"], min_length=1, description="Files of config/prompts, without .md."
+    )
     verbatim: Verbatim = Verbatim()
-    answer_tokens: PositiveTokens = Field(16, description="Budget of one answer.")
     seeds: list[int] = Field([0], min_length=1)
-    num_repeats: int = Field(1, gt=0)
+    num_repeats: PositiveInt = 1
+    num_sessions: PositiveInt | None = Field(None, description="The first so many; default: all.")
     backbones: list[Name] | None = Field(None, description="Default: all.")
     datasets: list[Name] | None = Field(None, description="Default: all.")
 
+    @property
+    def history_limits_tokens(self) -> list[int]:
+        """Lengths at which this experiment compacts: tau, or the history's own."""
+        raise NotImplementedError
+
+    @property
+    def volume_rule(self) -> "ForcedVolume | NaturalVolume":
+        """The volume of its compactions."""
+        raise NotImplementedError
+
+    def arms(self, history_tokens: int) -> list[tuple[str, int | None]]:
+        """Layout and block size of each arm at one history length, the sequential one first."""
+        arms: list[tuple[str, int | None]] = [(SEQUENTIAL, None)] if self.sequential else []
+        return arms + [
+            (layout, size)
+            for layout in self.layouts
+            for size in self.block_sizes_tokens
+            if size <= history_tokens
+        ]
+
+    def prompt_names(self) -> list[str]:
+        """Every compaction prompt that some arm uses."""
+        return list(self.prompts)
+
+    def max_output_tokens(self, block_size_tokens: int | None, history_tokens: int) -> int:
+        """Most tokens one compaction may decode; `None` is the sequential arm."""
+        volume = self.volume_rule
+        if volume.mode == "forced":
+            return volume.total_tokens
+        if block_size_tokens is None:
+            return volume.sequential_max_tokens
+        return -(-history_tokens // block_size_tokens) * volume.worker_max_tokens
+
+    def max_request_tokens(self) -> int:
+        """Most tokens that a single compaction request may decode."""
+        volume = self.volume_rule
+        if volume.mode == "forced":
+            return volume.total_tokens
+        return max(volume.sequential_max_tokens, volume.worker_max_tokens)
+
     @model_validator(mode="after")
-    def _grid_is_sound(self) -> "Experiment":
-        problems = [*self._list_problems(), *self._volume_problems()]
+    def _grid_is_sound(self) -> "Grid":
+        problems = [*self._list_problems(), *self._volume_problems(), *self._own_problems()]
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     def _list_problems(self) -> list[str]:
         problems = []
-        for key in ("layouts", "block_sizes_tokens", "seeds", "backbones", "datasets"):
+        for key in type(self).model_fields:
             values = getattr(self, key)
-            if values is not None and len(set(values)) != len(values):
+            if isinstance(values, list) and len(set(values)) != len(values):
                 problems.append(f"{key} lists a value twice: {values}; keep each once")
         for layout in self.layouts:
             if layout not in known_layouts():
                 problems.append(f"layouts: {layout!r} is unknown; choose of {known_layouts()}")
         if not self.layouts and not self.sequential:
             problems.append("no arm is left: name a layout or set sequential to true")
+        if self.layouts and not self.block_sizes_tokens:
+            problems.append("block_sizes_tokens is empty: parallel layouts need at least one B")
         return problems
 
     def _volume_problems(self) -> list[str]:
         problems = []
-        too_large = [size for size in self.block_sizes_tokens if size > self.tau_tokens]
+        longest = max(self.history_limits_tokens)
+        too_large = [size for size in self.block_sizes_tokens if size > longest]
         if too_large:
             problems.append(
-                f"block_sizes_tokens {too_large} exceed tau_tokens {self.tau_tokens}: a history "
-                "never holds such a block; lower B or raise tau"
+                f"block_sizes_tokens {too_large} exceed {longest}, the longest history that is "
+                "compacted: it never holds such a history block; lower B or raise the length"
             )
-        if self.question_timing is QuestionTiming.DEFERRED and self.volume.mode != "natural":
-            problems.append(
-                "recall (question_timing: deferred) comes from natural volume only; "
-                "set volume.mode to natural"
-            )
-        num_workers = self._max_workers()
-        if self.volume.mode == "forced" and self.volume.total_tokens < num_workers:
-            problems.append(
-                f"volume.total_tokens {self.volume.total_tokens} leaves workers without a token: "
-                f"tau_tokens {self.tau_tokens} at B={min(self.block_sizes_tokens)} is "
-                f"{num_workers} history blocks; give at least {num_workers} tokens or raise B"
-            )
-        for size in self.arm_block_sizes():
-            left = self.max_output_tokens(size) + self.answer_tokens
-            if left >= self.tau_tokens:
-                arm = "sequential" if size is None else f"B={size}"
+        volume = self.volume_rule
+        if volume.mode == "forced" and self.layouts and self.block_sizes_tokens:
+            num_workers = -(-longest // min(self.block_sizes_tokens))
+            if volume.total_tokens < num_workers:
                 problems.append(
-                    f"a compaction cannot shrink ({arm}): up to {left} tokens of summaries and "
-                    f"answer remain, tau_tokens is {self.tau_tokens}; lower the volume, raise "
-                    "B or raise tau"
+                    f"volume.total_tokens {volume.total_tokens} leaves workers without a token: "
+                    f"{longest} tokens at B={min(self.block_sizes_tokens)} are {num_workers} "
+                    f"history blocks; give at least {num_workers} tokens or raise B"
                 )
         return problems
 
-    def _max_workers(self) -> int:
-        """Workers of one compaction at the smallest B; one where no arm is parallel."""
-        sizes = [size for size in self.arm_block_sizes() if size is not None]
-        return -(-self.tau_tokens // min(sizes)) if sizes else 1
+    def _own_problems(self) -> list[str]:
+        """What one kind of experiment refuses beside the rest."""
+        return []
 
-    def arm_block_sizes(self) -> list[int | None]:
-        """Block sizes of the arms; None is the sequential one."""
-        sizes: list[int | None] = [None] if self.sequential else []
-        return sizes + (list(self.block_sizes_tokens) if self.layouts else [])
 
-    def max_output_tokens(self, block_size_tokens: int | None) -> int:
-        """Most tokens one compaction may leave behind; `None` is the sequential arm."""
-        if self.volume.mode == "forced":
-            return self.volume.total_tokens
-        if block_size_tokens is None:
-            return self.volume.sequential_max_tokens
-        num_blocks = -(-self.tau_tokens // block_size_tokens)
-        return num_blocks * self.volume.worker_max_tokens
+class _Sessions(Grid):
+    """Experiments that play whole sessions and compact whenever tau is exceeded."""
 
-    def max_request_tokens(self) -> int:
-        """Most tokens that a single compaction request may decode."""
-        if self.volume.mode == "forced":
-            return self.volume.total_tokens
-        return max(self.volume.sequential_max_tokens, self.volume.worker_max_tokens)
+    tau_tokens: list[PositiveTokens] = Field(
+        min_length=1, description="Trigger thresholds of the rendered request."
+    )
+    answer_tokens: PositiveTokens = Field(16, description="Budget of one answer.")
+
+    @property
+    def history_limits_tokens(self) -> list[int]:
+        """A history is compacted at tau."""
+        return list(self.tau_tokens)
+
+    def _own_problems(self) -> list[str]:
+        problems = []
+        for tau_tokens in self.tau_tokens:
+            for layout, size in self.arms(tau_tokens):
+                left = self.max_output_tokens(size, tau_tokens) + self.answer_tokens
+                if left >= tau_tokens:
+                    arm = layout if size is None else f"{layout} B={size}"
+                    problems.append(
+                        f"a compaction cannot shrink ({arm}): up to {left} tokens of summaries and "
+                        f"answer remain, tau_tokens is {tau_tokens}; lower the volume, raise B or "
+                        "raise tau"
+                    )
+        return list(dict.fromkeys(problems))
+
+
+class SessionExperiment(_Sessions):
+    """Whole sessions against the clock."""
+
+    protocol: ClassVar[Protocol] = Protocol.IMMEDIATE
+
+    study: Literal[Study.END_TO_END, Study.BLOCKING_SHARE, Study.MATCHED_VOLUME]
+    volume: Volume
+    transcript: Transcript = Transcript.FIXED
+
+    @property
+    def volume_rule(self) -> ForcedVolume | NaturalVolume:
+        """As configured."""
+        return self.volume
+
+    def _own_problems(self) -> list[str]:
+        problems = super()._own_problems()
+        if self.study is Study.MATCHED_VOLUME and not (self.sequential and self.layouts):
+            problems.append(
+                "matched volume compares sequential with parallel arms: set sequential to true and "
+                "name a layout"
+            )
+        return problems
+
+
+class RecallExperiment(_Sessions):
+    """Whole sessions whose questions are asked after a closing compaction of everything."""
+
+    protocol: ClassVar[Protocol] = Protocol.DEFERRED
+
+    study: Literal[Study.ACCURACY_VOLUME, Study.BLOCK_PROMPTS]
+    volume: NaturalVolume
+    references: list[Reference] = Field(
+        default_factory=lambda: list(Reference), description="Floors and ceilings on the questions."
+    )
+    block_prompts: dict[ContentType, Name] = Field(
+        default_factory=dict,
+        description="Adds to each parallel arm one in which a history block has the prompt of its "
+        "content type.",
+    )
+
+    @property
+    def volume_rule(self) -> NaturalVolume:
+        """Recall comes from natural volume only."""
+        return self.volume
+
+    def prompt_names(self) -> list[str]:
+        """The prompts for all history blocks, and those by content type."""
+        return list(dict.fromkeys([*self.prompts, *self.block_prompts.values()]))
+
+    def _own_problems(self) -> list[str]:
+        problems = super()._own_problems()
+        if self.study is Study.BLOCK_PROMPTS and not (self.block_prompts and self.layouts):
+            problems.append(
+                "block prompts are compared on parallel arms: name prompts in block_prompts (keys "
+                f"{', '.join(ContentType)}) and a layout"
+            )
+        return problems
+
+
+class CompactionExperiment(Grid):
+    """Single compactions of a history of a given length, cached by the agent's own traffic."""
+
+    protocol: ClassVar[Protocol] = Protocol.SINGLE
+
+    study: Literal[Study.LENGTH_INVARIANCE, Study.STABILITY, Study.VOLUME_CONTROL, Study.LAYOUTS]
+    history_tokens: list[PositiveTokens] = Field(
+        min_length=1, description="Documents are shown until the history holds so many."
+    )
+    volume: Volume
+
+    @property
+    def history_limits_tokens(self) -> list[int]:
+        """The lengths asked for."""
+        return list(self.history_tokens)
+
+    @property
+    def volume_rule(self) -> ForcedVolume | NaturalVolume:
+        """As configured."""
+        return self.volume
+
+    def _own_problems(self) -> list[str]:
+        natural = self.volume.mode == "natural"
+        if self.study is Study.LAYOUTS and natural:
+            return ["layouts are compared at equal volume: set volume.mode to forced"]
+        if self.study is not Study.LAYOUTS and not natural:
+            return [f"{self.study} measures the volume itself: set volume.mode to natural"]
+        return []
+
+
+class Bystanders(ConfigModel):
+    """Sessions that use the engine while another one compacts."""
+
+    context_tokens: PositiveTokens = Field(512, description="Cached history of each.")
+    answer_tokens: int = Field(
+        9, ge=2, description="Tokens of each answer; its gaps are the inter-token latency."
+    )
+    num_alone_requests: PositiveInt = Field(
+        4, description="Requests of each before the compaction starts: the undisturbed case."
+    )
+
+
+class LoadExperiment(Grid):
+    """Single compactions on an engine that others use at the same time."""
+
+    protocol: ClassVar[Protocol] = Protocol.SHARED
+
+    study: Literal[Study.UNDER_LOAD]
+    history_tokens: PositiveTokens
+    volume: ForcedVolume
+    num_bystanders: list[PositiveInt] = Field(min_length=1)
+    max_concurrent_workers: list[PositiveInt] = Field(
+        default_factory=list,
+        description="Adds to each parallel arm one that sends at most so many workers at once.",
+    )
+    bystanders: Bystanders = Bystanders()
+
+    @property
+    def history_limits_tokens(self) -> list[int]:
+        """The one length."""
+        return [self.history_tokens]
+
+    @property
+    def volume_rule(self) -> ForcedVolume:
+        """Load is compared at equal volume."""
+        return self.volume
+
+
+Experiment = Annotated[
+    SessionExperiment | RecallExperiment | CompactionExperiment | LoadExperiment,
+    Field(discriminator="study"),
+]

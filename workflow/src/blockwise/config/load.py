@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from blockwise.config.backbones import Backbone
 from blockwise.config.base import UNPINNED
 from blockwise.config.datasets import Dataset
 from blockwise.config.experiments import Experiment
-from blockwise.config.profile import Profile, cross_problems
+from blockwise.config.profile import SEPARATOR, Profile, cross_problems
+from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import ConfigError
 
 NAMED_COLLECTIONS = frozenset({"backbones", "datasets", "arms"})
-KIND_KEYS = ("kind", "mode")
+KIND_KEYS = ("kind", "mode", "study")
 DEFAULT_FILE = Path("config/config.yaml")
 MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key `<<`, which may stand in a mapping repeatedly
 
@@ -100,12 +101,15 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     """Lay one mapping over another.
 
     Named collections are replaced whole, and so is a mapping that changes its kind (a forced
-    volume over a natural one), because the keys of the other kind mean nothing in it.
+    volume over a natural one), because the keys of the other kind mean nothing in it. A null
+    over a mapping removes it.
     """
     merged = dict(base)
     for key, above in overlay.items():
         below = merged.get(key)
-        if (
+        if above is None and isinstance(below, Mapping):
+            del merged[key]
+        elif (
             key not in NAMED_COLLECTIONS
             and isinstance(below, Mapping)
             and isinstance(above, Mapping)
@@ -138,7 +142,8 @@ def _retype(value: Any) -> Any:
 def _problems(
     error: ValidationError, merged: Mapping[str, Any], prompts_folder: Path | None
 ) -> list[str]:
-    problems = [_describe(problem) for problem in error.errors()]
+    described = (_describe(problem, merged) for problem in error.errors())
+    problems = [line for text in described for line in text.split(SEPARATOR)]
     backbones = _sound(merged.get("backbones"), Backbone)
     datasets = _sound(merged.get("datasets"), Dataset)
     experiments = _sound(merged.get("experiments"), Experiment)
@@ -153,9 +158,9 @@ def _problems(
     return problems
 
 
-def _describe(problem: Any) -> str:
+def _describe(problem: Any, merged: Mapping[str, Any]) -> str:
     """One pydantic problem as `key: what is wrong (value): remedy`."""
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(_keys(problem, merged))
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "value_error":
         message = str(context["error"])
@@ -164,18 +169,42 @@ def _describe(problem: Any) -> str:
         return f"{place}: unknown key; config/README.md lists every key"
     if kind == "missing":
         return f"{place}: required and missing; config/README.md says what it means"
+    if kind == "union_tag_not_found":
+        key = context["discriminator"].strip("'")
+        return f"{place}: {key} is required and missing; config/README.md says what it means"
     if isinstance(value, Mapping | list) and len(value) == 0:
         return f"{place}: is empty; name at least one entry"
     shown = f"{value!r}" if not isinstance(value, Mapping | list) else "a collection"
     return f"{place}: {shown} is refused: {problem['msg']}"
 
 
-def _sound(entries: Any, model: type[BaseModel]) -> dict[str, Any]:
+def _keys(problem: Any, merged: Mapping[str, Any]) -> list[str]:
+    """The keys that lead to a problem, as they stand in the file.
+
+    pydantic also names the kind it chose for an entry ("forced", "hub"); that is no key there.
+    """
+    keys: list[str] = []
+    below: Any = merged
+    location = problem["loc"]
+    for position, part in enumerate(location):
+        is_missing_key = problem["type"] == "missing" and position == len(location) - 1
+        if isinstance(below, Mapping) and part not in below and not is_missing_key:
+            continue
+        keys.append(str(part))
+        try:
+            below = below[part]
+        except (KeyError, IndexError, TypeError):
+            below = None
+    return keys
+
+
+def _sound(entries: Any, model: Any) -> dict[str, Any]:
     """The entries that are sound in themselves: checks between entries go on with these."""
     sound = {}
+    adapter: TypeAdapter[Any] = TypeAdapter(model)
     for name, entry in entries.items() if isinstance(entries, Mapping) else ():
         try:
-            sound[name] = model.model_validate(entry)
+            sound[name] = adapter.validate_python(entry)
         except ValidationError:
             continue
     return sound
@@ -183,7 +212,13 @@ def _sound(entries: Any, model: type[BaseModel]) -> dict[str, Any]:
 
 def missing_files(profile: Profile, prompts_folder: Path) -> list[str]:
     """Paths that the profile names and this machine does not have."""
-    return _missing(profile.backbones, profile.datasets, profile.experiments, prompts_folder)
+    problems = _missing(profile.backbones, profile.datasets, profile.experiments, prompts_folder)
+    embedder, judge = profile.embedder, profile.judge
+    if embedder.kind == "path" and not Path(embedder.path).is_dir():
+        problems.append(f"embedder.path: {embedder.path} is no folder")
+    if judge is not None:
+        problems += [f"judge: {line}" for line in _prompt_problems(prompts_folder, judge.prompt)]
+    return problems
 
 
 def _missing(
@@ -200,18 +235,23 @@ def _missing(
         if backbone.model.source == "path" and not Path(backbone.model.path).is_dir():
             problems.append(f"backbones.{name}.model.path: {backbone.model.path} is no folder")
     for name, experiment in experiments.items():
-        if not prompt_path(prompts_folder, experiment.prompt).is_file():
-            known = ", ".join(sorted(path.stem for path in prompts_folder.glob("*.md")))
-            problems.append(
-                f"experiments.{name}.prompt: {experiment.prompt!r} is no file of "
-                f"{prompts_folder} (it has: {known})"
-            )
+        for prompt in experiment.prompt_names():
+            problems += [
+                f"experiments.{name}: {problem}"
+                for problem in _prompt_problems(prompts_folder, prompt)
+            ]
     return problems
 
 
-def prompt_path(prompts_folder: Path, name: str) -> Path:
-    """File of a compaction prompt."""
-    return prompts_folder / f"{name}.md"
+def _prompt_problems(folder: Path, name: str) -> list[str]:
+    if not prompt_path(folder, name).is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.md")))
+        return [f"prompt {name!r} is no file of {folder} (it has: {known})"]
+    try:
+        load_prompt(folder, name)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def unpinned(profile: Profile) -> list[tuple[str, ...]]:
@@ -226,6 +266,8 @@ def unpinned(profile: Profile) -> list[tuple[str, ...]]:
             keys.append(("datasets", name, "source", "revision"))
         if source.kind == "url" and source.sha256 == UNPINNED:
             keys.append(("datasets", name, "source", "sha256"))
+    if profile.embedder.kind == "hub" and profile.embedder.revision == UNPINNED:
+        keys.append(("embedder", "revision"))
     return keys
 
 

@@ -9,8 +9,6 @@ Comments and layout of the YAML files stay as they are.
 import argparse
 import hashlib
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import httpx
 import yaml
@@ -18,6 +16,7 @@ from huggingface_hub import HfApi
 
 from blockwise.artifacts import digest_file, write_bytes
 from blockwise.config.base import UNPINNED
+from blockwise.config.datasets import local_file
 from blockwise.config.load import load_profile, unpinned
 from blockwise.config.profile import Profile
 from blockwise.errors import ConfigError, run_command
@@ -38,6 +37,9 @@ def resolve(profile: Profile, key: tuple[str, ...]) -> str:
             model = profile.backbones[name].model
             assert model.source == "hub"
             commit = HfApi().model_info(model.id).sha
+        elif collection == "embedder":
+            assert profile.embedder.kind == "hub"
+            commit = HfApi().model_info(profile.embedder.id).sha
         else:
             source = profile.datasets[name].source
             if source.kind == "url":
@@ -55,9 +57,9 @@ def resolve(profile: Profile, key: tuple[str, ...]) -> str:
 
 
 def _digest_of_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return digest_file(Path(url2pathname(parts.path)))
+    file = local_file(url)
+    if file is not None:
+        return digest_file(file)
     digest = hashlib.sha256()
     with httpx.stream("GET", url, follow_redirects=True, timeout=TIMEOUT_S) as response:
         response.raise_for_status()

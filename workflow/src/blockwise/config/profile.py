@@ -8,8 +8,11 @@ from pydantic import Field, field_validator, model_validator
 from blockwise.config.backbones import Backbone
 from blockwise.config.base import ConfigModel, Name
 from blockwise.config.datasets import Dataset
+from blockwise.config.embedder import Embedder, TfidfEmbedder
 from blockwise.config.experiments import Experiment
+from blockwise.config.judge import Judge
 
+SEPARATOR = "\n"  # between the problems of one error
 RESERVED_PROFILES = frozenset({"reference", "bench"})
 
 
@@ -20,6 +23,8 @@ class Profile(ConfigModel):
     backbones: Annotated[dict[Name, Backbone], Field(min_length=1)]
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
+    embedder: Embedder = TfidfEmbedder(kind="tfidf")
+    judge: Judge | None = Field(None, description="Optional: also judges every recall answer.")
     require_pinned: bool = Field(
         False, description="Refuse to run (not to dry-run) while anything is `unpinned`."
     )
@@ -35,7 +40,7 @@ class Profile(ConfigModel):
     def _parts_fit_together(self) -> "Profile":
         problems = cross_problems(self.backbones, self.datasets, self.experiments)
         if problems:
-            raise ValueError("\n  - ".join(problems))
+            raise ValueError(SEPARATOR.join(problems))
         return self
 
     def experiments_of(self, backbone: str, dataset: str) -> dict[str, Experiment]:
@@ -82,12 +87,13 @@ def cross_problems(
 def _window_problem(
     name: str, experiment: Experiment, backbone_name: str, backbone: Backbone
 ) -> str | None:
-    output_tokens = max(experiment.answer_tokens, experiment.max_request_tokens())
-    if experiment.tau_tokens + output_tokens <= backbone.context_window_tokens:
+    history_tokens = max(experiment.history_limits_tokens)
+    output_tokens = experiment.max_request_tokens()
+    if history_tokens + output_tokens <= backbone.context_window_tokens:
         return None
     return (
-        f"experiments.{name}: tau_tokens {experiment.tau_tokens} plus an output of "
-        f"{output_tokens} tokens exceed the window of {backbone_name} "
-        f"({backbone.context_window_tokens}); lower tau_tokens, answer_tokens or the volume, or "
-        "name only backbones with a larger window"
+        f"experiments.{name}: a history of {history_tokens} tokens plus an output of "
+        f"{output_tokens} exceed the window of {backbone_name} "
+        f"({backbone.context_window_tokens}); lower tau_tokens (or history_tokens) or the volume, "
+        "or name only backbones with a larger window"
     )

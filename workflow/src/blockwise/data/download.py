@@ -17,7 +17,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import httpx
 from rich.console import Console
@@ -26,6 +25,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from blockwise.artifacts import digest_file, write_bytes
 from blockwise.config.base import UNPINNED
+from blockwise.config.datasets import local_file
 from blockwise.errors import DatasetError
 
 CHUNK_BYTES = 1 << 20  # large enough to be cheap, small enough for a live bar
@@ -142,7 +142,8 @@ def _write_all(copy: Callable[[str, BinaryIO], None], url: str, partial: Path) -
 
 
 def _copy_local(url: str, stream: BinaryIO) -> None:
-    path = Path(url2pathname(urlsplit(url).path))
+    path = local_file(url)
+    assert path is not None  # the caller chose this copy for a file:// URL
     if not path.is_file():
         raise DatasetError(f"{url} names no file of this machine ({path}); mend the address")
     with path.open("rb") as source, DownloadProgress(url, path.stat().st_size) as progress:

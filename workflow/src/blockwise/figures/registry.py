@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # the workflow lists figures at every start and must not wait
     import pandas as pd
     from matplotlib.figure import Figure
 
-MACHINERY = frozenset({"registry", "style", "write"})  # modules here that are no figure
+MACHINERY = frozenset({"axes", "marks", "notes", "panels", "registry", "style", "write"})
+"""Modules of this folder that are no figure."""
+
 FIGURES: dict[str, str] = {
     module.name: f"blockwise.figures.{module.name}"
     for module in pkgutil.iter_modules([str(Path(__file__).parent)])

@@ -97,6 +97,30 @@ def look_of_arm(arm: str) -> Look:
     return spare[sum(arm.encode()) % len(spare)]
 
 
+MARKER_SIZES_PT = (2.8, 6.5)  # smallest and largest, where the size of a mark tells sizes apart
+
+# A level is what marks are held against: a line without marker, in a grey of its own.
+LEVELS = {
+    "closed book": Look("#000000", "", ":"),
+    "full history": Look("#555555", "", (0, (7, 2))),
+    "asked for": Look("#000000", "", "-"),
+    "in proportion": Look("#555555", "", (0, (2, 2))),
+}
+
+
+def look_of_level(level: str) -> Look:
+    """The look of a level, the same in every figure."""
+    return LEVELS[level]
+
+
+def marker_size_pt(rank: int, num_ranks: int) -> float:
+    """Size of the marks of one of several ordered categories, from small to large."""
+    if num_ranks == 1:
+        return float(SETTINGS["lines.markersize"])
+    smallest, largest = MARKER_SIZES_PT
+    return smallest + (largest - smallest) * rank / (num_ranks - 1)
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
     """The settings under which figures are drawn and saved."""

@@ -1,7 +1,10 @@
 """Write one figure as PDF, PNG and the plotted CSV: `python -m blockwise.figures.write`."""
 
 import argparse
+import importlib
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,8 +13,7 @@ from blockwise.errors import ArtifactError, run_command
 from blockwise.figures.registry import load_figure
 from blockwise.figures.style import pdf_bytes, png_bytes
 from blockwise.tables.columns import csv_bytes
-
-LABELS = ("experiment", "backbone", "dataset", "caption", "arm", "layout")
+from blockwise.tables.registry import TABLES
 
 
 def write_figure(name: str, tables_folder: Path, output_folder: Path) -> None:
@@ -23,9 +25,7 @@ def write_figure(name: str, tables_folder: Path, output_folder: Path) -> None:
     module = load_figure(name)
     path = tables_folder / f"{module.TABLE}.csv"
     try:
-        # A name may look like a number or read "nan": only an empty field is absent.
-        labels = dict.fromkeys(LABELS, "str")
-        table = pd.read_csv(path, dtype=labels, keep_default_na=False, na_values=[""])
+        table = _read_table(path, module.TABLE)
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"cannot read table {path}: {error}. Write the tables first, then the figure"
@@ -41,6 +41,16 @@ def write_figure(name: str, tables_folder: Path, output_folder: Path) -> None:
     write_bytes(output_folder / f"{name}.pdf", pdf_bytes(figure))
     write_bytes(output_folder / f"{name}.png", png_bytes(figure))
     write_bytes(output_folder / f"{name}.csv", csv_bytes(values))
+
+
+def _read_table(path: Path, name: str) -> pd.DataFrame:
+    """The table, each column in the type in which it was written.
+
+    A name may look like a number or read "nan": only an empty field is absent.
+    """
+    columns = importlib.import_module(TABLES[name]).COLUMNS
+    types: dict[Hashable, Any] = {column.name: column.type.value for column in columns}
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
 
 
 def main() -> None:

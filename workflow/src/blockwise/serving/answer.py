@@ -73,8 +73,8 @@ class StreamedAnswer:
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
 
-    def check(self, expected_prompt_tokens: int, max_tokens: int, min_tokens: int) -> None:
-        """Accept the answer or say why not.
+    def check(self, expected_prompt_tokens: int | None, max_tokens: int, min_tokens: int) -> None:
+        """Accept the answer or say why not; without an expected prompt its length is free.
 
         Raises:
             TransientEngineError: it is incomplete.
@@ -102,7 +102,7 @@ class StreamedAnswer:
             raise TransientEngineError(
                 f"{completion_tokens} tokens came where {min_tokens} to {max_tokens} were asked for"
             )
-        if self.usage.prompt_tokens != expected_prompt_tokens:
+        if expected_prompt_tokens not in (None, self.usage.prompt_tokens):
             raise EngineError(
                 f"the server counted {self.usage.prompt_tokens} prompt tokens, we rendered "
                 f"{expected_prompt_tokens}: its chat template or tokenizer is not ours; make "
@@ -112,11 +112,22 @@ class StreamedAnswer:
     @property
     def engine_ttft_s(self) -> float | None:
         """Queue and prefill time by the engine's clock, where the server reports both."""
-        times = self.engine_times or {}
-        queue_ms, prefill_ms = times.get("queue_time_ms"), times.get("time_to_first_token_ms")
-        if queue_ms is None or prefill_ms is None:
-            return None
-        return float(queue_ms + prefill_ms) / 1000
+        queue_s, prefill_s = self.queue_s, self._engine_time_s("time_to_first_token_ms")
+        return None if queue_s is None or prefill_s is None else queue_s + prefill_s
+
+    @property
+    def queue_s(self) -> float | None:
+        """Time before the engine took the request up, by its clock."""
+        return self._engine_time_s("queue_time_ms")
+
+    @property
+    def decode_s(self) -> float | None:
+        """Time from the first token to the last, by the engine's clock."""
+        return self._engine_time_s("generation_time_ms")
+
+    def _engine_time_s(self, name: str) -> float | None:
+        time_ms = (self.engine_times or {}).get(name)
+        return None if time_ms is None else float(time_ms) / 1000
 
     @property
     def cached_tokens(self) -> int | None:

@@ -12,9 +12,10 @@ to whole texts where it does not.
 import copy
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from jinja2 import TemplateError
@@ -26,6 +27,7 @@ Message = dict[str, Any]
 """An OpenAI-style message: role, content, and perhaps tool_calls or tool_call_id."""
 
 NUM_CACHED_SEGMENTS = 4096  # turns of several 96k-token sessions; some tens of MB
+END_MARK = "\ue000\ue001"  # private-use characters, which no text of a conversation holds
 SAMPLE: tuple[Message, ...] = (
     {"role": "user", "content": "  Where is Mira?\n\nShe lives in Tarvos; since 1987. \n"},
     {"role": "assistant", "content": "\tIn Tarvos — naïve 日本 🙂  "},
@@ -71,7 +73,7 @@ class Renderer:
                 "chat_template.jinja"
             )
         self._arguments = dict(chat_template_arguments or {})
-        self._borders = _border_pattern(self._tokenizer)
+        self._borders, self._safe_borders = _border_tokens(self._tokenizer)
         self._segment_ids = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(self._tokenize_segment)
         if not self._segments_are_exact():
             self._borders = None
@@ -88,7 +90,44 @@ class Renderer:
     def count(self, messages: Sequence[Message], add_generation_prompt: bool) -> int:
         """Length of `render`; a conversation seen before costs only its new text."""
         text = self.render_text(messages, add_generation_prompt)
-        return sum(len(self._segment_ids(segment)) for segment in self._split(text))
+        return sum(map(len, map(self._segment_ids, self._split(text))))
+
+    def ends(self, messages: Sequence[Message]) -> list[int]:
+        """`count(messages[:i + 1], False)` for every i, at the cost of two renderings.
+
+        The conversation is rendered with a mark after each content; where the rest is then what
+        it is without marks, and every turn closes in the same way at a border token, the marks
+        tell where turns end. A template that breaks any of this is rendered turn by turn.
+        """
+        marked = [
+            {**message, "content": f"{message.get('content') or ''}{END_MARK}"}
+            for message in messages
+        ]
+        pieces = self.render_text(marked, add_generation_prompt=False).split(END_MARK)
+        text = "".join(pieces)
+        closing = pieces[-1]
+        is_plain = (
+            len(pieces) == len(messages) + 1
+            and all(piece.startswith(closing) for piece in pieces[1:])
+            and text == self.render_text(messages, add_generation_prompt=False)
+        )
+        tokens_at = self._tokens_by_end(text) if is_plain else {}
+        stops = [stop + len(closing) for stop in accumulate(map(len, pieces[:-1]))]
+        if is_plain and all(stop in tokens_at for stop in stops):
+            return [tokens_at[stop] for stop in stops]
+        return [
+            self.count(messages[: index + 1], add_generation_prompt=False)
+            for index in range(len(messages))
+        ]
+
+    def _tokens_by_end(self, text: str) -> dict[int, int]:
+        """Tokens of a text up to the end of each of its segments, by the character it ends at."""
+        tokens_at, chars, tokens = {}, 0, 0
+        for segment in self._split(text):
+            chars += len(segment[0]) + len(segment[1])
+            tokens += len(self._segment_ids(segment))
+            tokens_at[chars] = tokens
+        return tokens_at
 
     def render_text(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """The conversation as the template writes it, special tokens included."""
@@ -154,21 +193,21 @@ class Renderer:
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _split(self, text: str) -> Iterator[tuple[str, str]]:
+    def _split(self, text: str) -> list[tuple[str, str]]:
         """Cut a text before each border token: pairs of (border token or "", text after it)."""
-        start, border = 0, ""
-        if self._borders is not None:
-            for match in self._borders.finditer(text):
-                if match.lastgroup is None:  # a token that eats its neighbours' white space
-                    continue
-                if match.start() > start or border:
-                    yield border, text[start : match.start()]
-                start, border = match.end(), match.group()
-        yield border, text[start:]
+        parts = self._borders.split(text) if self._borders is not None else [text]
+        segments = [("", parts[0])] if parts[0] else []
+        for border, rest in zip(parts[1::2], parts[2::2], strict=True):
+            if border in self._safe_borders or not segments:
+                segments.append((border, rest))
+            else:  # it eats its neighbours' white space, so it is no place to cut
+                opening, before = segments[-1]
+                segments[-1] = (opening, before + border + rest)
+        return segments
 
-    def _tokenize_segment(self, segment: tuple[str, str]) -> tuple[int, ...]:
+    def _tokenize_segment(self, segment: tuple[str, str]) -> "array[int]":
         border, text = segment
-        return tuple(self._encode(border + text))
+        return array("I", self._encode(border + text))  # 4 bytes a token: thousands are kept
 
     def _segments_are_exact(self) -> bool:
         """Whether segment by segment equals the whole text, on conversations of one to three."""
@@ -180,31 +219,26 @@ class Renderer:
         return True
 
 
-def _border_pattern(tokenizer: Any) -> re.Pattern[str] | None:
-    """All added tokens, longest first; the safe borders are the named group.
+def _border_tokens(tokenizer: Any) -> tuple[re.Pattern[str] | None, frozenset[str]]:
+    """All added tokens, longest first, and those at which a text may safely be cut.
 
     A token that strips white space or stands only as a single word depends on its
     neighbours, so it is matched (it may hide a border) but is none itself.
     """
     added = list(tokenizer.added_tokens_decoder.values())
-    if not added:
-        return None
     safe = {t.content for t in added if not (t.lstrip or t.rstrip or t.single_word or t.normalized)}
     if not safe:
-        return None
+        return None, frozenset()
     alternatives = sorted((token.content for token in added), key=len, reverse=True)
-    return re.compile(
-        "|".join(
-            f"(?P<border{index}>{re.escape(content)})" if content in safe else re.escape(content)
-            for index, content in enumerate(alternatives)
-        )
-    )
+    return re.compile(f"({'|'.join(map(re.escape, alternatives))})"), frozenset(safe)
 
 
 def _with_parsed_tool_calls(message: Message) -> Message:
     """Tool-call arguments as objects: templates expect it, and vLLM hands them over so."""
-    calls = message.get("tool_calls")
-    if not calls:
+    if "tool_calls" not in message:
+        return message
+    calls = message["tool_calls"]
+    if not calls:  # templates ask whether the key is there
         return {key: value for key, value in message.items() if key != "tool_calls"}
     parsed = copy.deepcopy(calls)
     for call in parsed:

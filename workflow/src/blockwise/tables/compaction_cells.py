@@ -2,15 +2,16 @@
 
 A cell that two experiments select has a row in each, so a reader filters by experiment and
 never joins. Accuracy of an immediate session is no measure of recall: its questions are
-asked before the history that answers them is compacted, and the column says so.
+asked before the history that answers them is compacted, and the column says so. A deferred
+cell may ask twice; answers on the last tokens instead of the summaries have columns of their own.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from blockwise.config.experiments import SEQUENTIAL, QuestionTiming
+from blockwise.compaction.records import AnswerContext, AnswerRecord
+from blockwise.config.experiments import SEQUENTIAL, Reference
 from blockwise.tables import measures
 from blockwise.tables.columns import (
     Column,
@@ -23,14 +24,17 @@ from blockwise.tables.columns import (
     text,
     tokens,
 )
+from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import LoadedCell
 from blockwise.tables.settings import settings_of
 
 ACCURACY_KINDS = {
-    QuestionTiming.IMMEDIATE: "immediate (not a recall measure)",
-    QuestionTiming.DEFERRED: "deferred recall",
+    AnswerContext.RUNNING: "immediate (not a recall measure)",
+    AnswerContext.COMPACTED: "deferred recall",
+    AnswerContext.CLOSED_BOOK: "closed book",
+    AnswerContext.FULL_HISTORY: "full history",
 }
-ROLES = ("agent", "worker", "question")
+ROLES = ("agent", "worker", "question", "bystander")
 
 BACKBONE = text("backbone", "Name of the backbone in the configuration.")
 DATASET = text("dataset", "Name of the dataset in the configuration.")
@@ -46,8 +50,20 @@ NUM_PARAMETERS = number(
 CAPTION = text("caption", "What every figure of this backbone must say, e.g. random weights.")
 CELL_IDENTITY: tuple[Column, ...] = (BACKBONE, DATASET, CELL_KEY, TIMING_BLOCK)
 BOUNDARY = text("boundary", "Where history blocks may be cut: turn or token.")
-TAU = tokens("tau_tokens", "Trigger threshold of the rendered next request.")
-TRANSCRIPT = text("transcript", "fixed: every arm replays the same answers; free: the model's own.")
+TAU = tokens(
+    "tau_tokens", "Trigger threshold of the rendered next request; empty: no session is compacted."
+)
+HISTORY = tokens(
+    "history_tokens", "Length asked for of the history that is compacted; empty for a session."
+)
+PROMPT = text(
+    "prompt", "Name of the compaction prompt, or `by content type` where each type has its own."
+)
+TRANSCRIPT = text(
+    "transcript",
+    "fixed: every arm replays the same answers; free: the model's own; empty: no answer enters a "
+    "history.",
+)
 VOLUME_MODE = text(
     "volume_mode", "forced: a fixed decode volume; natural: workers stop by themselves."
 )
@@ -55,9 +71,13 @@ VOLUME_TOKENS = tokens(
     "volume_tokens", "Forced: decode volume V of one compaction; natural: cap of each worker."
 )
 ARM: tuple[Column, ...] = (
-    text("arm", "sequential, or the layout of the parallel compaction."),
-    text("layout", "How a worker's request shows its history block; empty for sequential."),
-    tokens("block_size_tokens", "Configured history block size B; empty for sequential."),
+    text(
+        "arm",
+        "sequential, the layout of the parallel compaction, or closed_book or full_history, which "
+        "compact nothing.",
+    ),
+    text("layout", "How a worker's request shows its history block; empty for other arms."),
+    tokens("block_size_tokens", "Configured history block size B; empty for other arms."),
 )
 
 
@@ -86,6 +106,7 @@ def _token_columns(role: str, requests: str) -> tuple[Column, ...]:
 
 COLUMNS: tuple[Column, ...] = (
     text("experiment", "Experiment that selects the cell."),
+    text("study", "Study of the experiment: the table and the figure that it feeds."),
     BACKBONE,
     NUM_PARAMETERS,
     DATASET,
@@ -95,11 +116,25 @@ COLUMNS: tuple[Column, ...] = (
     text("session_id", "Session that the agent played."),
     count("seed", "Seed of sampling; the order of arms follows from the timing block.", unit=""),
     count("repeat", "Repeat of the same cell under the same seed.", unit=""),
-    text("mode", "sequential or parallel compaction."),
+    text("mode", "sequential or parallel compaction; empty: none."),
     *ARM,
+    PROMPT,
+    number(
+        "target_frac",
+        "Output over input that the prompt asks for; empty: it names none.",
+        ColumnKind.EXACT,
+        "1",
+    ),
     BOUNDARY,
+    count("max_concurrent_workers", "Most workers sent at once; empty: all."),
+    text(
+        "protocol",
+        "immediate: a session, questions in their turn; deferred: a session, questions after a "
+        "closing compaction; single: one compaction; shared: one while others use the engine.",
+    ),
     TAU,
-    text("question_timing", "immediate: asked in their turn; deferred: after the last turn."),
+    HISTORY,
+    count("num_bystanders", "Other sessions on the same engine."),
     TRANSCRIPT,
     count("num_verbatim_turns", "Last turns that a compaction leaves as they are."),
     tokens("answer_tokens", "Budget of one answer."),
@@ -139,14 +174,15 @@ COLUMNS: tuple[Column, ...] = (
     *_token_columns("agent", "the agent's turns"),
     *_token_columns("worker", "the compaction workers"),
     *_token_columns("question", "deferred questions"),
+    *_token_columns("bystander", "bystanders"),
     tokens("thinking_tokens", "Thinking tokens of all requests.", ColumnKind.SAMPLED),
     tokens(
         "total_tokens",
         "Total tokens spent: prompt and completion of all requests, cached included.",
         ColumnKind.SAMPLED,
     ),
-    count("num_answers", "Questions answered."),
-    text("accuracy_kind", "What the accuracy columns measure."),
+    count("num_answers", "Questions answered; those on the last tokens apart."),
+    text("accuracy_kind", "What the accuracy columns measure; empty: nothing was asked."),
     number(
         "exact_match_mean",
         "Mean exact match over the answers that have one by the official rules.",
@@ -160,13 +196,21 @@ COLUMNS: tuple[Column, ...] = (
         "Answers whose evidence had been compacted once or more.",
         ColumnKind.SAMPLED,
     ),
+    count("num_truncation_answers", "Questions answered on the last tokens instead."),
+    number(
+        "truncation_exact_match_mean",
+        "Mean exact match over those of them that have one.",
+        ColumnKind.SAMPLED,
+        "1",
+    ),
+    number("truncation_f1_mean", "Mean official F1 over them.", ColumnKind.SAMPLED, "1"),
     count("num_skipped_rows", "Malformed dataset rows left out of the whole dataset."),
     count(
         "num_preemptions",
-        "Requests that the engine preempted; empty: it does not tell.",
+        "Requests that the engine preempted; empty: it does not tell, or other cells ran too.",
         ColumnKind.TIMED,
     ),
-    seconds("client_cpu_s", "CPU time of the client process."),
+    seconds("client_cpu_s", "CPU time of the client process; empty: it ran other cells too."),
     number(
         "load_average_1min", "Load average when the cell started.", ColumnKind.HOST, "processes"
     ),
@@ -179,9 +223,9 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def build(cells: Sequence[LoadedCell]) -> pd.DataFrame:
+def build(inputs: TableInputs) -> pd.DataFrame:
     """One row a cell and experiment, in the order given."""
-    return frame([_row(cell) for cell in cells], COLUMNS)
+    return frame([_row(cell) for cell in inputs.cells], COLUMNS)
 
 
 def cell_identity(cell: LoadedCell) -> dict[str, Any]:
@@ -199,9 +243,15 @@ def arm_values(cell: LoadedCell) -> dict[str, Any]:
     arm = cell.record.arm
     return {
         "arm": arm,
-        "layout": None if arm == SEQUENTIAL else arm,
+        "layout": arm if _mode(arm) == "parallel" else None,
         "block_size_tokens": cell.record.block_size_tokens,
     }
+
+
+def _mode(arm: str) -> str | None:
+    if arm in set(Reference):
+        return None
+    return SEQUENTIAL if arm == SEQUENTIAL else "parallel"
 
 
 def _row(cell: LoadedCell) -> dict[str, Any]:
@@ -210,13 +260,16 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
     reasons = record.timing_invalid_reasons if is_timing else ()
     return {
         "experiment": cell.experiment,
+        "study": cell.study,
+        "prompt": cell.prompt,
+        "target_frac": cell.target_frac,
         "num_parameters": cell.num_parameters,
         "format": cell.format,
         "caption": cell.caption,
         "session_id": record.session_id,
         "seed": record.seed,
         "repeat": record.repeat,
-        "mode": SEQUENTIAL if record.arm == SEQUENTIAL else "parallel",
+        "mode": _mode(record.arm),
         "position_in_timing_block": record.position_in_block,
         "timing_valid": record.timing_valid if is_timing else None,
         "timing_invalid_reasons": "; ".join(reasons) or None,
@@ -243,9 +296,12 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
 def _settings(cell: LoadedCell) -> dict[str, Any]:
     settings = settings_of(cell.record)
     return {
+        "protocol": settings.protocol,
         "boundary": settings.boundary,
+        "max_concurrent_workers": settings.max_concurrent_workers,
         "tau_tokens": settings.tau_tokens,
-        "question_timing": settings.question_timing,
+        "history_tokens": settings.history_tokens,
+        "num_bystanders": settings.num_bystanders,
         "transcript": settings.transcript,
         "num_verbatim_turns": settings.last_turns,
         "answer_tokens": settings.answer_tokens,
@@ -285,15 +341,24 @@ def _tokens(cell: LoadedCell) -> dict[str, Any]:
 
 
 def _accuracy(cell: LoadedCell) -> dict[str, Any]:
-    answers = cell.record.answers
-    matches = [answer.exact_match for answer in answers if answer.exact_match is not None]
+    truncated = AnswerContext.TRUNCATION
+    main = [answer for answer in cell.record.answers if answer.context is not truncated]
+    tail = [answer for answer in cell.record.answers if answer.context is truncated]
     return {
-        "num_answers": len(answers),
-        "accuracy_kind": ACCURACY_KINDS[settings_of(cell.record).question_timing],
-        "exact_match_mean": measures.mean_of(matches),
-        "num_exact_match": len(matches),
-        "f1_mean": measures.mean_of(answer.f1 for answer in answers),
+        "num_answers": len(main),
+        "accuracy_kind": ACCURACY_KINDS[main[0].context] if main else None,
+        "exact_match_mean": measures.mean_of(_matches(main)),
+        "num_exact_match": len(_matches(main)),
+        "f1_mean": measures.mean_of(answer.f1 for answer in main),
         "num_answers_evidence_compacted": sum(
-            answer.num_evidence_compactions > 0 for answer in answers
+            answer.num_evidence_compactions > 0 for answer in main
         ),
+        "num_truncation_answers": len(tail),
+        "truncation_exact_match_mean": measures.mean_of(_matches(tail)),
+        "truncation_f1_mean": measures.mean_of(answer.f1 for answer in tail),
     }
+
+
+def _matches(answers: list[AnswerRecord]) -> list[float]:
+    """Exact match of the answers that have one by the official rules."""
+    return [answer.exact_match for answer in answers if answer.exact_match is not None]

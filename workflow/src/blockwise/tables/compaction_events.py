@@ -1,6 +1,5 @@
 """`compaction_events.csv`: one row a compaction, each cell once."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,18 +17,26 @@ from blockwise.tables.columns import (
     tokens,
 )
 from blockwise.tables.compaction_cells import ARM, CELL_IDENTITY, arm_values, cell_identity
-from blockwise.tables.load import LoadedCell, distinct_cells
+from blockwise.tables.inputs import TableInputs
+from blockwise.tables.load import distinct_cells
 
 COLUMNS: tuple[Column, ...] = (
     *CELL_IDENTITY,
     *ARM,
     count("compaction_index", "Place among the cell's compactions, from 0.", unit=""),
     count("turn_index", "Turn whose next request exceeded tau.", ColumnKind.SAMPLED, unit=""),
-    flag("closing", "The one compaction that ends a deferred session."),
+    flag(
+        "closing", "The compaction of everything: it ends a deferred session, or is the only one."
+    ),
     count("num_blocks", "History blocks, one worker each; 1 for sequential.", ColumnKind.SAMPLED),
     text(
         "realised_block_tokens",
         "Realised history block sizes in order, separated by spaces.",
+        ColumnKind.SAMPLED,
+    ),
+    text(
+        "block_content",
+        "Content type of each history block in order, separated by spaces.",
         ColumnKind.SAMPLED,
     ),
     tokens("history_before_tokens", "Rendered history before.", ColumnKind.SAMPLED),
@@ -58,11 +65,11 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def build(cells: Sequence[LoadedCell]) -> pd.DataFrame:
+def build(inputs: TableInputs) -> pd.DataFrame:
     """One row a compaction, in the order of the cells and of their compactions."""
     rows = [
         {**cell_identity(cell), **arm_values(cell), **_event(compaction)}
-        for cell in distinct_cells(cells)
+        for cell in distinct_cells(inputs.cells)
         for compaction in cell.record.compactions
     ]
     return frame(rows, COLUMNS)
@@ -76,6 +83,7 @@ def _event(compaction: CompactionRecord) -> dict[str, Any]:
         "closing": compaction.closing,
         "num_blocks": compaction.num_blocks,
         "realised_block_tokens": " ".join(str(size) for size in compaction.block_tokens),
+        "block_content": " ".join(compaction.block_content),
         "history_before_tokens": compaction.history_before_tokens,
         "history_after_tokens": compaction.history_after_tokens,
         "input_tokens": compaction.input_tokens,

@@ -1,6 +1,5 @@
 """`engine_cards.csv`: one row a server start: what it was and how fast it decoded."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,6 +16,7 @@ from blockwise.tables.columns import (
     text,
     tokens,
 )
+from blockwise.tables.inputs import TableInputs
 
 COLUMNS: tuple[Column, ...] = (
     text("engine_card_id", "One a server start; cells name it.", ColumnKind.HOST),
@@ -52,9 +52,9 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def build(cards: Sequence[EngineCard]) -> pd.DataFrame:
+def build(inputs: TableInputs) -> pd.DataFrame:
     """One row a server start, in the order given."""
-    return frame([_row(card) for card in cards], COLUMNS)
+    return frame([_row(card) for card in inputs.engine_cards], COLUMNS)
 
 
 def _row(card: EngineCard) -> dict[str, Any]:

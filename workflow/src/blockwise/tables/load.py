@@ -12,9 +12,10 @@ from pathlib import Path
 
 from blockwise.artifacts import read_json, read_model, read_sealed
 from blockwise.compaction.records import Batch, CellRecord, TimingBlock
-from blockwise.config.experiments import SEQUENTIAL
+from blockwise.config.experiments import SEQUENTIAL, Study
 from blockwise.errors import ArtifactError
 from blockwise.serving.engine_card import EngineCard
+from blockwise.tables.settings import settings_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class LoadedCell:
     """One finished cell as one experiment sees it, with the labels of its batch."""
 
     experiment: str
+    study: Study
+    prompt: str  # name of the compaction prompt, or `by content type`
+    target_frac: float | None  # output over input that the prompt asks for, where it says
     backbone: str
     dataset: str
     caption: str
@@ -32,11 +36,28 @@ class LoadedCell:
     record: CellRecord
 
 
+@dataclass(frozen=True)
+class LoadedOmission:
+    """A cell that an experiment asks for and that cannot be played, with its batch's labels."""
+
+    experiment: str
+    study: Study
+    backbone: str
+    dataset: str
+    caption: str
+    random_weights: bool
+    format: str
+    num_parameters: float
+    arm: str
+    session_id: str
+    reason: str
+
+
 def load_batches(batch_paths: Iterable[Path], store_folder: Path) -> list[LoadedCell]:
     """Load every selected cell, in the order in which all tables list them.
 
-    Backbones come by size, then by name; sequential comes before the layouts; block sizes
-    ascend.
+    Backbones come by size, then by name; lengths and load ascend; sequential comes before the
+    other arms; block sizes ascend.
 
     Raises:
         ArtifactError: a file is missing or damaged, a record lacks its cell, or an
@@ -62,6 +83,9 @@ def load_batches(batch_paths: Iterable[Path], store_folder: Path) -> list[Loaded
             cells.append(
                 LoadedCell(
                     experiment=selected.experiment,
+                    study=selected.study,
+                    prompt=selected.prompt,
+                    target_frac=selected.target_frac,
                     backbone=batch.backbone,
                     dataset=batch.dataset,
                     caption=batch.caption,
@@ -73,6 +97,34 @@ def load_batches(batch_paths: Iterable[Path], store_folder: Path) -> list[Loaded
                 )
             )
     return sorted(cells, key=table_order)
+
+
+def load_omitted(batch_paths: Iterable[Path]) -> list[LoadedOmission]:
+    """Load every cell that a batch could not play, by backbone, dataset, experiment and arm.
+
+    Raises:
+        ArtifactError: a batch is missing or damaged.
+    """
+    omitted = []
+    for batch_path in batch_paths:
+        batch = read_model(batch_path, Batch)
+        omitted += [
+            LoadedOmission(
+                experiment=cell.experiment,
+                study=cell.study,
+                backbone=batch.backbone,
+                dataset=batch.dataset,
+                caption=batch.caption,
+                random_weights=batch.random_weights,
+                format=batch.format,
+                num_parameters=batch.num_parameters,
+                arm=cell.arm,
+                session_id=cell.session_id,
+                reason=cell.reason,
+            )
+            for cell in batch.omitted
+        ]
+    return sorted(omitted, key=_omission_order)
 
 
 def damage_of(batch_path: Path, store_folder: Path) -> list[str]:
@@ -117,23 +169,47 @@ def distinct_cells(cells: Sequence[LoadedCell]) -> list[LoadedCell]:
     return list(first.values())
 
 
-def table_order(
-    cell: LoadedCell,
-) -> tuple[float, str, str, str, bool, str, int, str, int, int, str]:
-    """Sort key of cells in every table."""
-    record = cell.record
+TableOrder = tuple[
+    float, str, str, str, int, int, int, bool, str, int, str, int, int, str, int, str
+]
+
+
+def table_order(cell: LoadedCell) -> TableOrder:
+    """Sort key of cells in every table.
+
+    Raises:
+        ArtifactError: the cell's spec was written by another version.
+    """
+    record, settings = cell.record, settings_of(cell.record)
     return (
         cell.num_parameters,
         cell.backbone,
         cell.dataset,
         cell.experiment,
+        settings.tau_tokens or 0,
+        settings.history_tokens or 0,
+        settings.num_bystanders,
         record.arm != SEQUENTIAL,
         record.arm,
         record.block_size_tokens or 0,
         record.session_id,
         record.seed,
         record.repeat,
+        cell.prompt,
+        settings.max_concurrent_workers or 0,
         f"{record.timing_block_id or ''} {record.cell_key}",
+    )
+
+
+def _omission_order(omission: LoadedOmission) -> tuple[float, str, str, str, str, str, str]:
+    return (
+        omission.num_parameters,
+        omission.backbone,
+        omission.dataset,
+        omission.experiment,
+        omission.arm,
+        omission.session_id,
+        omission.reason,
     )
 
 

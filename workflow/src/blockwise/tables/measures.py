@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from blockwise.compaction.records import CellRecord, RequestRecord
 
 
@@ -85,9 +87,52 @@ def ttft_after_compaction_s(record: CellRecord) -> float | None:
 
 def length_finish_frac(record: CellRecord) -> float | None:
     """Share of workers that stopped at their budget; `None` without a worker."""
-    num_workers = sum(request.role == "worker" for request in record.requests)
+    num_workers = len(workers(record))
     num_cut = sum(compaction.num_length_finishes for compaction in record.compactions)
     return num_cut / num_workers if num_workers else None
+
+
+def worker_tpot_s(record: CellRecord) -> float | None:
+    """Mean time per output token of the workers after their first, by the engine's clock.
+
+    Every worker weighs the same; one that decoded a single token has none. `None` where the
+    engine reports no decode time.
+    """
+    return mean_of(
+        request.decode_s / (request.completion_tokens - 1)
+        for request in workers(record)
+        if request.decode_s is not None and request.completion_tokens > 1
+    )
+
+
+def worker_uncached_tokens(record: CellRecord) -> int | None:
+    """Prompt tokens of all workers that the engine had to compute."""
+    return tally(workers(record)).uncached_tokens
+
+
+def worker_mean_ttft_s(record: CellRecord) -> float | None:
+    """Mean first-token latency over the workers."""
+    return mean_of(request.ttft_s for request in workers(record))
+
+
+def worker_max_ttft_s(record: CellRecord) -> float | None:
+    """First-token latency of the last worker to start decoding."""
+    return max((request.ttft_s for request in workers(record)), default=None)
+
+
+def workers(record: CellRecord) -> list[RequestRecord]:
+    """The requests of compaction workers, of all compactions."""
+    return [request for request in record.requests if request.role == "worker"]
+
+
+def percentile(values: Iterable[float], frac: float) -> float | None:
+    """A value of the sample that the given share of it does not exceed; `None` of nothing.
+
+    By nearest rank, so that nothing is interpolated: of few values a high percentile is the
+    maximum, and their number must stand beside it.
+    """
+    listed = list(values)
+    return float(np.quantile(listed, frac, method="inverted_cdf")) if listed else None
 
 
 def mean_of(values: Iterable[float]) -> float | None:

@@ -7,7 +7,7 @@ them and name them here, in one place. Keys that no table shows are left alone.
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from blockwise.compaction.records import CellRecord
-from blockwise.config.experiments import Boundary, QuestionTiming, Transcript
+from blockwise.config.experiments import Boundary, Protocol, Transcript
 from blockwise.errors import ArtifactError
 
 
@@ -16,14 +16,18 @@ class CellSettings(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    question_timing: QuestionTiming
-    transcript: Transcript
-    tau_tokens: int
+    protocol: Protocol
+    transcript: Transcript | None  # None: no answer enters a history
+    tau_tokens: int | None  # None: no session, or a reference
+    history_tokens: int | None  # None: a session
     boundary: Boundary
     last_turns: int
     volume_mode: str
     volume_tokens: int  # forced: total of a compaction; natural: cap of each worker
     answer_tokens: int
+    asks_truncated: bool  # deferred: also asked on the last tokens
+    max_concurrent_workers: int | None  # None: all at once
+    num_bystanders: int
     code_digest: str
 
 

@@ -7,11 +7,11 @@ A layout is one module of this package with one function
 that maps the conversation, its history blocks, the worker's index and the compaction prompt
 to the worker's messages, and one function
 
-    cached_blocks(index) -> int
+    cached_blocks(index, num_blocks) -> int
 
-that says how many history blocks, from the first on, worker `index` shows exactly as the agent's
-own conversation does, and therefore finds in the prefix cache. Adding a layout is adding a
-file; nothing else names it.
+that says how many history blocks, from the first on, worker `index` of `num_blocks` shows exactly
+as the agent's own conversation does, and therefore finds in the prefix cache. Adding a layout
+is adding a file; nothing else names it.
 """
 
 import importlib
@@ -31,8 +31,8 @@ class Layout(Protocol):
     ) -> list[Message]:
         """The request of worker `index`."""
 
-    def cached_blocks(self, index: int) -> int:
-        """Leading history blocks that worker `index` shows untouched."""
+    def cached_blocks(self, index: int, num_blocks: int) -> int:
+        """Leading history blocks that worker `index` of `num_blocks` shows untouched."""
 
 
 def load_layout(name: str) -> Layout:

@@ -22,6 +22,6 @@ def worker_messages(
     return [*(turn.message() for turn in turns), request]
 
 
-def cached_blocks(index: int) -> int:
+def cached_blocks(index: int, num_blocks: int) -> int:
     """All of them: the request only appends to the conversation."""
     return index + 1

@@ -8,7 +8,7 @@ Source: arXiv 2605.23296, phase 2 (secondary reading).
 
 from collections.abc import Sequence
 
-from blockwise.compaction.history import History, mark_span
+from blockwise.compaction.history import Cut, History, mark_span, slice_turns
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.serving.renderer import Message
 
@@ -23,11 +23,12 @@ def worker_messages(
     history: History, blocks: Sequence[HistoryBlock], index: int, prompt: str
 ) -> list[Message]:
     """The conversation up to the end of history block k, that block marked, then the prompt."""
-    turns = mark_span(history.turns, blocks[index].span, MARKS)
+    target = blocks[index]
+    turns = mark_span(slice_turns(history.turns, Cut(0), target.stop), target.span, MARKS)
     request = {"role": "user", "content": f"{SCOPE}\n\n{prompt}"}
     return [*(turn.message() for turn in turns), request]
 
 
-def cached_blocks(index: int) -> int:
+def cached_blocks(index: int, num_blocks: int) -> int:
     """Those before its own, whose opening marker ends the shared prefix."""
     return index

@@ -1,0 +1,1 @@
+"""Benchmarks: the speed that the project promises, as ratios from interleaved runs."""

@@ -1,0 +1,360 @@
+"""The compactor's command line: a conversation in, a shorter one out, against any server.
+
+    python -m blockwise.compact --base-url URL --model M --layout L --block-size B < in > out
+
+Reads OpenAI chat messages (a list, or an object with a list `messages`) and writes them in the
+same form with everything but the verbatim part replaced by summaries. One line of JSON on
+standard error records volumes and times. Whatever is wrong ends with exit status 2, one line on
+standard error and nothing on standard output; the input is only ever read.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import math
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from blockwise.compaction.compactor import CompactionRule
+from blockwise.compaction.messages import CompactedMessages, compact_messages, read_history
+from blockwise.config.backbones import (
+    Architecture,
+    Backbone,
+    ExternalEngine,
+    PathModel,
+    RequestDefaults,
+)
+from blockwise.config.experiments import SEQUENTIAL, Boundary, known_layouts
+from blockwise.config.prompts import load_prompt, prompt_path
+from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
+from blockwise.serving.engine import Engine
+from blockwise.serving.http_json import HttpError, get_json
+from blockwise.serving.renderer import Message, Renderer
+from blockwise.serving.running_server import Server
+from blockwise.serving.server import NO_KEY
+
+DEFAULT_PROMPT = prompt_path(Path(__file__).parents[3] / "config" / "prompts", "detailed")
+MESSAGES_KEY = "messages"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose refusals are ours: one line, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m blockwise.compact --help")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What stood on standard input."""
+
+    document: Any  # the list of messages, or the object that holds it
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages."""
+        is_object = isinstance(self.document, dict)
+        return list(self.document[MESSAGES_KEY] if is_object else self.document)
+
+    def with_messages(self, messages: list[Message]) -> Any:
+        """The same document with other messages."""
+        if isinstance(self.document, dict):
+            return {**self.document, MESSAGES_KEY: messages}
+        return messages
+
+
+def read_conversation(content: bytes) -> Conversation:
+    """Parse and check standard input.
+
+    Raises:
+        CompactionError: it is no JSON, no list of messages, or no conversation.
+    """
+    try:
+        document = json.loads(content, parse_constant=_refuse_constant)
+        json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise CompactionError(
+            f"standard input ({len(content)} bytes) is not JSON in UTF-8: {error}; give a list of "
+            "OpenAI chat messages"
+        ) from error
+    messages = document.get(MESSAGES_KEY) if isinstance(document, dict) else document
+    if not isinstance(messages, list):
+        raise CompactionError(
+            "standard input holds no list of messages; give a JSON list of OpenAI chat messages, "
+            f"or an object with one under {MESSAGES_KEY!r}"
+        )
+    read_history(messages)
+    return Conversation(document)
+
+
+def find_server(base_url: str, model: str, api_key: str) -> tuple[Server, int | None]:
+    """A server that answers and serves the model, and the window where it tells.
+
+    Raises:
+        ServerError: it cannot be reached, or does not serve the model.
+    """
+    try:
+        answer = get_json(f"{base_url}/models", api_key)
+    except HttpError as problem:
+        raise ServerError(
+            f"no server to use: {problem}. Check that it runs, --base-url (it ends in /v1) and "
+            "--api-key-env"
+        ) from problem
+    listed = answer.get("data") if isinstance(answer, dict) else None
+    entries = {
+        str(entry.get("id")): entry
+        for entry in (listed if isinstance(listed, list) else ())
+        if isinstance(entry, dict)
+    }
+    if entries and model not in entries:
+        raise ServerError(
+            f"{base_url} does not serve {model!r}; it serves {', '.join(entries)}. "
+            "Give one of these as --model"
+        )
+    window_tokens = entries.get(model, {}).get("max_model_len")  # vLLM's field; others lack it
+    server = Server(base_url, model, uuid.uuid4().hex, 0.0, None, api_key)
+    return server, window_tokens if isinstance(window_tokens, int) else None
+
+
+async def run(arguments: argparse.Namespace, conversation: Conversation) -> CompactedMessages:
+    """Compact one conversation as the command line says.
+
+    Raises:
+        BlockwiseError: the server, the tokenizer or the compaction failed.
+    """
+    rule = _rule(arguments)
+    server, served_window = find_server(
+        arguments.base_url, arguments.model, _api_key(arguments.api_key_env)
+    )
+    window_tokens = arguments.window or served_window
+    if window_tokens is None:
+        raise ConfigError(
+            f"{arguments.base_url} does not tell the context window of {arguments.model}; give it "
+            "as --window TOKENS"
+        )
+    backbone = _backbone(arguments, window_tokens)
+    renderer = _renderer(arguments)
+    async with Engine(server, backbone, renderer, exact_prompts=False) as engine:
+        return await compact_messages(
+            engine,
+            renderer,
+            conversation.messages,
+            rule,
+            tau_tokens=arguments.tau,
+            seed=arguments.seed,
+        )
+
+
+def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; None takes the process's own.
+
+    Raises:
+        ConfigError: it is refused.
+    """
+    parser = _Parser(
+        prog="python -m blockwise.compact",
+        description="Compact a conversation: OpenAI messages on standard input and output.",
+        allow_abbrev=False,
+    )
+    _add_server_options(parser)
+    _add_compaction_options(parser)
+    arguments = parser.parse_args(words)
+    if arguments.layout != SEQUENTIAL and arguments.block_size is None:
+        parser.error(f"--layout {arguments.layout} needs --block-size")
+    if not (arguments.block_size or arguments.max_tokens or arguments.volume):
+        parser.error(f"--layout {SEQUENTIAL} needs --max-tokens or --volume")
+    return arguments
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    defaults = RequestDefaults()
+    add = parser.add_argument_group("server").add_argument
+    add("--base-url", type=_url, required=True, help="up to and including /v1")
+    add("--model", required=True, help="name that the server gives it")
+    add("--tokenizer", metavar="MODEL", help="folder or hub id (default: the model's name)")
+    add("--tokenizer-revision", metavar="COMMIT", help="of a hub id")
+    text = "context window of the model (default: what the server says)"
+    add("--window", type=_positive, metavar="TOKENS", help=text)
+    add("--api-key-env", metavar="NAME", help="environment variable that holds the key")
+    add("--seed", type=int, default=0, help="of sampling (default: 0)")
+    text = "of sampling (default: %(default)g)"
+    add("--temperature", type=_temperature, default=defaults.temperature, help=text)
+    text = "limit of one worker (default: %(default)g)"
+    add("--timeout", type=_seconds, default=defaults.timeout_s, metavar="SECONDS", help=text)
+
+
+def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("compaction")
+    add = group.add_argument
+    text = "how a worker is shown its history block; sequential: one worker over everything"
+    add("--layout", choices=[SEQUENTIAL, *known_layouts()], required=True, help=text)
+    text = f"size B of a history block; {SEQUENTIAL} has one, whatever B"
+    add("--block-size", type=_positive, metavar="TOKENS", help=text)
+    boundaries = [boundary.value for boundary in Boundary]
+    text = "where history blocks may be cut (default: %(default)s)"
+    add("--boundary", choices=boundaries, default=Boundary.TURN.value, help=text)
+    text = "messages at the end that stay verbatim, at least (default: 0)"
+    add("--keep-last", type=_count, default=0, metavar="TURNS", help=text)
+    text = "leave a history of at most so many tokens as it is (default: compact any)"
+    add("--tau", type=_positive, metavar="TOKENS", help=text)
+    text = "what workers are told (default: config/prompts/detailed.md of the repository)"
+    add("--prompt", type=Path, default=DEFAULT_PROMPT, metavar="FILE.md", help=text)
+    text = "default: all at once"
+    add("--max-concurrent-workers", type=_positive, metavar="WORKERS", help=text)
+    volume = group.add_mutually_exclusive_group()
+    text = "cap of each worker, thinking included (default: the block size)"
+    volume.add_argument("--max-tokens", type=_positive, metavar="TOKENS", help=text)
+    text = "exact total of all workers; the server must honour vLLM's min_tokens and ignore_eos"
+    volume.add_argument("--volume", type=_positive, metavar="TOKENS", help=text)
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL; it starts with http:// or https://")
+    return text.rstrip("/")
+
+
+def _count(text: str) -> int:
+    return _whole_number(text, 0)
+
+
+def _positive(text: str) -> int:
+    return _whole_number(text, 1)
+
+
+def _whole_number(text: str, limit: int) -> int:
+    if not text.removeprefix("-").isdecimal() or int(text) < limit:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {limit}")
+    return int(text)
+
+
+def _temperature(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _rule(arguments: argparse.Namespace) -> CompactionRule:
+    is_sequential = arguments.layout == SEQUENTIAL
+    forced_tokens = arguments.volume
+    return CompactionRule(
+        layout=arguments.layout,
+        block_size_tokens=None if is_sequential else arguments.block_size,
+        boundary=arguments.boundary,
+        prompt=_prompt(arguments.prompt),
+        volume_mode="forced" if forced_tokens else "natural",
+        volume_tokens=forced_tokens or arguments.max_tokens or arguments.block_size,
+        last_turns=arguments.keep_last,
+        max_concurrent_workers=arguments.max_concurrent_workers,
+    )
+
+
+def _prompt(path: Path) -> str:
+    if prompt_path(path.parent, path.stem) != path:
+        raise ConfigError(f"--prompt {path} is not named *.md; rename it")
+    if path == DEFAULT_PROMPT and not path.is_file():
+        raise ConfigError(
+            f"the default prompt {path} is not there: blockwise runs outside its repository; name "
+            "a file with --prompt"
+        )
+    return load_prompt(path.parent, path.stem).text
+
+
+def _api_key(variable: str | None) -> str:
+    if variable is None:
+        return NO_KEY
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(
+            f"the environment variable {variable} (--api-key-env) is not set; export the server's "
+            "key in it"
+        )
+    return key
+
+
+def _backbone(arguments: argparse.Namespace, window_tokens: int) -> Backbone:
+    """The served model as a client sees it.
+
+    Architecture, reasoning and size only label tables; no request depends on them.
+    """
+    name = arguments.tokenizer or arguments.model
+    return Backbone(
+        model=PathModel(source="path", path=name),
+        architecture=Architecture.DENSE,
+        reasoning=False,
+        num_parameters=1.0,
+        context_window_tokens=window_tokens,
+        engine=ExternalEngine(
+            kind="external",
+            url=arguments.base_url,
+            served_model=arguments.model,
+            version="unknown",
+        ),
+        request=RequestDefaults(temperature=arguments.temperature, timeout_s=arguments.timeout),
+    )
+
+
+def _renderer(arguments: argparse.Namespace) -> Renderer:
+    for library in ("transformers", "huggingface_hub"):  # standard error is for the record alone
+        logging.getLogger(library).setLevel(logging.ERROR)
+    disable_progress_bars()
+    name = arguments.tokenizer or arguments.model
+    try:
+        return Renderer(name, revision=arguments.tokenizer_revision)
+    except ConfigError as error:
+        raise ConfigError(f"--tokenizer: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def compact() -> None:
+    """Do what the command line asks, and write what comes of it.
+
+    Raises:
+        BlockwiseError: something is wrong; nothing was written.
+    """
+    arguments = parse_arguments()
+    conversation = read_conversation(sys.stdin.buffer.read())
+    compacted = asyncio.run(run(arguments, conversation))
+    document = conversation.with_messages(compacted.messages)
+    text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
+    print(compacted.record.model_dump_json(), file=sys.stderr)
+
+
+def main() -> None:
+    """Command line; an error is put into one line."""
+    try:
+        compact()
+    except BlockwiseError as error:
+        raise BlockwiseError(" ".join(str(error).split())) from error
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,20 @@
+"""The judge: a model of another family that says whether an answer is right."""
+
+from pydantic import Field
+
+from blockwise.config.base import ConfigModel, Name
+
+
+class Judge(ConfigModel):
+    """An OpenAI-compatible endpoint, asked at temperature 0 with a published prompt.
+
+    Its verdicts stand beside the official scores, never instead of them, together with the share
+    of wrong and vague answers of a built-in set that it accepts.
+    """
+
+    url: str = Field(pattern=r"^https?://", description="Base URL, up to and including /v1.")
+    served_model: str = Field(description="Model name to put into requests.")
+    version: str = Field(description="What runs there, in words; part of the verdict's key.")
+    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
+    prompt: Name = Field("judge", description="A file of config/prompts, without .md.")
+    timeout_s: float = Field(120.0, gt=0)

@@ -1,0 +1,368 @@
+"""Small multiples: the one way in which the figures of the compaction study are laid out.
+
+A column of panels for each backbone and dataset, a panel for each measure, the legend above
+and the notes below. Marks are joined along an arm, told apart by colour, marker and line, and
+have a bar where the table gives an interval or a range. A panel without a mark says why. The
+sheet is as wide as one column of a page where that is enough, else as wide as both, and as
+high as it needs to be.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
+
+from blockwise.config.experiments import SEQUENTIAL
+from blockwise.figures import notes, style
+from blockwise.figures.axes import Amounts, XAxis, known, thousands, value_ticks
+from blockwise.figures.marks import CAPPED, Panel, Scale
+
+COLUMNS_A_BAND = 4  # more would leave a panel narrower than its tick labels
+PANEL_HEIGHT_IN = 0.95  # four rows, a title and the notes fit a page beside its text
+TALL_PANEL_HEIGHT_IN = 1.6  # where there are one or two rows
+Y_LABELS_IN = 0.4  # tick labels of a panel and the distance to the next
+PLACE_DIGITS = 5  # of the figure's width or height: a fiftieth of a pixel of the PNG
+Y_NAME_IN = 0.3  # names of the measures, left of the first panel
+ENDS = ("value", "low", "high", "beyond")  # what an axis has to hold
+HANDLE_IN = 0.45  # line and marker of a legend entry, with the distance to the next
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A category told apart by hollow and filled marks."""
+
+    column: str
+    hollow: str  # the value that is drawn hollow
+    words: Mapping[str, str]  # what the legend calls each value
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """How the marks of a figure are laid out."""
+
+    panels: Sequence[Panel]
+    axis: XAxis
+    nothing: str  # what a figure without a mark says
+    num_words: Callable[[pd.DataFrame], str]  # n of a column of panels
+    notes_of: Callable[[pd.DataFrame], Iterable[str]]
+    facts: Mapping[str, str] = field(default_factory=dict)  # said in titles where they vary
+    variants: tuple[str, ...] = ()  # what tells marks apart beside arm and block size
+    fill: Fill | None = None
+    has_base: bool = False  # the level of sequential is drawn through its panel
+
+    @property
+    def group(self) -> list[str]:
+        """Columns of the marks that make one column of panels."""
+        return ["backbone", "dataset", *self.facts]
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """What keeps marks apart beside their arm."""
+        return (*self.variants, *([self.fill.column] if self.fill else []))
+
+    @property
+    def panel_height_in(self) -> float:
+        """Height of one panel with its share of the distances."""
+        return PANEL_HEIGHT_IN if len(self.panels) > 2 else TALL_PANEL_HEIGHT_IN
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Sizes of a figure, in inches."""
+
+    width_in: float
+    num_columns: int
+    num_bands: int
+    block_sizes_tokens: tuple[int, ...]  # of all marks, ascending
+
+    @property
+    def panel_in(self) -> float:
+        """Width of one panel without its labels."""
+        return (self.width_in - Y_NAME_IN) / self.num_columns - Y_LABELS_IN
+
+
+def draw_sheet(marks: pd.DataFrame, sheet: Sheet) -> Figure:
+    """The figure of these marks; says so where there is none."""
+    with style.drawing():
+        groups = [group for _, group in marks.groupby(sheet.group, sort=False, dropna=False)]
+        if not groups:
+            return _empty_figure(sheet.nothing)
+        return _figure_of(marks, groups, sheet)
+
+
+def _empty_figure(words: str) -> Figure:
+    figure = Figure(figsize=(style.COLUMN_WIDTH_IN, 1.0))
+    words = style.wrapped(words, 0.9 * style.COLUMN_WIDTH_IN)
+    figure.text(0.5, 0.5, words, ha="center", va="center")
+    return figure
+
+
+def _figure_of(marks: pd.DataFrame, groups: Sequence[pd.DataFrame], sheet: Sheet) -> Figure:
+    page = _page_for(marks, groups, sheet)
+    titles = [
+        _title(group, marks, sheet, 0.8 * page.width_in / page.num_columns) for group in groups
+    ]
+    told = dict.fromkeys(sheet.notes_of(marks))  # in order, each once
+    words = "\n".join(style.wrapped(note, 0.97 * page.width_in) for note in told)
+    entries = _legend_entries(marks, sheet)
+    legend_columns = _num_legend_columns(entries, page.width_in)
+
+    line_in = style.LINE_HEIGHT_IN
+    legend_in = line_in * (math.ceil(len(entries) / legend_columns) + 1)
+    notes_in = line_in * (words.count("\n") + 1.7)
+    title_in = line_in * (max(title.count("\n") for title in titles) + 2)
+    num_lines = max(sheet.axis.num_label_lines(group, page.panel_in) for group in groups)
+    band_in = len(sheet.panels) * sheet.panel_height_in + title_in + (num_lines + 2) * line_in
+    height_in = legend_in + page.num_bands * band_in + notes_in
+
+    figure = Figure(figsize=(page.width_in, height_in), dpi=style.PNG_DPI)
+    panels_frac = 1 - (legend_in + notes_in) / height_in
+    figure.set_layout_engine(
+        ConstrainedLayoutEngine(rect=(0.0, notes_in / height_in, 1.0, panels_frac))
+    )
+    _draw_groups(figure, groups, titles, sheet, page)
+    figure.text(0.01, 0.5 * line_in / height_in, words, va="bottom", ha="left")
+    figure.legend(handles=entries, loc="upper center", ncols=legend_columns, borderaxespad=0.3)
+    _fix_layout(figure)
+    return figure
+
+
+def _fix_layout(figure: Figure) -> None:
+    """Lay the panels out once and for all, at rounded places.
+
+    The solver of the constrained layout finds places whose last digits differ from process to
+    process, and with them the bytes of the file.
+    """
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        edges = (round(edge, PLACE_DIGITS) for edge in ax.get_position().bounds)
+        ax.set_position(Bbox.from_bounds(*edges))
+
+
+def _page_for(marks: pd.DataFrame, groups: Sequence[pd.DataFrame], sheet: Sheet) -> _Page:
+    """One column of a page where all groups fit beside each other, else both."""
+    needed_in = max(sheet.axis.width_in(group) for group in groups) + Y_LABELS_IN
+    num_columns = 1
+    for width_in in (style.COLUMN_WIDTH_IN, style.TEXT_WIDTH_IN):
+        fitting = int((width_in - Y_NAME_IN) / needed_in)
+        num_columns = max(1, min(fitting, COLUMNS_A_BAND, len(groups)))
+        if min(fitting, COLUMNS_A_BAND) >= len(groups):
+            break
+    num_bands = math.ceil(len(groups) / num_columns)
+    return _Page(width_in, num_columns, num_bands, tuple(notes.sizes(marks)))
+
+
+def _draw_groups(
+    figure: Figure,
+    groups: Sequence[pd.DataFrame],
+    titles: Sequence[str],
+    sheet: Sheet,
+    page: _Page,
+) -> None:
+    num_rows = len(sheet.panels)
+    axes = figure.subplots(num_rows * page.num_bands, page.num_columns, squeeze=False)
+    for place in range(page.num_bands * page.num_columns):
+        band, column = divmod(place, page.num_columns)
+        stack = list(axes[band * num_rows : (band + 1) * num_rows, column])
+        if place >= len(groups):
+            for ax in stack:
+                ax.set_visible(False)
+            continue
+        group = groups[place]
+        group = group.assign(place=sheet.axis.places(group, sheet.lanes))
+        stack[0].set_title(titles[place])
+        stack[-1].set_xlabel(style.wrapped(sheet.axis.label, page.panel_in))
+        for ax, panel in zip(stack, sheet.panels, strict=True):
+            sheet.axis.dress(ax, group, page.panel_in, labelled=ax is stack[-1])
+            _draw_panel(ax, group, panel, sheet, page)
+            if column == 0:
+                ax.set_ylabel(panel.label)
+        if column == 0:
+            figure.align_ylabels(stack)
+
+
+def _draw_panel(
+    ax: Axes,
+    group: pd.DataFrame,
+    panel: Panel,
+    sheet: Sheet,
+    page: _Page,
+) -> None:
+    rows = group[group["measure"] == panel.measure]
+    seen = rows.dropna(subset=["value"])
+    is_level = seen["level"].notna()
+    if is_level.all():
+        _say_why_empty(ax, rows, sheet, page)
+        return
+    _draw_levels(ax, seen[is_level], group, sheet.axis)
+    if panel.scale is Scale.RATIO:
+        _draw_base(ax, 1.0, None)
+    elif panel.scale is Scale.DIFFERENCE:
+        ax.axhline(0.0, color="0.4", linewidth=0.6)
+    elif sheet.has_base:
+        for _, mark in seen[~is_level & (seen["arm"] == SEQUENTIAL)].iterrows():
+            _draw_base(ax, mark["value"], _span(sheet.axis, group, mark))
+    columns = list(dict.fromkeys([*sheet.axis.line_columns, *sheet.lanes]))
+    for _, own in seen[~is_level].groupby(columns, sort=False, dropna=False):
+        _draw_line(ax, own, sheet, page.block_sizes_tokens)
+    _scale(ax, seen, panel)
+
+
+def _span(axis: XAxis, group: pd.DataFrame, mark: pd.Series) -> tuple[float, float] | None:
+    """From where to where a level runs; None: through the panel."""
+    return None if isinstance(axis, Amounts) else axis.span(group, mark)
+
+
+def _draw_base(ax: Axes, height: float, span: tuple[float, float] | None) -> None:
+    """The level of sequential."""
+    look = style.look_of_arm(SEQUENTIAL)
+    _draw_level(ax, height, span, color=look.color, linestyle=look.linestyle, linewidth=0.7)
+
+
+def _draw_levels(ax: Axes, levels: pd.DataFrame, group: pd.DataFrame, axis: XAxis) -> None:
+    """Lines that marks are held against: level ones, or sloped ones through two points."""
+    columns = ["level", "arm", "block_size_tokens", *([axis.outer] if axis.outer else [])]
+    for _, own in levels.groupby(columns, sort=False, dropna=False):
+        first = own.iloc[0]
+        look = style.look_of_level(first["level"])
+        options: dict[str, Any] = {
+            "color": look.color,
+            "linestyle": look.linestyle,
+            "linewidth": 0.9,
+        }
+        if len(own) > 1:
+            ax.plot(own["place"], own["value"], **options)
+        else:
+            _draw_level(ax, first["value"], _span(axis, group, first), **options)
+
+
+def _draw_level(ax: Axes, height: float, span: tuple[float, float] | None, **options: Any) -> None:
+    if span is None:
+        ax.axhline(height, **options)
+    else:
+        ax.plot(span, (height, height), scalex=False, **options)
+
+
+def _draw_line(ax: Axes, own: pd.DataFrame, sheet: Sheet, sizes: Sequence[int]) -> None:
+    """Marks of one arm with their bars, and the line that joins them."""
+    own = own.sort_values("place")
+    first = own.iloc[0]
+    look = style.look_of_arm(first["arm"])
+    is_hollow = sheet.fill is not None and first[sheet.fill.column] == sheet.fill.hollow
+    ax.plot(own["place"], own["value"], color=look.color, linestyle=look.linestyle)
+    ax.plot(own["place"], own["beyond"], color=look.color, linestyle="none", marker="_")
+    for mark in own.to_dict("records"):
+        _draw_bars(ax, mark, sheet.axis, look.color)
+        size = known(mark["block_size_tokens"])
+        is_sized = sheet.axis.sized and size is not None
+        ax.plot(
+            [mark["place"]],
+            [mark["value"]],
+            color=look.color,
+            marker=look.marker,
+            markersize=style.marker_size_pt(sizes.index(size), len(sizes)) if is_sized else None,
+            markerfacecolor="white" if is_hollow else look.color,
+            clip_on=False,  # a mark at zero lies on the frame
+        )
+
+
+def _draw_bars(ax: Axes, mark: Mapping[Any, Any], axis: XAxis, color: str) -> None:
+    """From low to high, which need not hold the mark: the sample's value may lie outside."""
+    options: dict[str, Any] = {"color": color, "linestyle": "none", "elinewidth": 0.8}
+    middle, half = _bar(mark["low"], mark["high"], mark["value"])
+    capsize = 2.5 if mark["bar"] in CAPPED else 0.0
+    ax.errorbar(mark["place"], middle, yerr=half, capsize=capsize, **options)
+    if isinstance(axis, Amounts) and axis.x_low and axis.x_high:
+        middle, half = _bar(mark[axis.x_low], mark[axis.x_high], mark[axis.x])
+        ax.errorbar(middle, mark["value"], xerr=half, **options)
+
+
+def _bar(low: Any, high: Any, value: Any) -> tuple[float, float]:
+    """Middle and half length of a bar; an open end is at the mark."""
+    ends = [float(value if pd.isna(end) else end) for end in (low, high)]
+    return (ends[0] + ends[1]) / 2, abs(ends[1] - ends[0]) / 2
+
+
+def _scale(ax: Axes, seen: pd.DataFrame, panel: Panel) -> None:
+    """Amounts start at zero, ratios lie around one; no mark or bar touches the frame."""
+    ends = [float(end) for name in ENDS for end in seen[name].dropna()]
+    if panel.scale in (Scale.LOG, Scale.LOG2):
+        above = [end for end in ends if end > 0]
+        if above:
+            value_ticks(ax, min(above), max(above), 2 if panel.scale is Scale.LOG2 else 10)
+        return
+    if panel.scale in (Scale.RATIO, Scale.DIFFERENCE):
+        ends.append(1.0 if panel.scale is Scale.RATIO else 0.0)
+        air = 0.15 * (max(ends) - min(ends)) or 0.1
+        ax.set_ylim(min(ends) - air, max(ends) + air)
+    else:
+        ax.set_ylim(0, 1.12 * max(ends) or 1.0)
+    ax.yaxis.set_major_locator(MaxNLocator(4, integer=panel.scale is Scale.COUNT))
+    if panel.scale is Scale.TOKENS:
+        ax.yaxis.set_major_formatter(FuncFormatter(thousands))
+
+
+def _say_why_empty(ax: Axes, rows: pd.DataFrame, sheet: Sheet, page: _Page) -> None:
+    """A panel without a mark says why, of an arm beside sequential where there is one."""
+    rows = rows.sort_values("arm", key=lambda arms: arms == SEQUENTIAL, kind="stable")
+    reasons = rows["omitted_reason"].dropna()
+    text = str(reasons.iloc[0]) if len(reasons) else sheet.nothing
+    ax.set_yticks([])
+    words = style.wrapped(text, 0.95 * page.panel_in)
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center")
+
+
+def _title(group: pd.DataFrame, marks: pd.DataFrame, sheet: Sheet, width_in: float) -> str:
+    first = group.iloc[0]
+    lines = [str(first["backbone"]), str(first["dataset"])]
+    for name, words in sheet.facts.items():
+        if marks[name].nunique(dropna=False) > 1 and not pd.isna(first[name]):
+            lines.append(words.format(first[name]))
+    lines.append(sheet.num_words(group))
+    return "\n".join(style.wrapped(line, width_in) for line in lines)
+
+
+def _legend_entries(marks: pd.DataFrame, sheet: Sheet) -> list[Line2D]:
+    """Arms first, then what else tells marks apart, then levels."""
+    drawn = marks[marks["level"].isna()]
+    arms = sorted(drawn["arm"].unique(), key=lambda arm: (arm != SEQUENTIAL, arm))
+    entries = []
+    for arm in arms:
+        look = style.look_of_arm(arm)
+        label = arm if arm == SEQUENTIAL else f"parallel, {arm}"
+        entries.append(_entry(label, look.color, marker=look.marker, linestyle=look.linestyle))
+    sizes = notes.sizes(drawn)
+    if sheet.axis.sized and len(sizes) > 1:
+        for rank, words in enumerate(sizes.values()):
+            size_pt = style.marker_size_pt(rank, len(sizes))
+            label = f"size: B = {words} tokens"
+            entries.append(_entry(label, "0.5", marker="o", linestyle="none", markersize=size_pt))
+    if sheet.fill is not None:
+        for value, words in sheet.fill.words.items():
+            face = "white" if value == sheet.fill.hollow else "0.5"
+            entries.append(_entry(words, "0.5", marker="o", linestyle="none", markerfacecolor=face))
+    for level in marks["level"].dropna().unique():
+        look = style.look_of_level(level)
+        entries.append(_entry(level, look.color, linestyle=look.linestyle))
+    return entries
+
+
+def _entry(label: str, color: str, **options: Any) -> Line2D:
+    return Line2D([], [], label=label, color=color, **options)
+
+
+def _num_legend_columns(entries: Sequence[Line2D], width_in: float) -> int:
+    longest = max((len(str(entry.get_label())) for entry in entries), default=0)
+    needed_in = HANDLE_IN + style.CHARACTER_WIDTH_IN * longest
+    return max(1, min(4, len(entries), int(width_in / needed_in)))

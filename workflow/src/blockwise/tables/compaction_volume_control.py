@@ -1,0 +1,107 @@
+"""`compaction_volume_control.csv`: does the prompt, or the block size, set the volume?
+
+The form of the paper's Table 10: output over input for a ladder of prompts, sequential and by
+block size. Where a prompt names the share it asks for, the table says how far the summaries are
+from it, signed and as a distance, because errors of both signs cancel in a mean.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from blockwise.compaction.records import CellRecord
+from blockwise.config.experiments import Study
+from blockwise.statistics import coefficient_of_variation
+from blockwise.tables import measures
+from blockwise.tables.columns import Column, ColumnKind, frame, number
+from blockwise.tables.inputs import TableInputs
+from blockwise.tables.load import LoadedCell
+from blockwise.tables.single_compactions import (
+    INPUT,
+    LABELS,
+    LENGTH_FINISH,
+    NOTE,
+    NUM_CELLS,
+    OUTPUT,
+    OUTPUT_OVER_INPUT,
+    THINKING,
+    grouped_cells,
+    history_tokens_of,
+    joined,
+    label_values,
+    length_finish_frac,
+    notes_of,
+    output_over_input_frac,
+)
+from blockwise.tables.summaries import Measure
+
+MEASURES = (OUTPUT_OVER_INPUT, OUTPUT, INPUT, THINKING)
+
+
+def _target_errors(target_frac: float | None) -> tuple[Measure, Measure]:
+    """How far a volume is from the share asked for: signed, and as a distance."""
+
+    def error(record: CellRecord) -> float | None:
+        return None if target_frac is None else output_over_input_frac(record) / target_frac - 1
+
+    def distance(record: CellRecord) -> float | None:
+        signed = error(record)
+        return None if signed is None else abs(signed)
+
+    meaning = "Output over input, over target_frac, less 1; empty without a target"
+    kind = ColumnKind.SAMPLED
+    return (
+        Measure("target_error", "_frac", "1", kind, meaning, error),
+        Measure("target_absolute_error", "_frac", "1", kind, f"Size of: {meaning}", distance),
+    )
+
+
+COLUMNS: tuple[Column, ...] = (
+    *LABELS,
+    number(
+        "target_frac",
+        "Output over input that the prompt asks for; empty: it names none.",
+        ColumnKind.EXACT,
+        "1",
+    ),
+    NUM_CELLS,
+    *(column for measure in MEASURES for column in measure.columns()),
+    *(column for measure in _target_errors(None) for column in measure.columns()),
+    number(
+        "output_cv",
+        "Coefficient of variation of output tokens over all cells of the row, sessions and "
+        "repeats together; empty for one cell.",
+        ColumnKind.SAMPLED,
+        "1",
+    ),
+    LENGTH_FINISH,
+    NOTE,
+)
+
+
+def build(inputs: TableInputs) -> pd.DataFrame:
+    """One row an arm and length of an experiment, backbone, dataset and prompt.
+
+    Raises:
+        ArtifactError: a cell is no single compaction.
+    """
+    groups = grouped_cells(inputs.cells, Study.VOLUME_CONTROL, history_tokens_of)
+    return frame([_row(cells) for cells in groups], COLUMNS)
+
+
+def _row(cells: Sequence[LoadedCell]) -> dict[str, Any]:
+    records = [cell.record for cell in cells]
+    volumes = [measures.compaction_output_tokens(record) for record in records]
+    target_frac = cells[0].target_frac
+    row = {
+        **label_values(cells[0]),
+        "target_frac": target_frac,
+        "num_cells": len(cells),
+        "output_cv": coefficient_of_variation(volumes) if len(cells) > 1 and any(volumes) else None,
+        "length_finish_frac": length_finish_frac(cells),
+        "note": joined(notes_of(cells)),
+    }
+    for measure in (*MEASURES, *_target_errors(target_frac)):
+        row |= measure.values(records)
+    return row

@@ -1,0 +1,193 @@
+"""What the tables about the volume of single compactions share.
+
+Each of their cells is one compaction of a history of about a given length, at natural volume:
+every worker stops by itself, below a cap. What such a table measures is the model's own
+behaviour, so a row says where it is not: random weights never choose to stop, a cap levels what
+it cuts off, and at temperature 0 a repeat only repeats.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from blockwise.compaction.records import CellRecord
+from blockwise.config.experiments import Study
+from blockwise.errors import ArtifactError
+from blockwise.tables import compaction_cells, measures
+from blockwise.tables.columns import Column, ColumnKind, count, number, text, tokens
+from blockwise.tables.load import LoadedCell, table_order
+from blockwise.tables.settings import settings_of
+from blockwise.tables.summaries import Measure
+
+RANDOM_WEIGHTS = (
+    "random weights: the volume is the cap's, not the model's; not testable at this scale"
+)
+NO_TEMPERATURE = "temperature 0: repeats are identical unless the engine's batches differ"
+
+NUM_CELLS = count("num_cells", "Compactions behind the row.")
+TEMPERATURE = number("temperature", "Sampling temperature of every request.", ColumnKind.EXACT, "1")
+LENGTH_FINISH = number(
+    "length_finish_frac",
+    "Share of workers cut off at their cap, over all cells of the row.",
+    ColumnKind.SAMPLED,
+    "1",
+)
+NOTE = text(
+    "note",
+    "Why the numbers of the row say little or nothing; empty: they count.",
+    ColumnKind.SAMPLED,
+)
+LABELS: tuple[Column, ...] = (
+    text("experiment", "Experiment that selects the cells."),
+    compaction_cells.BACKBONE,
+    compaction_cells.NUM_PARAMETERS,
+    compaction_cells.DATASET,
+    compaction_cells.CAPTION,
+    compaction_cells.PROMPT,
+    *compaction_cells.ARM,
+    compaction_cells.BOUNDARY,
+    compaction_cells.HISTORY,
+    tokens("worker_cap_tokens", "Most tokens that a worker may decode."),
+    TEMPERATURE,
+)
+"""Which arm a row shows, at which length."""
+
+
+def output_over_input_frac(record: CellRecord) -> float:
+    """Tokens decoded over tokens of history replaced."""
+    return measures.compaction_output_tokens(record) / input_tokens(record)
+
+
+def input_tokens(record: CellRecord) -> int:
+    """Realised tokens of history that the summaries replace."""
+    return sum(compaction.input_tokens for compaction in record.compactions)
+
+
+INPUT = Measure(
+    "input",
+    "_tokens",
+    "tokens",
+    ColumnKind.EXACT,
+    "Realised tokens of history that the summaries replace",
+    input_tokens,
+)
+OUTPUT = Measure(
+    "output",
+    "_tokens",
+    "tokens",
+    ColumnKind.SAMPLED,
+    "Tokens decoded by all workers of a compaction, thinking included",
+    measures.compaction_output_tokens,
+)
+THINKING = Measure(
+    "thinking",
+    "_tokens",
+    "tokens",
+    ColumnKind.SAMPLED,
+    "Thinking tokens among them",
+    lambda record: sum(compaction.thinking_tokens for compaction in record.compactions),
+)
+OUTPUT_OVER_INPUT = Measure(
+    "output_over_input",
+    "_frac",
+    "1",
+    ColumnKind.SAMPLED,
+    "Output tokens over input tokens",
+    output_over_input_frac,
+)
+
+
+def grouped_cells(
+    cells: Iterable[LoadedCell], study: Study, *keys: Callable[[LoadedCell], Hashable]
+) -> list[list[LoadedCell]]:
+    """Cells of a study that agree in arm, prompt and `keys`, in table order.
+
+    Raises:
+        ArtifactError: a cell is no single compaction.
+    """
+    groups: dict[Hashable, list[LoadedCell]] = {}
+    for cell in sorted((cell for cell in cells if cell.study is study), key=table_order):
+        if len(cell.record.compactions) != 1:
+            raise ArtifactError(
+                f"cell {cell.record.cell_key} of {study} holds {len(cell.record.compactions)} "
+                "compactions; it must hold exactly 1. Delete its record file and rerun"
+            )
+        identity = (
+            cell.backbone,
+            cell.dataset,
+            cell.experiment,
+            cell.prompt,
+            cell.record.arm,
+            cell.record.block_size_tokens,
+        )
+        groups.setdefault((identity, *(key(cell) for key in keys)), []).append(cell)
+    return list(groups.values())
+
+
+def history_tokens_of(cell: LoadedCell) -> int | None:
+    """The length asked for: one of the keys of a group."""
+    return settings_of(cell.record).history_tokens
+
+
+def label_values(cell: LoadedCell) -> dict[str, Any]:
+    """Values of `LABELS`."""
+    settings = settings_of(cell.record)
+    return {
+        "experiment": cell.experiment,
+        "backbone": cell.backbone,
+        "num_parameters": cell.num_parameters,
+        "dataset": cell.dataset,
+        "caption": cell.caption,
+        "prompt": cell.prompt,
+        **compaction_cells.arm_values(cell),
+        "boundary": settings.boundary,
+        "history_tokens": settings.history_tokens,
+        "worker_cap_tokens": settings.volume_tokens,
+        "temperature": temperature_of(cell.record),
+    }
+
+
+def temperature_of(record: CellRecord) -> float:
+    """Sampling temperature of a cell's requests.
+
+    Raises:
+        ArtifactError: the spec does not say.
+    """
+    try:
+        return float(record.spec["request"]["temperature"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"cell {record.cell_key}: spec.request.temperature is missing or no number. It was "
+            "written by another version; delete its record file and rerun"
+        ) from error
+
+
+def length_finish_frac(cells: Sequence[LoadedCell]) -> float | None:
+    """Share of workers cut off at their cap; `None` without a worker."""
+    num_cut, num_workers = _length_finishes(cells)
+    return num_cut / num_workers if num_workers else None
+
+
+def notes_of(cells: Sequence[LoadedCell]) -> list[str]:
+    """Why the volumes of these cells, all of one arm, say little about the model."""
+    notes = [RANDOM_WEIGHTS] if cells[0].random_weights else []
+    inputs = {cell.record.session_id for cell in cells}
+    if temperature_of(cells[0].record) == 0 and len(cells) > len(inputs):
+        notes.append(NO_TEMPERATURE)
+    num_cut, num_workers = _length_finishes(cells)
+    if num_cut:
+        notes.append(
+            f"{num_cut} of {num_workers} workers were cut off at their cap, which "
+            "levels their volume"
+        )
+    return notes
+
+
+def joined(notes: Sequence[str]) -> str | None:
+    """The value of `NOTE`."""
+    return "; ".join(notes) or None
+
+
+def _length_finishes(cells: Sequence[LoadedCell]) -> tuple[int, int]:
+    compactions = [compaction for cell in cells for compaction in cell.record.compactions]
+    num_cut = sum(compaction.num_length_finishes for compaction in compactions)
+    return num_cut, sum(len(measures.workers(cell.record)) for cell in cells)
