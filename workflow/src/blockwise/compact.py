@@ -38,8 +38,7 @@ from blockwise.errors import BlockwiseError, CompactionError, ConfigError, Serve
 from blockwise.serving.engine import Engine
 from blockwise.serving.http_json import HttpError, get_json
 from blockwise.serving.renderer import Message, Renderer
-from blockwise.serving.running_server import Server
-from blockwise.serving.server import NO_KEY
+from blockwise.serving.running_server import NO_KEY, Server
 
 DEFAULT_PROMPT = prompt_path(Path(__file__).parents[3] / "config" / "prompts", "detailed")
 MESSAGES_KEY = "messages"

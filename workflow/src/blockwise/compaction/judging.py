@@ -46,6 +46,7 @@ from blockwise.errors import ArtifactError, ConfigError, EngineError, run_comman
 from blockwise.progress import WorkProgress
 from blockwise.serving.answer import TransientEngineError
 from blockwise.serving.http_json import is_local
+from blockwise.serving.running_server import NO_KEY
 
 PLACEHOLDERS = ("{{question}}", "{{gold}}", "{{answer}}")
 PLACEHOLDER = re.compile("|".join(re.escape(name) for name in PLACEHOLDERS))
@@ -58,7 +59,6 @@ CONNECT_TIMEOUT_S = 10.0  # a live server accepts at once; more means it is gone
 HTTP_TOO_MANY_REQUESTS = 429
 HTTP_SERVER_ERROR = 500
 NUM_QUOTED_CHARS = 500
-NO_KEY = "unused"  # an endpoint without keys asks for none, the client library insists on one
 
 NO_JUDGE = "the configuration names no judge"
 NOTHING_TO_JUDGE = "the batch holds no recall answers"

@@ -27,7 +27,7 @@ from blockwise.serving.devices import reserved_devices
 from blockwise.serving.http_json import HttpError, get_json, is_up
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.process_signals import end_with_parent, raise_on_sigterm
-from blockwise.serving.running_server import Server
+from blockwise.serving.running_server import NO_KEY, Server
 from blockwise.serving.server_log import ADDRESS_IN_USE, ServerLog
 from blockwise.serving.vllm_command import HOST, pinned_port, vllm_command, vllm_environment
 from blockwise.serving.watchdog import GIVE_UP_S, GRACE_S
@@ -37,7 +37,6 @@ __all__ = ["Server", "end_with_parent", "managed_server", "raise_on_sigterm"]
 POLL_INTERVAL_S = 0.25
 REPORT_INTERVAL_S = 10.0
 PORT_ATTEMPTS = 3  # a free port can be taken between our look and the server's bind
-NO_KEY = "unused"  # a local server asks for none, the client library insists on one
 EXTERNAL_ATTEMPTS = 3
 EXTERNAL_WAIT_S = 2.0
 
