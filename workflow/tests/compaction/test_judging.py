@@ -29,7 +29,7 @@ from blockwise.config.experiments import Study
 from blockwise.config.judge import Judge
 from blockwise.config.load import load_profile
 from blockwise.errors import ConfigError, EngineError
-from tables.record_factory import answer, loaded, record, store_batch
+from record_factory import answer, loaded, record, store_batch
 
 KEY = "sk-very-secret"
 SMALL_PROBE = PROBE[:2]

@@ -18,7 +18,7 @@ from blockwise.config.embedder import HubEmbedder, PathEmbedder, TfidfEmbedder
 from blockwise.config.experiments import Study
 from blockwise.config.load import load_profile
 from blockwise.errors import ArtifactError, ConfigError
-from tables.record_factory import loaded, record, request, store_batch
+from record_factory import loaded, record, request, store_batch
 
 TFIDF = TfidfEmbedder(kind="tfidf")
 WORDS = ("the", "city", "was", "founded", "by", "a", "king", "of", "river", "people")

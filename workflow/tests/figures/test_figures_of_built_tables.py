@@ -10,7 +10,7 @@ from blockwise.config.experiments import Study
 from blockwise.figures.registry import FIGURES, load_figure
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.registry import TABLES
-from tables.record_factory import answer, compaction, loaded, record, request
+from record_factory import answer, compaction, loaded, record, request
 
 ARMS = (("sequential", None), ("target_block", 512), ("suffix_target", 512))
 NATURAL = {"protocol": "single", "volume_mode": "natural"}

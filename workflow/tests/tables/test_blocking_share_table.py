@@ -1,10 +1,10 @@
 import pandas as pd
 import pytest
-from record_factory import compaction, loaded, record
 
 from blockwise.config.experiments import Study
 from blockwise.tables import compaction_blocking_share
 from blockwise.tables.inputs import TableInputs
+from record_factory import compaction, loaded, record
 
 
 def build(*cells):

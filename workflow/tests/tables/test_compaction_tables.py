@@ -1,14 +1,5 @@
 import pandas as pd
 import pytest
-from record_factory import (
-    answer,
-    compaction,
-    comparison,
-    engine_card,
-    loaded,
-    record,
-    request,
-)
 
 from blockwise.compaction.cells import CellSpec
 from blockwise.compaction.records import AnswerContext
@@ -22,6 +13,15 @@ from blockwise.tables import (
 )
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.settings import CellSettings
+from record_factory import (
+    answer,
+    compaction,
+    comparison,
+    engine_card,
+    loaded,
+    record,
+    request,
+)
 
 
 def only_row(table):

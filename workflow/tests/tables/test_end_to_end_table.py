@@ -1,11 +1,11 @@
 import pandas as pd
 import pytest
-from record_factory import compaction, comparison, loaded, record
 
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables import compaction_end_to_end
 from blockwise.tables.inputs import TableInputs
+from record_factory import compaction, comparison, loaded, record
 
 
 def build(cells):

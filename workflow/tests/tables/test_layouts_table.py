@@ -1,12 +1,12 @@
 import pandas as pd
 import pytest
-from record_factory import answer, compaction, loaded, record, request
 
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables import compaction_layouts
 from blockwise.tables.inputs import TableInputs
+from record_factory import answer, compaction, loaded, record, request
 
 
 def single(arm="sequential", size=None, wall_s=4.0, **changes):

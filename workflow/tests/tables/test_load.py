@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from record_factory import comparison, engine_card, loaded, omission, record, store_batch
 
 from blockwise.artifacts import read_json, write_json
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables.load import load_batches, load_engine_cards, load_omitted
+from record_factory import comparison, engine_card, loaded, omission, record, store_batch
 
 
 def test_cells_come_back_from_timing_blocks_and_single_records(tmp_path):

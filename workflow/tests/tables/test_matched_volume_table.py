@@ -2,13 +2,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_factory import compaction, loaded, record, request
 
 from blockwise.config.experiments import Study
 from blockwise.tables import compaction_matched_volume
 from blockwise.tables.columns import csv_bytes
 from blockwise.tables.compaction_matched_volume import split_seeds
 from blockwise.tables.inputs import TableInputs
+from record_factory import compaction, loaded, record, request
 
 NATURAL = {"volume_mode": "natural"}
 

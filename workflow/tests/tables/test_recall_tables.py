@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-from record_factory import answer, compaction, loaded, omission, record
 
 from blockwise.compaction.judgements import (
     JudgeErrors,
@@ -15,6 +14,7 @@ from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext
 from blockwise.config.experiments import ContentType, Study
 from blockwise.tables import compaction_accuracy_volume, compaction_block_prompts
 from blockwise.tables.inputs import TableInputs
+from record_factory import answer, compaction, loaded, omission, record
 
 
 def asked(context, *scores, **changes):

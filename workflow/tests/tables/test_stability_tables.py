@@ -5,7 +5,6 @@ from itertools import product
 
 import pandas as pd
 import pytest
-from record_factory import compaction, loaded, record, request
 
 from blockwise.compaction.similarity import NO_WORD, Similarities, SummaryGroup
 from blockwise.config.experiments import Study
@@ -17,6 +16,7 @@ from blockwise.tables import (
     compaction_volume_control,
 )
 from blockwise.tables.inputs import TableInputs
+from record_factory import compaction, loaded, record, request
 
 TEXTS = tuple(f"summary {index}" for index in range(MIN_REPEATS))
 

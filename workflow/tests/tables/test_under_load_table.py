@@ -2,11 +2,11 @@
 
 import pandas as pd
 import pytest
-from record_factory import compaction, loaded, record, request
 
 from blockwise.config.experiments import Study
 from blockwise.tables.compaction_under_load import build
 from blockwise.tables.inputs import TableInputs
+from record_factory import compaction, loaded, record, request
 
 
 def bystander(during=False, **changes):

@@ -4,7 +4,6 @@ import sys
 
 import pandas as pd
 import pytest
-from record_factory import comparison, loaded, record, store_batch
 
 from blockwise.artifacts import digest_file, read_json, write_model
 from blockwise.compaction.judgements import Judgements
@@ -14,6 +13,7 @@ from blockwise.tables.columns import ColumnKind, count, csv_bytes, flag, frame, 
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.registry import TABLES, load_tables
 from blockwise.tables.write import build_tables, load_inputs, write_tables
+from record_factory import comparison, loaded, record, store_batch
 
 TABLE_NAMES = {*TABLES, "data_dictionary"}
 FACTS = {"compaction_cells", "compaction_events", "compaction_requests", "engine_cards"}
