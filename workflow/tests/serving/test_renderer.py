@@ -61,6 +61,7 @@ def test_ends_are_the_counts_of_all_prefixes(tiny_model, template, messages):
     renderer = Renderer(tiny_model.tokenizer_path)
     if TEMPLATES[template] is not None:
         renderer._tokenizer.chat_template = TEMPLATES[template]
+        renderer._plain = renderer._learn_plain_template()
     counts = [renderer.count(messages[: i + 1], False) for i in range(len(messages))]
     assert renderer.ends(messages) == counts
 
@@ -101,6 +102,13 @@ def test_a_growing_conversation_tokenises_only_its_new_turn(tiny_model, monkeypa
     monkeypatch.setattr(renderer, "_encode", lambda text: seen.append(text) or encode(text))
     renderer.count([*messages, {"role": "assistant", "content": "noted"}], True)
     assert seen == ["<|assistant|>noted"]
+
+
+def test_a_plain_conversation_is_counted_without_rendering_it(tiny_renderer, monkeypatch):
+    messages = [{"role": "user", "content": "document"}, {"role": "assistant", "content": "noted"}]
+    expected = [len(whole(tiny_renderer, messages, generation)) for generation in (False, True)]
+    monkeypatch.setattr(tiny_renderer, "render_text", None)
+    assert [tiny_renderer.count(messages, generation) for generation in (False, True)] == expected
 
 
 def test_tool_call_arguments_may_be_text_or_object(tiny_renderer):

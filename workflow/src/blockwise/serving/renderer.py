@@ -4,7 +4,8 @@ The agent must know the length of its next request at every turn, and a session 
 tokens; tokenising all of it at every turn would cost more client time than the compaction under
 study. Special tokens are cut out of a text before anything else is tokenised, so the pieces
 between them never influence each other: their tokens are computed once and kept, and a
-conversation that grew by a turn costs the tokens of that turn. Each renderer proves on a
+conversation that grew by a turn costs the tokens of that turn; where the template is plain, not
+even its rendering (`plain_template`). Each renderer proves on a
 sample, when it is made, that this gives exactly the tokenizer's own result, and falls back
 to whole texts where it does not.
 """
@@ -22,11 +23,13 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from blockwise.errors import ConfigError, EngineError
+from blockwise.serving import plain_template
 
 Message = dict[str, Any]
 """An OpenAI-style message: role, content, and perhaps tool_calls or tool_call_id."""
 
 NUM_CACHED_SEGMENTS = 4096  # turns of several 96k-token sessions; some tens of MB
+PLAIN_KEYS = {"role", "content"}
 END_MARK = "\ue000\ue001"  # private-use characters, which no text of a conversation holds
 SAMPLE: tuple[Message, ...] = (
     {"role": "user", "content": "  Where is Mira?\n\nShe lives in Tarvos; since 1987. \n"},
@@ -75,8 +78,10 @@ class Renderer:
         self._arguments = dict(chat_template_arguments or {})
         self._borders, self._safe_borders = _border_tokens(self._tokenizer)
         self._segment_ids = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(self._tokenize_segment)
+        self._message_tokens = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(self._count_message)
         if not self._segments_are_exact():
             self._borders = None
+        self._plain = self._learn_plain_template()
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
         """Token ids of the rendered conversation.
@@ -89,8 +94,11 @@ class Renderer:
 
     def count(self, messages: Sequence[Message], add_generation_prompt: bool) -> int:
         """Length of `render`; a conversation seen before costs only its new text."""
-        text = self.render_text(messages, add_generation_prompt)
-        return sum(map(len, map(self._segment_ids, self._split(text))))
+        tokens = self._count_by_message(messages) if self._plain is not None else None
+        if tokens is None or self._plain is None:
+            return self._count_rendered(self.render_text(messages, add_generation_prompt))
+        prompt = self._plain.generation_prompt if add_generation_prompt else ""
+        return tokens + self._count_rendered(prompt)
 
     def ends(self, messages: Sequence[Message]) -> list[int]:
         """`count(messages[:i + 1], False)` for every i, at the cost of two renderings.
@@ -208,6 +216,35 @@ class Renderer:
     def _tokenize_segment(self, segment: tuple[str, str]) -> "array[int]":
         border, text = segment
         return array("I", self._encode(border + text))  # 4 bytes a token: thousands are kept
+
+    def _learn_plain_template(self) -> plain_template.PlainTemplate | None:
+        """How messages are wrapped, where each also begins at a place to cut a text."""
+        plain = plain_template.learn(self._tokenizer.chat_template, self.render_text)
+        if plain is None or self._borders is None:
+            return None
+        starts = [text for text in (*plain.openings.values(), plain.generation_prompt) if text]
+        is_cut = all(any(map(start.startswith, self._safe_borders)) for start in starts)
+        return plain if is_cut else None
+
+    def _count_by_message(self, messages: Sequence[Message]) -> int | None:
+        """Tokens of a conversation, message by message; None where it has to be rendered."""
+        total = 0
+        for index, message in enumerate(messages):
+            if message.keys() != PLAIN_KEYS:
+                return None
+            tokens = self._message_tokens(message["role"], message["content"], index == 0)
+            if tokens is None:
+                return None
+            total += tokens
+        return total if messages else None
+
+    def _count_message(self, role: str, content: object, is_first: bool) -> int | None:
+        assert self._plain is not None
+        text = self._plain.wrap(role, content, is_first=is_first)
+        return None if text is None else self._count_rendered(text)
+
+    def _count_rendered(self, text: str) -> int:
+        return sum(map(len, map(self._segment_ids, self._split(text))))
 
     def _segments_are_exact(self) -> bool:
         """Whether segment by segment equals the whole text, on conversations of one to three."""
