@@ -13,7 +13,7 @@ import pandas as pd
 from blockwise.figures.axes import distinct_words
 from blockwise.figures.marks import BAR_WORDS
 
-TIMING_LABELS = (
+ARM_LABELS = (
     "experiment",
     "backbone",
     "dataset",
@@ -22,37 +22,19 @@ TIMING_LABELS = (
     "note",
     "arm",
     "block_size_tokens",
+)
+"""Which arm a mark is of, in every figure."""
+TIMING_LABELS = (
+    *ARM_LABELS,
     "volume_mode",
     "volume_tokens",
     "num_timing_blocks",
     "num_invalid_cells",
 )
 """What a mark of a timing comparison is of; each figure adds the length."""
-RECALL_LABELS = (
-    "experiment",
-    "backbone",
-    "dataset",
-    "caption",
-    "prompt",
-    "note",
-    "arm",
-    "block_size_tokens",
-    "num_cells",
-    "num_answers",
-)
+RECALL_LABELS = (*ARM_LABELS, "num_cells", "num_answers")
 """What a mark of a recall comparison is of."""
-VOLUME_LABELS = (
-    "experiment",
-    "backbone",
-    "dataset",
-    "caption",
-    "prompt",
-    "note",
-    "arm",
-    "block_size_tokens",
-    "history_tokens",
-    "worker_cap_tokens",
-)
+VOLUME_LABELS = (*ARM_LABELS, "history_tokens", "worker_cap_tokens")
 """What a mark of single compactions of natural volume is of."""
 COUNTED = re.compile(r"^(?P<some>\d+) of (?P<all>\d+)(?= )")
 UNTIMED = "no valid timing block"

@@ -24,16 +24,19 @@ from blockwise.tables.recall import (
     EXACT_MATCH,
     F1,
     F1_ANSWERABLE,
+    LABELS,
     NOISE,
     OUTPUT,
     RANGE,
     THINKING,
     Asked,
     Difference,
+    Label,
     QuestionId,
     Score,
     answers_on,
     counted_questions,
+    label_values,
 )
 from blockwise.tables.settings import settings_of
 from blockwise.tables.summaries import Measure
@@ -70,12 +73,7 @@ JUDGED = Score(
 )
 
 COLUMNS: tuple[Column, ...] = (
-    text("experiment", "Experiment that selects the cells."),
-    compaction_cells.BACKBONE,
-    compaction_cells.NUM_PARAMETERS,
-    compaction_cells.DATASET,
-    text("format", "Official schema of the dataset: hotpotqa or locomo."),
-    compaction_cells.CAPTION,
+    *LABELS,
     text("prompt", "Name of the compaction prompt; empty for the references."),
     compaction_cells.TAU,
     *compaction_cells.ARM,
@@ -126,7 +124,6 @@ COLUMNS: tuple[Column, ...] = (
 
 ScopeKey = tuple[float, str, str, str]
 ArmKey = tuple[bool, int, bool, str, int, str]
-Label = LoadedCell | LoadedOmission
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -186,12 +183,7 @@ def _row(context: _Context, judged: Judgements | None) -> dict[str, Any]:
     if context.context is AnswerContext.COMPACTED:
         truncated = answers_on(cells, AnswerContext.TRUNCATION)
     return {
-        "experiment": label.experiment,
-        "backbone": label.backbone,
-        "num_parameters": label.num_parameters,
-        "dataset": label.dataset,
-        "format": label.format,
-        "caption": label.caption,
+        **label_values(label),
         **_arm_values(context),
         "answer_context": context.context,
         "note": _note(context, label),

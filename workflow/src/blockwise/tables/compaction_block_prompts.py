@@ -21,12 +21,14 @@ from blockwise.tables.recall import (
     EXACT_MATCH,
     F1,
     F1_ANSWERABLE,
+    LABELS,
     NOISE,
     OUTPUT,
     RANGE,
     THINKING,
     Difference,
     answers_on,
+    label_values,
 )
 from blockwise.tables.settings import settings_of
 from blockwise.tables.summaries import Measure
@@ -56,12 +58,7 @@ F1_MINUS_ONE_PROMPT = Difference(
 )
 
 COLUMNS: tuple[Column, ...] = (
-    text("experiment", "Experiment that selects the cells."),
-    compaction_cells.BACKBONE,
-    compaction_cells.NUM_PARAMETERS,
-    compaction_cells.DATASET,
-    text("format", "Official schema of the dataset: hotpotqa or locomo."),
-    compaction_cells.CAPTION,
+    *LABELS,
     compaction_cells.TAU,
     *compaction_cells.ARM,
     compaction_cells.PROMPT,
@@ -115,12 +112,7 @@ def _row(prompt: str, by_prompt: dict[str, list[LoadedCell]]) -> dict[str, Any]:
     compared = _compared_prompt(prompt, by_prompt)
     others = by_prompt[compared] if compared is not None else []
     row = {
-        "experiment": cell.experiment,
-        "backbone": cell.backbone,
-        "num_parameters": cell.num_parameters,
-        "dataset": cell.dataset,
-        "format": cell.format,
-        "caption": cell.caption,
+        **label_values(cell),
         "tau_tokens": settings_of(cell.record).tau_tokens,
         **compaction_cells.arm_values(cell),
         "prompt": prompt,

@@ -48,6 +48,7 @@ NUM_PARAMETERS = number(
     "num_parameters", "Total parameters of the backbone.", ColumnKind.EXACT, "parameters"
 )
 CAPTION = text("caption", "What every figure of this backbone must say, e.g. random weights.")
+FORMAT = text("format", "Official schema of the dataset: hotpotqa or locomo.")
 CELL_IDENTITY: tuple[Column, ...] = (BACKBONE, DATASET, CELL_KEY, TIMING_BLOCK)
 BOUNDARY = text("boundary", "Where history blocks may be cut: turn or token.")
 TAU = tokens(
@@ -79,6 +80,15 @@ ARM: tuple[Column, ...] = (
     text("layout", "How a worker's request shows its history block; empty for other arms."),
     tokens("block_size_tokens", "Configured history block size B; empty for other arms."),
 )
+SCOPE: tuple[Column, ...] = (
+    text("experiment", "Experiment that selects the cells."),
+    BACKBONE,
+    NUM_PARAMETERS,
+    DATASET,
+)
+"""Whose cells a row sums up: the first columns of every study's table."""
+ARM_IDENTITY: tuple[Column, ...] = (*SCOPE, CAPTION, PROMPT, *ARM, BOUNDARY)
+"""Which arm of them a row of a timing or volume table shows."""
 
 
 def _token_columns(role: str, requests: str) -> tuple[Column, ...]:
@@ -110,7 +120,7 @@ COLUMNS: tuple[Column, ...] = (
     BACKBONE,
     NUM_PARAMETERS,
     DATASET,
-    text("format", "Official schema of the dataset: hotpotqa or locomo."),
+    FORMAT,
     CAPTION,
     CELL_KEY,
     text("session_id", "Session that the agent played."),
@@ -248,6 +258,20 @@ def arm_values(cell: LoadedCell) -> dict[str, Any]:
     }
 
 
+def arm_identity(cell: LoadedCell) -> dict[str, Any]:
+    """Values of `ARM_IDENTITY`, for a row of cells that all agree in them."""
+    return {
+        "experiment": cell.experiment,
+        "backbone": cell.backbone,
+        "num_parameters": cell.num_parameters,
+        "dataset": cell.dataset,
+        "caption": cell.caption,
+        "prompt": cell.prompt,
+        **arm_values(cell),
+        "boundary": settings_of(cell.record).boundary,
+    }
+
+
 def _mode(arm: str) -> str | None:
     if arm in set(Reference):
         return None
@@ -259,13 +283,9 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
     is_timing = record.timing_block_id is not None
     reasons = record.timing_invalid_reasons if is_timing else ()
     return {
-        "experiment": cell.experiment,
         "study": cell.study,
-        "prompt": cell.prompt,
         "target_frac": cell.target_frac,
-        "num_parameters": cell.num_parameters,
         "format": cell.format,
-        "caption": cell.caption,
         "session_id": record.session_id,
         "seed": record.seed,
         "repeat": record.repeat,
@@ -285,7 +305,7 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         "commit": record.environment.commit,
         "dirty": record.environment.dirty,
         **cell_identity(cell),
-        **arm_values(cell),
+        **arm_identity(cell),
         **_settings(cell),
         **_compactions(cell),
         **_tokens(cell),
@@ -297,7 +317,6 @@ def _settings(cell: LoadedCell) -> dict[str, Any]:
     settings = settings_of(cell.record)
     return {
         "protocol": settings.protocol,
-        "boundary": settings.boundary,
         "max_concurrent_workers": settings.max_concurrent_workers,
         "tau_tokens": settings.tau_tokens,
         "history_tokens": settings.history_tokens,

@@ -77,14 +77,7 @@ class Pairs:
 
 NOTE = text("note", "Why the numbers of the row say nothing; empty: they count.")
 LABELS: tuple[Column, ...] = (
-    text("experiment", "Experiment that selects the cells."),
-    compaction_cells.BACKBONE,
-    compaction_cells.NUM_PARAMETERS,
-    compaction_cells.DATASET,
-    compaction_cells.CAPTION,
-    compaction_cells.PROMPT,
-    *compaction_cells.ARM,
-    compaction_cells.BOUNDARY,
+    *compaction_cells.ARM_IDENTITY,
     compaction_cells.VOLUME_MODE,
     compaction_cells.VOLUME_TOKENS,
     count("num_timing_blocks", "Timing blocks with a valid cell of this arm.", ColumnKind.HOST),
@@ -96,18 +89,10 @@ LABELS: tuple[Column, ...] = (
 
 def label_values(arm: Arm) -> dict[str, Any]:
     """Values of `LABELS`."""
-    cell, settings = arm.cells[0], arm.settings
     return {
-        "experiment": cell.experiment,
-        "backbone": cell.backbone,
-        "num_parameters": cell.num_parameters,
-        "dataset": cell.dataset,
-        "caption": cell.caption,
-        "prompt": cell.prompt,
-        **compaction_cells.arm_values(cell),
-        "boundary": settings.boundary,
-        "volume_mode": settings.volume_mode,
-        "volume_tokens": settings.volume_tokens,
+        **compaction_cells.arm_identity(arm.cells[0]),
+        "volume_mode": arm.settings.volume_mode,
+        "volume_tokens": arm.settings.volume_tokens,
         "num_timing_blocks": len(arm.valid),
         "num_invalid_cells": len(arm.cells) - len(arm.valid),
         "note": NATURAL_NOISE if arm.is_noise else None,

@@ -7,8 +7,9 @@ cell that one experiment lists twice is refused, because a table would count it 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from blockwise.artifacts import read_json, read_model, read_sealed
 from blockwise.compaction.records import Batch, CellRecord, TimingBlock
@@ -19,35 +20,35 @@ from blockwise.tables.settings import settings_of
 
 
 @dataclass(frozen=True)
-class LoadedCell:
+class BatchLabels:
+    """What a batch says of all its cells; the names are those of `Batch`."""
+
+    backbone: str
+    dataset: str
+    caption: str
+    random_weights: bool
+    format: str
+    num_parameters: float
+
+
+@dataclass(frozen=True)
+class LoadedCell(BatchLabels):
     """One finished cell as one experiment sees it, with the labels of its batch."""
 
     experiment: str
     study: Study
     prompt: str  # name of the compaction prompt, or `by content type`
     target_frac: float | None  # output over input that the prompt asks for, where it says
-    backbone: str
-    dataset: str
-    caption: str
-    random_weights: bool
-    format: str
-    num_parameters: float
     num_skipped_rows: int
     record: CellRecord
 
 
 @dataclass(frozen=True)
-class LoadedOmission:
+class LoadedOmission(BatchLabels):
     """A cell that an experiment asks for and that cannot be played, with its batch's labels."""
 
     experiment: str
     study: Study
-    backbone: str
-    dataset: str
-    caption: str
-    random_weights: bool
-    format: str
-    num_parameters: float
     arm: str
     session_id: str
     reason: str
@@ -82,16 +83,11 @@ def load_batches(batch_paths: Iterable[Path], store_folder: Path) -> list[Loaded
             seen.add(identity)
             cells.append(
                 LoadedCell(
+                    **_labels_of(batch),
                     experiment=selected.experiment,
                     study=selected.study,
                     prompt=selected.prompt,
                     target_frac=selected.target_frac,
-                    backbone=batch.backbone,
-                    dataset=batch.dataset,
-                    caption=batch.caption,
-                    random_weights=batch.random_weights,
-                    format=batch.format,
-                    num_parameters=batch.num_parameters,
                     num_skipped_rows=batch.num_skipped_rows,
                     record=_record_of(selected.cell_key, files[path], path),
                 )
@@ -110,14 +106,9 @@ def load_omitted(batch_paths: Iterable[Path]) -> list[LoadedOmission]:
         batch = read_model(batch_path, Batch)
         omitted += [
             LoadedOmission(
+                **_labels_of(batch),
                 experiment=cell.experiment,
                 study=cell.study,
-                backbone=batch.backbone,
-                dataset=batch.dataset,
-                caption=batch.caption,
-                random_weights=batch.random_weights,
-                format=batch.format,
-                num_parameters=batch.num_parameters,
                 arm=cell.arm,
                 session_id=cell.session_id,
                 reason=cell.reason,
@@ -211,6 +202,11 @@ def _omission_order(omission: LoadedOmission) -> tuple[float, str, str, str, str
         omission.session_id,
         omission.reason,
     )
+
+
+def _labels_of(batch: Batch) -> dict[str, Any]:
+    """Values of `BatchLabels`."""
+    return {field.name: getattr(batch, field.name) for field in fields(BatchLabels)}
 
 
 def _read_records(path: Path) -> tuple[CellRecord, ...]:

@@ -17,8 +17,9 @@ from blockwise.compaction.records import AnswerContext, AnswerRecord
 from blockwise.compaction.scoring import ADVERSARIAL
 from blockwise.config.datasets import DatasetFormat
 from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval, mean_interval
+from blockwise.tables import compaction_cells
 from blockwise.tables.columns import Column, ColumnKind, count, number
-from blockwise.tables.load import LoadedCell
+from blockwise.tables.load import LoadedCell, LoadedOmission
 from blockwise.tables.summaries import COMPACTION_OUTPUT, Measure
 
 NOISE = "random weights: answers are noise, not testable at this scale"
@@ -32,6 +33,14 @@ STATISTIC_MEANINGS = {
 }
 
 RANGE = ("mean", "min", "max")
+
+LABELS: tuple[Column, ...] = (
+    *compaction_cells.SCOPE,
+    compaction_cells.FORMAT,
+    compaction_cells.CAPTION,
+)
+"""Where the answers of a row come from; each table adds the arm."""
+Label = LoadedCell | LoadedOmission
 
 QuestionId = tuple[str, str]
 """Session and question: one question may be asked in two sessions, on two histories."""
@@ -113,6 +122,11 @@ THINKING = Measure(
     lambda record: sum(compaction.thinking_tokens for compaction in record.compactions),
     statistics=RANGE,
 )
+
+
+def label_values(label: Label) -> dict[str, Any]:
+    """Values of `LABELS`."""
+    return {column.name: getattr(label, column.name) for column in LABELS}
 
 
 def answers_on(

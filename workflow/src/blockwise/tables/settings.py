@@ -11,6 +11,14 @@ from blockwise.config.experiments import Boundary, Protocol, Transcript
 from blockwise.errors import ArtifactError
 
 
+class RequestSettings(BaseModel):
+    """The part of a spec's request form that tables show."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    temperature: float
+
+
 class CellSettings(BaseModel):
     """The part of a spec that tables show."""
 
@@ -28,6 +36,7 @@ class CellSettings(BaseModel):
     asks_truncated: bool  # deferred: also asked on the last tokens
     max_concurrent_workers: int | None  # None: all at once
     num_bystanders: int
+    request: RequestSettings
     code_digest: str
 
 

@@ -37,14 +37,7 @@ NOTE = text(
     ColumnKind.SAMPLED,
 )
 LABELS: tuple[Column, ...] = (
-    text("experiment", "Experiment that selects the cells."),
-    compaction_cells.BACKBONE,
-    compaction_cells.NUM_PARAMETERS,
-    compaction_cells.DATASET,
-    compaction_cells.CAPTION,
-    compaction_cells.PROMPT,
-    *compaction_cells.ARM,
-    compaction_cells.BOUNDARY,
+    *compaction_cells.ARM_IDENTITY,
     compaction_cells.HISTORY,
     tokens("worker_cap_tokens", "Most tokens that a worker may decode."),
     TEMPERATURE,
@@ -132,33 +125,11 @@ def label_values(cell: LoadedCell) -> dict[str, Any]:
     """Values of `LABELS`."""
     settings = settings_of(cell.record)
     return {
-        "experiment": cell.experiment,
-        "backbone": cell.backbone,
-        "num_parameters": cell.num_parameters,
-        "dataset": cell.dataset,
-        "caption": cell.caption,
-        "prompt": cell.prompt,
-        **compaction_cells.arm_values(cell),
-        "boundary": settings.boundary,
+        **compaction_cells.arm_identity(cell),
         "history_tokens": settings.history_tokens,
         "worker_cap_tokens": settings.volume_tokens,
-        "temperature": temperature_of(cell.record),
+        "temperature": settings.request.temperature,
     }
-
-
-def temperature_of(record: CellRecord) -> float:
-    """Sampling temperature of a cell's requests.
-
-    Raises:
-        ArtifactError: the spec does not say.
-    """
-    try:
-        return float(record.spec["request"]["temperature"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(
-            f"cell {record.cell_key}: spec.request.temperature is missing or no number. It was "
-            "written by another version; delete its record file and rerun"
-        ) from error
 
 
 def length_finish_frac(cells: Sequence[LoadedCell]) -> float | None:
@@ -171,7 +142,7 @@ def notes_of(cells: Sequence[LoadedCell]) -> list[str]:
     """Why the volumes of these cells, all of one arm, say little about the model."""
     notes = [RANDOM_WEIGHTS] if cells[0].random_weights else []
     inputs = {cell.record.session_id for cell in cells}
-    if temperature_of(cells[0].record) == 0 and len(cells) > len(inputs):
+    if settings_of(cells[0].record).request.temperature == 0 and len(cells) > len(inputs):
         notes.append(NO_TEMPERATURE)
     num_cut, num_workers = _length_finishes(cells)
     if num_cut:
