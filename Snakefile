@@ -1,6 +1,7 @@
 """blockwise: from datasets and backbones to every table and figure.
 
 snakemake --cores all                                                  the default profile
+snakemake --cores all mxfp4          one of its studies alone: compaction or mxfp4
 snakemake --cores all --configfile config/config.yaml config/paper.yaml   another one
 """
 
@@ -11,6 +12,7 @@ from snakemake.utils import min_version
 
 from blockwise.errors import BlockwiseError
 from blockwise.pipeline import Pipeline, stage_code_key
+from blockwise.tables.registry import Family
 
 min_version("9.27")
 
@@ -24,6 +26,7 @@ except BlockwiseError as error:
 
 RESULTS = pipeline.results
 FIGURES = pipeline.figures
+FAMILIES = pipeline.families()
 PYTHON = sys.executable
 
 
@@ -31,11 +34,14 @@ wildcard_constraints:
     backbone="[a-z0-9._-]+",
     dataset="[a-z0-9._-]+",
     figure="[a-z0-9_]+",
+    experiment="[a-z0-9._-]+",
+    run="all|[0-9]+(-[0-9]+)?",
 
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/serving.smk"
 include: "workflow/rules/compaction.smk"
+include: "workflow/rules/mxfp4.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/analysis.smk"
 

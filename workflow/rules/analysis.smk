@@ -1,6 +1,7 @@
-"""Analysis: records -> tidy tables, and the manifest of everything a run made."""
+"""Analysis: records -> tidy tables, one rule a study, and the manifest of everything a run made."""
 
-from blockwise.tables.registry import TABLES as TABLE_MODULES
+from blockwise.config.mxfp4 import Study as MXFP4Study
+from blockwise.tables.registry import tables_of
 
 BATCHES = [f"{backbone}/{dataset}" for backbone, dataset in pipeline.batches()]
 
@@ -11,33 +12,85 @@ rule tabulate_compaction:
         similarities=[f"{RESULTS}/runs/similarity/{batch}.json" for batch in BATCHES],
         judgements=[f"{RESULTS}/runs/judge/{batch}.json" for batch in BATCHES],
     output:
-        [
-            f"{RESULTS}/tables/{table}.csv"
-            for table in (*TABLE_MODULES, "data_dictionary")
-        ],
+        [f"{RESULTS}/tables/{table}.csv" for table in tables_of(Family.COMPACTION)],
         f"{RESULTS}/tables/PROVENANCE.json",
     params:
-        key=stage_code_key(["blockwise.tables.write", *TABLE_MODULES.values()]),
+        key=stage_code_key(
+            ["blockwise.tables.write", *tables_of(Family.COMPACTION).values()]
+        ),
         store=f"{RESULTS}/cells",
         folder=f"{RESULTS}/tables",
     shell:
-        "exec {PYTHON} -m blockwise.tables.write --batches {input.batches}"
+        "exec {PYTHON} -m blockwise.tables.write compaction --batches {input.batches}"
         " --similarities {input.similarities} --judgements {input.judgements}"
         " --store {params.store} --output-dir {params.folder}"
 
 
+rule tabulate_mxfp4:
+    input:
+        training=[
+            f"{MXFP4_RUNS}/training/{experiment}/{run}.json"
+            for experiment, run in TRAINING.runs()
+        ],
+        diagnostics=TRAINING.measurements(
+            f"{MXFP4_RUNS}/diagnostics", MXFP4Study.DIAGNOSTICS, MXFP4Study.SCALE_RULES
+        ),
+        outliers=TRAINING.measurements(f"{MXFP4_RUNS}/outliers", MXFP4Study.OUTLIERS),
+        speed=TRAINING.measurements(f"{MXFP4_RUNS}/speed", MXFP4Study.SPEED),
+    output:
+        [f"{RESULTS}/tables/{table}.csv" for table in tables_of(Family.MXFP4)],
+        f"{RESULTS}/tables/PROVENANCE_mxfp4.json",
+    params:
+        key=TRAINING.tables_key(
+            ["blockwise.tables.write", *tables_of(Family.MXFP4).values()]
+        ),
+        config=pipeline.config_file,
+        store=f"{RESULTS}/cells",
+        folder=f"{RESULTS}/tables",
+    shell:
+        "exec {PYTHON} -m blockwise.tables.write mxfp4 --config {params.config}"
+        " --training {input.training} --diagnostics {input.diagnostics}"
+        " --outliers {input.outliers} --speed {input.speed}"
+        " --store {params.store} --output-dir {params.folder}"
+
+
+rule write_data_dictionary:
+    output:
+        f"{RESULTS}/tables/data_dictionary.csv",
+    params:
+        key=stage_code_key(
+            ["blockwise.tables.data_dictionary", *tables_of(*FAMILIES).values()]
+        ),
+        families=FAMILIES,
+    shell:
+        "exec {PYTHON} -m blockwise.tables.data_dictionary --families {params.families}"
+        " --output {output}"
+
+
+# Every file of every study of the profile; `compaction` and `mxfp4` make one study alone.
 rule write_manifest:
     input:
-        rules.tabulate_compaction.output,
-        rules.tabulate_compaction.input,
-        [
-            f"{FIGURES}/{figure}.{suffix}"
-            for figure in FIGURE_MODULES
-            for suffix in ("pdf", "png", "csv")
-        ],
+        [rules.tabulate_compaction.output, rules.tabulate_compaction.input],
+        [rules.tabulate_mxfp4.output, rules.tabulate_mxfp4.input]
+        if Family.MXFP4 in FAMILIES
+        else [],
+        rules.write_data_dictionary.output,
+        pipeline.figure_files(*FAMILIES),
     output:
         f"{RESULTS}/MANIFEST.json",
     params:
         key=stage_code_key(["blockwise.manifest"]),
     shell:
         "exec {PYTHON} -m blockwise.manifest write {output} {input}"
+
+
+rule compaction:
+    input:
+        rules.tabulate_compaction.output,
+        pipeline.figure_files(Family.COMPACTION),
+
+
+rule mxfp4:
+    input:
+        rules.tabulate_mxfp4.output,
+        pipeline.figure_files(Family.MXFP4),

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import ndtri
+from scipy.stats import ttest_rel
 
 from blockwise.statistics import (
     MIN_CLUSTERS,
@@ -11,6 +12,7 @@ from blockwise.statistics import (
     coefficient_of_variation,
     cv_interval,
     mean_interval,
+    paired_difference,
     paired_ratio,
     pairwise_mean_interval,
 )
@@ -117,6 +119,59 @@ def test_a_ratio_interval_covers_95_percent(count):
         ratio = paired_ratio(by_timing_block(slow), by_timing_block(fast))
         hits += ratio.low <= 1.6 <= ratio.high
     assert 0.93 <= hits / NUM_DRAWS <= 0.97
+
+
+def paired_arms(rng, count, effect, noise):
+    """Losses of two arms whose seeds differ far more than the arms do."""
+    seeds = rng.normal(3.0, 0.5, (NUM_DRAWS, count))
+    reference = seeds + noise(rng, (NUM_DRAWS, count))
+    own = seeds + effect + noise(rng, (NUM_DRAWS, count))
+    return zip(own.tolist(), reference.tolist(), strict=True)
+
+
+def normal_noise(rng, shape):
+    return rng.normal(0.0, 0.02, shape)
+
+
+def skewed_noise(rng, shape):
+    """A loss is bounded below and not above: some seeds end far worse than the rest."""
+    return 0.02 * np.exp(rng.normal(0.0, 0.5, shape))
+
+
+@pytest.mark.parametrize("count", [6, 8, 12])
+@pytest.mark.parametrize("noise", [normal_noise, skewed_noise])
+def test_an_interval_of_a_paired_difference_covers_95_percent(count, noise):
+    hits = excludes_zero = 0
+    for own, reference in paired_arms(np.random.default_rng(count), count, 0.025, noise):
+        interval = paired_difference(by_timing_block(own), by_timing_block(reference)).interval
+        hits += interval.low <= 0.025 <= interval.high
+        excludes_zero += interval.low > 0
+    assert 0.93 <= hits / NUM_DRAWS <= 0.97
+    assert excludes_zero / NUM_DRAWS > 0.2  # the seeds' own spread of 0.5 has cancelled
+
+
+def test_a_paired_difference_agrees_with_the_paired_t_test():
+    own, reference = [3.1, 2.9, 3.4, 3.0, 3.3, 3.6, 3.2], [3.0, 2.9, 3.1, 3.05, 3.1, 3.2, 3.1]
+    difference = paired_difference(by_timing_block(own), by_timing_block(reference))
+    assert difference.t == pytest.approx(ttest_rel(own, reference).statistic)
+    backwards = paired_difference(by_timing_block(reference), by_timing_block(own))
+    assert backwards.t == -difference.t
+    assert backwards.interval.low == -difference.interval.high
+
+
+def test_differences_are_formed_inside_shared_clusters_only():
+    difference = paired_difference({"a": 3.0, "b": 5.0, "lost": 9.0}, {"a": 1.0, "b": 4.0})
+    assert difference.interval.mean == 1.5
+    assert (difference.interval.minimum, difference.interval.maximum) == (1.0, 2.0)
+    assert difference.interval.num_clusters == 2
+    assert (difference.interval.low, difference.interval.high, difference.t) == (None, None, None)
+    assert paired_difference({"a": 1.0}, {"b": 1.0}) is None
+
+
+def test_equal_differences_have_no_t_statistic():
+    same = by_timing_block([1.0] * MIN_CLUSTERS)
+    difference = paired_difference(same, same)
+    assert (difference.interval.low, difference.interval.high, difference.t) == (0.0, 0.0, None)
 
 
 def test_ratios_are_formed_inside_timing_blocks_only():

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,12 @@ def digest_tree(folder: Path) -> str:
     """Digest of all files below a folder: relative names and contents."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return digest({str(path.relative_to(folder)): digest_file(path) for path in files})
+
+
+def file_states(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time stamp of each file: weights are too large to be read at every start."""
+    states = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -116,6 +123,22 @@ def read_sealed(path: Path, model: type[ModelT]) -> ModelT:
     if not is_sealed or digest(sealed["record"]) != sealed["digest"]:
         raise ArtifactError(f"{path} is damaged: its content does not match its digest")
     return _validated(path, sealed["record"], model)
+
+
+def load_sealed(path: Path, model: type[ModelT], report: Callable[[str], None]) -> ModelT | None:
+    """A sealed record, or None where it is missing or damaged.
+
+    A damaged file is set aside and reported in one line: only what needs it runs again.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read_sealed(path, model)
+    except ArtifactError as error:
+        aside = path.with_suffix(".damaged")
+        path.replace(aside)
+        report(f"{error}; kept as {aside.name}, what needs it runs again")
+        return None
 
 
 def _validated(path: Path, content: Any, model: type[ModelT]) -> ModelT:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blockwise.artifacts import canonical_json, digest, digest_file, write_bytes
+from blockwise.artifacts import canonical_json, digest, digest_file, file_states, write_bytes
 from blockwise.config.datasets import Source, local_file
 from blockwise.config.experiments import (
     LAYOUT_PACKAGE,
@@ -20,7 +20,10 @@ from blockwise.config.experiments import (
 )
 from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_profile
 from blockwise.config.prompts import prompt_path
+from blockwise.figures.registry import figures_of
 from blockwise.provenance import code_digest
+from blockwise.tables.registry import Family
+from blockwise.training_pipeline import TrainingPipeline
 
 PROMPTS_FOLDER = Path("config/prompts")
 
@@ -42,6 +45,7 @@ class Pipeline:
         self.results = f"results/{self.profile.profile}"
         self.figures = f"figures/{self.profile.profile}"
         self.config_file = f"{self.results}/config.json"
+        self.training = TrainingPipeline(self.profile.mxfp4)
 
     def begin_run(self) -> None:
         """Refuse unpinned sources, and write the resolved profile that the jobs read.
@@ -64,6 +68,18 @@ class Pipeline:
             if self.profile.experiments_of(backbone, dataset)
         ]
 
+    def families(self) -> list[Family]:
+        """The studies of this profile, by the tables they fill."""
+        return [Family.COMPACTION, *([Family.MXFP4] if self.profile.mxfp4 else [])]
+
+    def figure_files(self, *families: Family) -> list[str]:
+        """The files of every figure of some studies."""
+        return [
+            f"{self.figures}/{figure}.{suffix}"
+            for figure in figures_of(*families)
+            for suffix in ("pdf", "png", "csv")
+        ]
+
     def num_gpus(self, backbone: str) -> int:
         """GPUs that a backbone's server takes."""
         return self.profile.backbones[backbone].gpus
@@ -80,7 +96,7 @@ class Pipeline:
         """When a backbone's files must be prepared again."""
         entry = self.profile.backbones[backbone]
         values = entry.model_dump(mode="json", include={"model", "context_window_tokens"})
-        files = _file_states(Path(entry.model.path)) if entry.model.source == "path" else None
+        files = file_states(Path(entry.model.path)) if entry.model.source == "path" else None
         return _key([values, files], "blockwise.serving.models")
 
     def sessions_key(self, backbone: str, dataset: str) -> str:
@@ -110,7 +126,7 @@ class Pipeline:
     def similarity_key(self) -> str:
         """When summaries must be compared again."""
         embedder = self.profile.embedder
-        files = _file_states(Path(embedder.path)) if embedder.kind == "path" else None
+        files = file_states(Path(embedder.path)) if embedder.kind == "path" else None
         return _key([embedder.model_dump(mode="json"), files], "blockwise.compaction.similarity")
 
     def judge_key(self) -> str:
@@ -131,12 +147,6 @@ def _local_file(source: Source) -> Path | None:
     if source.kind == "path":
         return Path(source.path)
     return local_file(source.url) if source.kind == "url" else None
-
-
-def _file_states(folder: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time stamp of each file: weights are too large to be read at every start."""
-    states = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
 
 
 def _key(values: Any, *modules: str) -> str:

@@ -34,6 +34,7 @@ class WorkProgress:
         self._title, self._total, self._done, self._unit = title, total, done, unit
         self._first_done = done
         self._tokens = 0
+        self._state = ""
         self._begin_s = self._last_line_s = time.monotonic()
         self._console = Console(stderr=True)
         self._bar = Progress(
@@ -70,17 +71,19 @@ class WorkProgress:
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def advance(self, num_tokens: int, pieces: int = 1) -> None:
-        """Count finished pieces and the tokens that they processed."""
+    def advance(self, num_tokens: int, pieces: int = 1, state: str = "") -> None:
+        """Count finished pieces and the tokens that they processed; `state` stands beside them."""
         self._done += pieces
         self._tokens += num_tokens
+        self._state = state
         self._bar.update(self._task, completed=self._done, rate=self._rate())
         if time.monotonic() - self._last_line_s >= PLAIN_INTERVAL_S:
             self._plain_line(final=False)
 
     def _rate(self) -> str:
         elapsed_s = max(time.monotonic() - self._begin_s, 1e-9)
-        return f"{self._tokens / elapsed_s:,.0f} tokens/s"
+        rate = f"{self._tokens / elapsed_s:,.0f} tokens/s"
+        return f"{rate}, {self._state}" if self._state else rate
 
     def _plain_line(self, *, final: bool) -> None:
         if self._console.is_terminal:

@@ -27,6 +27,7 @@ def refresh(results: Path, figures: Path) -> list[Path]:
     if problems:
         raise ArtifactError("not taken as a reference, rerun first: " + "; ".join(problems))
     tables = sorted((results / "tables").glob("*.csv"))
+    provenance = sorted((results / "tables").glob("PROVENANCE*.json"))
     too_large = [str(table) for table in tables if table.stat().st_size > MAX_TABLE_BYTES]
     if too_large:
         raise ArtifactError(
@@ -34,7 +35,7 @@ def refresh(results: Path, figures: Path) -> list[Path]:
         )
     written = []
     for source_files, target in (
-        ([*tables, manifest, results / "tables" / "PROVENANCE.json"], results.parent / "reference"),
+        ([*tables, manifest, *provenance], results.parent / "reference"),
         (sorted(figures.glob("*.png")), figures.parent / "reference"),
     ):
         shutil.rmtree(target, ignore_errors=True)

@@ -49,6 +49,18 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class PairedDifference:
+    """A mean difference of two arms over shared clusters, with its interval and t statistic.
+
+    `t` is the mean over its standard error, with one degree of freedom less than clusters. It is
+    `None` where there is no interval, and where all differences are the same.
+    """
+
+    interval: Interval
+    t: float | None
+
+
+@dataclass(frozen=True)
 class RepeatInterval:
     """How repeats of one input differ, with a confidence interval over repeats.
 
@@ -79,6 +91,33 @@ def mean_interval(values: Sequence[float], clusters: Sequence[str]) -> Interval:
     mean = math.fsum(means) / len(means)
     low, high = _t_bounds(means, mean)
     return Interval(mean, low, high, min(means), max(means), len(means), len(values))
+
+
+def paired_difference(
+    own: Mapping[str, float], reference: Mapping[str, float]
+) -> PairedDifference | None:
+    """Mean of differences, each formed inside one cluster, with a 95% t interval.
+
+    What the arms of a cluster share (a seed's start and data, say) cancels in its difference.
+
+    Args:
+        own: value of one arm by cluster, each finite.
+        reference: value of the other arm by cluster, each finite.
+
+    Returns:
+        The difference `own - reference`; `None` when no cluster holds both arms.
+
+    Raises:
+        ValueError: a value that is not finite.
+    """
+    shared = sorted(own.keys() & reference.keys())
+    if not shared:
+        return None
+    interval = mean_interval([own[name] - reference[name] for name in shared], shared)
+    if interval.low is None or interval.high is None or interval.low == interval.high:
+        return PairedDifference(interval, None)
+    standard_error = (interval.high - interval.low) / 2 / _t_quantile(interval.num_clusters)
+    return PairedDifference(interval, interval.mean / standard_error)
 
 
 def paired_ratio(

@@ -3,7 +3,8 @@
 import pytest
 
 from blockwise.bench import client
-from blockwise.bench.compaction import OURS, PAPER, bench_profile, engine_figures, figure
+from blockwise.bench.compaction import OURS, PAPER, bench_profile, engine_figures
+from blockwise.bench.figures import figure
 from blockwise.compaction.records import TimingBlock
 from blockwise.config.experiments import SEQUENTIAL, Study
 from blockwise.errors import ConfigError

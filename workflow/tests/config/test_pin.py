@@ -31,7 +31,7 @@ def test_values_are_written_in_place_and_comments_stay(project_folder, tmp_path,
     before = files[1].read_text()
     profile = load_profile(files)
     keys = unpinned(profile)
-    assert len(keys) == 7
+    assert len(keys) == 9
     for key in keys:
         assert pin.write_value(files, key, pin.resolve(profile, key)) == files[1]
     pinned = load_profile(files)

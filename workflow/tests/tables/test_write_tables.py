@@ -10,19 +10,21 @@ from blockwise.compaction.judgements import Judgements
 from blockwise.compaction.similarity import Similarities
 from blockwise.errors import ArtifactError
 from blockwise.tables.columns import ColumnKind, count, csv_bytes, flag, frame, number, text
+from blockwise.tables.data_dictionary import write_dictionary
 from blockwise.tables.inputs import TableInputs
-from blockwise.tables.registry import TABLES, load_tables
-from blockwise.tables.write import build_tables, load_inputs, write_tables
+from blockwise.tables.registry import TABLES, Family, load_tables, tables_of
+from blockwise.tables.write import CompactionSources, build_tables, write_tables
 from record_factory import comparison, loaded, record, store_batch
 
-TABLE_NAMES = {*TABLES, "data_dictionary"}
+TABLE_NAMES = set(tables_of(Family.COMPACTION))
 FACTS = {"compaction_cells", "compaction_events", "compaction_requests", "engine_cards"}
 
 
 @pytest.fixture
 def written(tmp_path):
     batch, store = store_batch(tmp_path / "in", comparison(num_sessions=2))
-    write_tables([batch], store, tmp_path / "tables")
+    write_tables(CompactionSources([batch], store), tmp_path / "tables")
+    write_dictionary([Family.COMPACTION], tmp_path / "tables" / "data_dictionary.csv")
     return tmp_path / "tables"
 
 
@@ -48,14 +50,15 @@ def test_units_stand_in_the_column_names(written):
 
 
 def test_all_tables_are_written_and_those_with_cells_are_not_empty(written):
-    assert {path.stem for path in written.glob("*.csv")} == TABLE_NAMES
+    assert {path.stem for path in written.glob("*.csv")} == {*TABLE_NAMES, "data_dictionary"}
     for name in (*FACTS, "compaction_end_to_end", "data_dictionary"):
         assert len(pd.read_csv(written / f"{name}.csv")), name
 
 
 def test_the_registry_knows_the_tables_of_facts_and_no_machinery():
     assert TABLES.keys() >= FACTS
-    for name, module in load_tables().items():
+    assert set(load_tables(*Family)) == set(TABLES)
+    for name, module in load_tables(*Family).items():
         assert module.__name__ == TABLES[name]
         assert module.build(TableInputs()).empty
         assert [column.name for column in module.COLUMNS] == list(module.build(TableInputs()))
@@ -64,8 +67,8 @@ def test_the_registry_knows_the_tables_of_facts_and_no_machinery():
 def test_the_same_input_gives_the_same_bytes_whatever_its_order(tmp_path):
     small, _ = store_batch(tmp_path, comparison(1, backbone="a", num_parameters=2e6), "a")
     large, store = store_batch(tmp_path, comparison(1, backbone="b"), "b")
-    write_tables([small, large], store, tmp_path / "first")
-    write_tables([large, small], store, tmp_path / "second")
+    write_tables(CompactionSources([small, large], store), tmp_path / "first")
+    write_tables(CompactionSources([large, small], store), tmp_path / "second")
     for name in TABLE_NAMES:
         first, second = (tmp_path / folder / f"{name}.csv" for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
@@ -73,7 +76,7 @@ def test_the_same_input_gives_the_same_bytes_whatever_its_order(tmp_path):
 
 def test_provenance_names_the_batches(tmp_path):
     batch, store = store_batch(tmp_path / "in", comparison(1))
-    write_tables([batch], store, tmp_path / "tables")
+    write_tables(CompactionSources([batch], store), tmp_path / "tables")
     provenance = read_json(tmp_path / "tables" / "PROVENANCE.json")
     assert provenance["batches"] == [{"name": "in/batch.json", "sha256": digest_file(batch)}]
     assert provenance["code_digest"]
@@ -93,15 +96,10 @@ def test_what_was_measured_on_the_cells_afterwards_is_read_and_named(tmp_path):
     write_model(paths[0], similarities)
     write_model(paths[1], judgements)
     batch, store = store_batch(tmp_path / "in", comparison(1))
-    inputs = load_inputs([batch], store, similarity_paths=[paths[0]], judgement_paths=[paths[1]])
+    sources = CompactionSources([batch], store, similarities=paths[:1], judgements=paths[1:])
+    inputs = sources.load()
     assert (inputs.similarities, inputs.judgements) == ([similarities], [judgements])
-    write_tables(
-        [batch],
-        store,
-        tmp_path / "tables",
-        similarity_paths=[paths[0]],
-        judgement_paths=[paths[1]],
-    )
+    write_tables(sources, tmp_path / "tables")
     provenance = read_json(tmp_path / "tables" / "PROVENANCE.json")
     assert provenance["similarities"][0]["name"] == "similarity/d.json"
     assert provenance["judgements"][0]["sha256"] == digest_file(paths[1])
@@ -110,12 +108,12 @@ def test_what_was_measured_on_the_cells_afterwards_is_read_and_named(tmp_path):
 def test_no_cell_at_all_is_an_error(tmp_path):
     batch, store = store_batch(tmp_path, [])
     with pytest.raises(ArtifactError, match="1 batches select 0 cells"):
-        load_inputs([batch], store)
+        CompactionSources([batch], store).load()
 
 
 def test_recall_cells_alone_give_an_empty_comparison(tmp_path):
     batch, store = store_batch(tmp_path, [loaded(record(spec={"protocol": "deferred"}))])
-    tables = build_tables(load_inputs([batch], store))
+    tables = build_tables(Family.COMPACTION, CompactionSources([batch], store).load())
     assert len(tables["compaction_cells"]) == 1
     assert tables["compaction_end_to_end"].empty
 
@@ -138,9 +136,13 @@ def test_csv_form_of_every_type():
 
 
 def command_line(folder, store, *batches):
-    command = [sys.executable, "-m", "blockwise.tables.write", "--batches", *map(str, batches)]
+    command = [sys.executable, "-m", "blockwise.tables.write", "compaction"]
     return subprocess.run(
-        [*command, "--store", str(store), "--output-dir", str(folder / "tables")],
+        [
+            *command,
+            *("--batches", *map(str, batches)),
+            *("--store", str(store), "--output-dir", str(folder / "tables")),
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -157,7 +159,7 @@ def test_a_batch_that_names_a_damaged_record_is_deleted(tmp_path):
     assert done.returncode == 2
     assert f"cannot read {lost}" in done.stderr
     assert f"{cut} is not valid JSON" in done.stderr
-    assert "Run the same command again: only the damaged cells run" in done.stderr
+    assert "Run the same command again: only what is damaged runs" in done.stderr
     assert (batch.exists(), sound.exists(), cut.exists()) == (False, True, True)
 
 

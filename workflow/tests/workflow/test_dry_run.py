@@ -7,6 +7,7 @@ import yaml
 from workspace import copy_workflow, run_snakemake
 
 from blockwise.config.experiments import Study
+from blockwise.figures.registry import FIGURES
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,9 @@ def test_the_default_profile_plays_two_backbones_on_two_datasets(workspace):
     assert counts["prepare_backbone"] == counts["prepare_dataset"] == 2
     assert counts["run_compaction"] == counts["build_sessions"] == 3
     assert counts["compare_summaries"] == counts["judge_answers"] == 3
-    assert counts["tabulate_compaction"] == 1
-    assert counts["plot_figure"] == len(Study)
+    assert counts["tabulate_compaction"] == counts["tabulate_mxfp4"] == 1
+    assert counts["train_mxfp4"] == counts["measure_mxfp4"] == 2
+    assert counts["plot_figure"] == len(FIGURES) > len(Study)
 
 
 def test_the_paper_overlay_has_exactly_four_backbones(workspace):

@@ -10,18 +10,14 @@ The prompt is one word, so that layouts are compared and not prompts.
 """
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from blockwise.artifacts import digest, write_json
 from blockwise.bench import client
+from blockwise.bench.figures import Figure, figure, print_figures, report
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import plan_batch
 from blockwise.compaction.records import CellRecord, TimingBlock
@@ -33,15 +29,6 @@ from blockwise.config.profile import Profile
 from blockwise.data.prepare import prepare_documents
 from blockwise.data.sessions import build_sessions
 from blockwise.errors import BlockwiseError, ConfigError, run_command
-from blockwise.provenance import (
-    code_digest,
-    command_line,
-    cpu_model,
-    git_state,
-    host_name,
-    package_versions,
-    utc_now,
-)
 from blockwise.serving.models import prepare_model
 from blockwise.serving.renderer import Renderer
 from blockwise.serving.server import end_with_parent, raise_on_sigterm
@@ -70,33 +57,7 @@ EXPERIMENTS: Mapping[str, Any] = {
         "num_sessions": 1,
     },
 }
-LINE_CHARS = 120  # a line a figure, in a terminal and in a log
 MEMORY_MARKS = (200, client.NUM_TURNS)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure: its middle and range over rounds, and what it should be."""
-
-    name: str
-    unit: str
-    median: float
-    low: float
-    high: float
-    num_rounds: int
-    goal: float
-    at_least: bool  # the goal is a floor; otherwise a ceiling
-
-    @property
-    def is_met(self) -> bool:
-        """Whether the median reaches the goal."""
-        return self.median >= self.goal if self.at_least else self.median <= self.goal
-
-
-def figure(name: str, unit: str, values: Sequence[float], goal: float, at_least: bool) -> Figure:
-    """The figure of a list of rounds."""
-    middle = statistics.median(values)
-    return Figure(name, unit, middle, min(values), max(values), len(values), goal, at_least)
 
 
 def engine_figures(blocks: Sequence[TimingBlock]) -> list[Figure]:
@@ -239,40 +200,6 @@ def measure(profile: Profile, scratch: Path, num_rounds: int) -> list[Figure]:
     return [*engine_figures(blocks), *figures]
 
 
-def print_figures(figures: Sequence[Figure]) -> None:
-    """A line a figure, with its goal."""
-    table = Table("figure", "median", "range", "n", "goal", "", padding=(0, 1))
-    for one in figures:
-        sign = "at least" if one.at_least else "at most"
-        table.add_row(
-            one.name,
-            f"{one.median:.3g} {one.unit}",
-            f"{one.low:.3g} to {one.high:.3g}",
-            str(one.num_rounds),
-            f"{sign} {one.goal:.3g}",
-            "met" if one.is_met else "MISSED",
-        )
-    Console(width=LINE_CHARS).print(table)
-
-
-def _report(figures: Sequence[Figure], backbone: str) -> dict[str, Any]:
-    commit, dirty = git_state()
-    return {
-        "schema_version": 1,
-        "benchmark": "compaction",
-        "backbone": backbone,
-        "figures": [{**asdict(one), "is_met": one.is_met} for one in figures],
-        "code_digest": code_digest("blockwise.bench.compaction"),
-        "commit": commit,
-        "dirty": dirty,
-        "packages": package_versions(),
-        "host": host_name(),
-        "cpu_model": cpu_model(),
-        "command": command_line(),
-        "written_at": utc_now(),
-    }
-
-
 def main() -> None:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -290,7 +217,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(profile, Path(scratch), arguments.rounds)
     print_figures(figures)
-    write_json(arguments.output, _report(figures, name))
+    write_json(arguments.output, report("compaction", name, figures, "blockwise.bench.compaction"))
     print(arguments.output)
 
 

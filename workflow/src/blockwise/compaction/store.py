@@ -8,17 +8,11 @@ aside, named, and its unit runs again; nothing else is lost.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel
-
-from blockwise.artifacts import read_sealed, write_sealed
+from blockwise.artifacts import load_sealed, write_sealed
 from blockwise.compaction.cells import Unit
 from blockwise.compaction.records import CellRecord, TimingBlock
-from blockwise.errors import ArtifactError
 from blockwise.serving.engine_card import EngineCard
-
-ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class CellStore:
@@ -42,8 +36,8 @@ class CellStore:
         """The finished unit, or None where it is missing or was damaged."""
         path = self.folder / self.relative_path(unit)
         if unit.is_timing_block:
-            return self._load(path, TimingBlock)
-        return self._load(path, CellRecord)
+            return load_sealed(path, TimingBlock, self._report)
+        return load_sealed(path, CellRecord, self._report)
 
     def save(self, unit: Unit, record: CellRecord | TimingBlock) -> None:
         """Keep a finished unit."""
@@ -51,7 +45,7 @@ class CellStore:
 
     def load_engine_card(self, card_id: str) -> EngineCard | None:
         """The card of one server start, or None where it is missing or was damaged."""
-        return self._load(self._card_path(card_id), EngineCard)
+        return load_sealed(self._card_path(card_id), EngineCard, self._report)
 
     def save_engine_card(self, card: EngineCard) -> None:
         """Keep the card of one server start."""
@@ -59,14 +53,3 @@ class CellStore:
 
     def _card_path(self, card_id: str) -> Path:
         return self.folder / "engine_cards" / f"{card_id}.json"
-
-    def _load(self, path: Path, model: type[ModelT]) -> ModelT | None:
-        if not path.exists():
-            return None
-        try:
-            return read_sealed(path, model)
-        except ArtifactError as error:
-            aside = path.with_suffix(".damaged")
-            path.replace(aside)
-            self._report(f"{error}; kept as {aside.name}, what needs it runs again")
-            return None

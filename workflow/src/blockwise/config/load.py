@@ -216,6 +216,9 @@ def missing_files(profile: Profile, prompts_folder: Path) -> list[str]:
     embedder, judge = profile.embedder, profile.judge
     if embedder.kind == "path" and not Path(embedder.path).is_dir():
         problems.append(f"embedder.path: {embedder.path} is no folder")
+    corpus = profile.mxfp4.corpus if profile.mxfp4 else None
+    if corpus is not None and corpus.kind == "path" and not Path(corpus.folder).is_dir():
+        problems.append(f"mxfp4.corpus.folder: {corpus.folder} is no folder")
     if judge is not None:
         problems += [f"judge: {line}" for line in _prompt_problems(prompts_folder, judge.prompt)]
     return problems
@@ -268,6 +271,12 @@ def unpinned(profile: Profile) -> list[tuple[str, ...]]:
             keys.append(("datasets", name, "source", "sha256"))
     if profile.embedder.kind == "hub" and profile.embedder.revision == UNPINNED:
         keys.append(("embedder", "revision"))
+    if profile.mxfp4 is not None:
+        keys += [
+            ("mxfp4", name, "revision")
+            for name in ("corpus", "tokenizer")
+            if getattr(getattr(profile.mxfp4, name), "revision", None) == UNPINNED
+        ]
     return keys
 
 

@@ -40,6 +40,14 @@ def resolve(profile: Profile, key: tuple[str, ...]) -> str:
         elif collection == "embedder":
             assert profile.embedder.kind == "hub"
             commit = HfApi().model_info(profile.embedder.id).sha
+        elif collection == "mxfp4":
+            assert profile.mxfp4 is not None
+            if name == "corpus":
+                assert profile.mxfp4.corpus.kind == "hub"
+                commit = HfApi().dataset_info(profile.mxfp4.corpus.id).sha
+            else:
+                assert profile.mxfp4.tokenizer.kind == "hub"
+                commit = HfApi().model_info(profile.mxfp4.tokenizer.id).sha
         else:
             source = profile.datasets[name].source
             if source.kind == "url":

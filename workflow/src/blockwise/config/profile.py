@@ -11,6 +11,7 @@ from blockwise.config.datasets import Dataset
 from blockwise.config.embedder import Embedder, TfidfEmbedder
 from blockwise.config.experiments import Experiment
 from blockwise.config.judge import Judge
+from blockwise.config.mxfp4 import MXFP4
 
 SEPARATOR = "\n"  # between the problems of one error
 RESERVED_PROFILES = frozenset({"reference", "bench"})
@@ -24,6 +25,7 @@ class Profile(ConfigModel):
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
     embedder: Embedder = TfidfEmbedder(kind="tfidf")
+    mxfp4: MXFP4 | None = Field(None, description="Optional: the study of MXFP4 training.")
     judge: Judge | None = Field(None, description="Optional: also judges every recall answer.")
     require_pinned: bool = Field(
         False, description="Refuse to run (not to dry-run) while anything is `unpinned`."

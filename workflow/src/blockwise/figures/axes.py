@@ -39,8 +39,11 @@ def size_words(tokens: Any) -> str:
 
 
 def thousands(value: float, _position: int | None = None) -> str:
-    """A tick of an amount: 1.5k for 1500."""
-    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+    """A tick of an amount: 1.5k for 1500, 2M for two million."""
+    for unit, letter in ((1_000_000, "M"), (1000, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
 
 
 def distinct_words(sizes: Sequence[Any]) -> dict[Any, str]:

@@ -21,6 +21,7 @@ class Bar(StrEnum):
     RANGE = "minimum to maximum"
     TO_P95 = "median to 95th percentile"
     TO_MAXIMUM = "median to maximum"
+    AT_LEAST = "at least"  # the value is a lower bound
 
 
 CAPPED = frozenset({Bar.INTERVAL, Bar.TO_P95})
@@ -42,6 +43,8 @@ class Scale(StrEnum):
     DIFFERENCE = "difference"  # around zero
     LOG = "log"  # ticks at 1, 2, 5, 10
     LOG2 = "log2"  # ticks at powers of two, as token lengths have them
+    SIGNED_LOG = "signed log"  # logarithmic to both sides of a linear middle
+    NEAR_ONE = "near one"  # logarithmic in the distance from one: 0, 0.9, 0.99
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,27 @@ class Statistic:
 
     @classmethod
     def of(
-        cls, measure: str, suffix: str = "", *, middle: str = "mean", has_interval: bool = True
+        cls,
+        measure: str,
+        suffix: str = "",
+        *,
+        middle: str = "mean",
+        has_interval: bool = True,
+        num: str | None = None,
     ) -> "Statistic":
-        """The columns of a measure over clusters: its middle, interval if any, and range."""
+        """The columns of a measure over clusters: its middle, interval if any, and range.
+
+        Args:
+            measure: first words of the columns.
+            suffix: their last, the unit.
+            middle: what the value is.
+            has_interval: whether the table has one beside the range.
+            num: column of the number of what the statistic is over; by default of clusters.
+        """
         names = {name: f"{measure}_{name}{suffix}" for name in ("low", "high", "min", "max")}
         return cls(
             value=f"{measure}_{middle}{suffix}",
-            num=f"{measure}_num_clusters",
+            num=num or f"{measure}_num_clusters",
             low=names["low"] if has_interval else None,
             high=names["high"] if has_interval else None,
             minimum=names["min"],

@@ -40,10 +40,19 @@ COUNTED = re.compile(r"^(?P<some>\d+) of (?P<all>\d+)(?= )")
 UNTIMED = "no valid timing block"
 
 
-def captions(marks: pd.DataFrame) -> Iterator[str]:
+def captions(marks: pd.DataFrame, scope: str = "backbone") -> Iterator[str]:
     """What every figure of these backbones must say, to the letter; the scale comes first."""
-    for scope, text in _distinct(marks, marks, "caption", ("backbone",)):
-        yield f"{scope}{sentence(text)}"
+    for names, text in _distinct(marks, marks, "caption", (scope,)):
+        yield f"{names}{sentence(text)}"
+
+
+def training_captions(marks: pd.DataFrame) -> Iterator[str]:
+    """What every figure of a training study must say: its scale, and the size of its model."""
+    yield from captions(marks, "experiment")
+    if "num_parameters" in marks:
+        sizes = sorted({int(size) for size in marks["num_parameters"].dropna()})
+        if sizes:
+            yield f"{' and '.join(f'{size:,}' for size in sizes)} parameters."
 
 
 def table_notes(marks: pd.DataFrame) -> Iterator[str]:

@@ -95,11 +95,12 @@ def draw_sheet(marks: pd.DataFrame, sheet: Sheet) -> Figure:
     with style.drawing():
         groups = [group for _, group in marks.groupby(sheet.group, sort=False, dropna=False)]
         if not groups:
-            return _empty_figure(sheet.nothing)
+            return empty_figure(sheet.nothing)
         return _figure_of(marks, groups, sheet)
 
 
-def _empty_figure(words: str) -> Figure:
+def empty_figure(words: str) -> Figure:
+    """A figure without a mark, which says why."""
     figure = Figure(figsize=(style.COLUMN_WIDTH_IN, 1.0))
     words = style.wrapped(words, 0.9 * style.COLUMN_WIDTH_IN)
     figure.text(0.5, 0.5, words, ha="center", va="center")
@@ -111,37 +112,52 @@ def _figure_of(marks: pd.DataFrame, groups: Sequence[pd.DataFrame], sheet: Sheet
     titles = [
         _title(group, marks, sheet, 0.8 * page.width_in / page.num_columns) for group in groups
     ]
-    told = dict.fromkeys(sheet.notes_of(marks))  # in order, each once
-    words = "\n".join(style.wrapped(note, 0.97 * page.width_in) for note in told)
-    entries = _legend_entries(marks, sheet)
-    legend_columns = _num_legend_columns(entries, page.width_in)
 
     line_in = style.LINE_HEIGHT_IN
-    legend_in = line_in * (math.ceil(len(entries) / legend_columns) + 1)
-    notes_in = line_in * (words.count("\n") + 1.7)
     title_in = line_in * (max(title.count("\n") for title in titles) + 2)
     num_lines = max(sheet.axis.num_label_lines(group, page.panel_in) for group in groups)
     band_in = len(sheet.panels) * sheet.panel_height_in + title_in + (num_lines + 2) * line_in
-    height_in = legend_in + page.num_bands * band_in + notes_in
-
-    figure = Figure(figsize=(page.width_in, height_in), dpi=style.PNG_DPI)
-    panels_frac = 1 - (legend_in + notes_in) / height_in
-    figure.set_layout_engine(
-        ConstrainedLayoutEngine(rect=(0.0, notes_in / height_in, 1.0, panels_frac))
-    )
+    entries = _legend_entries(marks, sheet)
+    panels_in = page.num_bands * band_in
+    figure, bottom_in = framed(page.width_in, panels_in, entries, sheet.notes_of(marks))
     _draw_groups(figure, groups, titles, sheet, page)
-    figure.text(0.01, 0.5 * line_in / height_in, words, va="bottom", ha="left")
-    figure.legend(handles=entries, loc="upper center", ncols=legend_columns, borderaxespad=0.3)
-    _fix_layout(figure)
+    fix_layout(figure, bottom_in, panels_in)
     return figure
 
 
-def _fix_layout(figure: Figure) -> None:
-    """Lay the panels out once and for all, at rounded places.
+def framed(
+    width_in: float, panels_in: float, entries: Sequence[Line2D], told: Iterable[str]
+) -> tuple[Figure, float]:
+    """A page with its legend above and its notes below, and where the panels begin above these.
+
+    Args:
+        width_in: width of the page.
+        panels_in: height that is left for panels.
+        entries: what the legend explains.
+        told: the notes, each said once.
+    """
+    words = "\n".join(style.wrapped(note, 0.97 * width_in) for note in dict.fromkeys(told))
+    legend_columns = _num_legend_columns(entries, width_in)
+    line_in = style.LINE_HEIGHT_IN
+    legend_in = line_in * (math.ceil(len(entries) / legend_columns) + 1)
+    notes_in = line_in * (words.count("\n") + 1.7)
+    height_in = legend_in + panels_in + notes_in
+    figure = Figure(figsize=(width_in, height_in), dpi=style.PNG_DPI)
+    figure.text(0.01, 0.5 * line_in / height_in, words, va="bottom", ha="left")
+    figure.legend(handles=entries, loc="upper center", ncols=legend_columns, borderaxespad=0.3)
+    return figure, notes_in
+
+
+def fix_layout(figure: Figure, bottom_in: float, panels_in: float) -> None:
+    """Lay the panels out once and for all between legend and notes, at rounded places.
 
     The solver of the constrained layout finds places whose last digits differ from process to
     process, and with them the bytes of the file.
     """
+    height_in = figure.get_figheight()
+    figure.set_layout_engine(
+        ConstrainedLayoutEngine(rect=(0.0, bottom_in / height_in, 1.0, panels_in / height_in))
+    )
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -280,15 +296,15 @@ def _draw_line(ax: Axes, own: pd.DataFrame, sheet: Sheet, sizes: Sequence[int]) 
 def _draw_bars(ax: Axes, mark: Mapping[Any, Any], axis: XAxis, color: str) -> None:
     """From low to high, which need not hold the mark: the sample's value may lie outside."""
     options: dict[str, Any] = {"color": color, "linestyle": "none", "elinewidth": 0.8}
-    middle, half = _bar(mark["low"], mark["high"], mark["value"])
+    middle, half = bar_of(mark["low"], mark["high"], mark["value"])
     capsize = 2.5 if mark["bar"] in CAPPED else 0.0
     ax.errorbar(mark["place"], middle, yerr=half, capsize=capsize, **options)
     if isinstance(axis, Amounts) and axis.x_low and axis.x_high:
-        middle, half = _bar(mark[axis.x_low], mark[axis.x_high], mark[axis.x])
+        middle, half = bar_of(mark[axis.x_low], mark[axis.x_high], mark[axis.x])
         ax.errorbar(middle, mark["value"], xerr=half, **options)
 
 
-def _bar(low: Any, high: Any, value: Any) -> tuple[float, float]:
+def bar_of(low: Any, high: Any, value: Any) -> tuple[float, float]:
     """Middle and half length of a bar; an open end is at the mark."""
     ends = [float(value if pd.isna(end) else end) for end in (low, high)]
     return (ends[0] + ends[1]) / 2, abs(ends[1] - ends[0]) / 2
@@ -341,28 +357,28 @@ def _legend_entries(marks: pd.DataFrame, sheet: Sheet) -> list[Line2D]:
     for arm in arms:
         look = style.look_of_arm(arm)
         label = arm if arm == SEQUENTIAL else f"parallel, {arm}"
-        entries.append(_entry(label, look.color, marker=look.marker, linestyle=look.linestyle))
+        entries.append(entry(label, look.color, marker=look.marker, linestyle=look.linestyle))
     sizes = notes.sizes(drawn)
     if sheet.axis.sized and len(sizes) > 1:
         for rank, words in enumerate(sizes.values()):
             size_pt = style.marker_size_pt(rank, len(sizes))
             label = f"size: B = {words} tokens"
-            entries.append(_entry(label, "0.5", marker="o", linestyle="none", markersize=size_pt))
+            entries.append(entry(label, "0.5", marker="o", linestyle="none", markersize=size_pt))
     if sheet.fill is not None:
         for value, words in sheet.fill.words.items():
             face = "white" if value == sheet.fill.hollow else "0.5"
-            entries.append(_entry(words, "0.5", marker="o", linestyle="none", markerfacecolor=face))
+            entries.append(entry(words, "0.5", marker="o", linestyle="none", markerfacecolor=face))
     for level in marks["level"].dropna().unique():
         look = style.look_of_level(level)
-        entries.append(_entry(level, look.color, linestyle=look.linestyle))
+        entries.append(entry(level, look.color, linestyle=look.linestyle))
     return entries
 
 
-def _entry(label: str, color: str, **options: Any) -> Line2D:
+def entry(label: str, color: str, **options: Any) -> Line2D:
+    """One entry of a legend."""
     return Line2D([], [], label=label, color=color, **options)
 
 
 def _num_legend_columns(entries: Sequence[Line2D], width_in: float) -> int:
-    longest = max((len(str(entry.get_label())) for entry in entries), default=0)
-    needed_in = HANDLE_IN + style.CHARACTER_WIDTH_IN * longest
-    return max(1, min(4, len(entries), int(width_in / needed_in)))
+    widest_in = max((style.text_width_in(str(one.get_label())) for one in entries), default=0.0)
+    return max(1, min(4, len(entries), int(width_in / (HANDLE_IN + widest_in))))

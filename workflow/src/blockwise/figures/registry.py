@@ -1,7 +1,7 @@
 """Which figures there are: every module of this folder that draws one.
 
 A figure module names the table it reads (`TABLE`), gives what it plots (`plotted`) and draws
-it (`draw`); adding the module is all it takes.
+it (`draw`); adding the module is all it takes. Figures come in the families of their tables.
 """
 
 import importlib
@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from blockwise.errors import ArtifactError
+from blockwise.tables.registry import PREFIXES, Family
 
 if TYPE_CHECKING:  # the workflow lists figures at every start and must not wait for these
     import pandas as pd
     from matplotlib.figure import Figure
 
-MACHINERY = frozenset({"axes", "marks", "notes", "panels", "registry", "style", "write"})
+MACHINERY = frozenset(
+    {"axes", "marks", "notes", "panels", "registry", "rows", "scales", "style", "write"}
+)
 """Modules of this folder that are no figure."""
 
 FIGURES: dict[str, str] = {
@@ -23,6 +26,13 @@ FIGURES: dict[str, str] = {
     for module in pkgutil.iter_modules([str(Path(__file__).parent)])
     if module.name not in MACHINERY
 }
+"""Module of each figure, by the figure's name."""
+
+
+def figures_of(*families: Family) -> dict[str, str]:
+    """Module of each figure of some families, by the figure's name."""
+    prefixes = tuple(prefix for family in families for prefix in PREFIXES[family])
+    return {name: module for name, module in FIGURES.items() if name.startswith(prefixes)}
 
 
 class FigureModule(Protocol):

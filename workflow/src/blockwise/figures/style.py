@@ -16,17 +16,22 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextToPath
 
 COLUMN_WIDTH_IN = 3.5  # one column of a two-column page
 TEXT_WIDTH_IN = 7.1  # both columns with the gap between them
 FONT_SIZE_PT = 7.0  # smallest size that journals accept in print
 PNG_DPI = 300
 CHARACTER_WIDTH_IN = 0.56 * FONT_SIZE_PT / 72  # mean advance of DejaVu Sans, at 72 points an inch
+PIXEL_ROUNDING = 1.04  # a glyph starts at a whole pixel: text is wider than in the PDF
 LINE_HEIGHT_IN = 1.35 * FONT_SIZE_PT / 72  # line spacing of wrapped text, with some air
+
+FONT = "DejaVu Sans"  # shipped with Matplotlib: the same everywhere
 
 SETTINGS: dict[str, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # shipped with Matplotlib: the same everywhere
+    "font.sans-serif": [FONT],
     "font.size": FONT_SIZE_PT,
     "axes.titlesize": FONT_SIZE_PT,
     "axes.labelsize": FONT_SIZE_PT,
@@ -97,6 +102,11 @@ def look_of_arm(arm: str) -> Look:
     return spare[sum(arm.encode()) % len(spare)]
 
 
+def look_of_rank(rank: int) -> Look:
+    """The look of a category of a figure that lists its own; alike from the ninth on."""
+    return LOOKS[rank % len(LOOKS)]
+
+
 MARKER_SIZES_PT = (2.8, 6.5)  # smallest and largest, where the size of a mark tells sizes apart
 
 # A level is what marks are held against: a line without marker, in a grey of its own.
@@ -106,6 +116,7 @@ LEVELS = {
     "asked for": Look("#000000", "", "-"),
     "in proportion": Look("#555555", "", (0, (2, 2))),
 }
+REPORTED_COLOR = "#BBBBBB"  # of what others report: a shade behind the marks
 
 
 def look_of_level(level: str) -> Look:
@@ -144,6 +155,24 @@ def wrapped(text: str, width_in: float) -> str:
             lines[-1], rest = lines[-1][:num_characters], lines[-1][num_characters:]
             lines.append(rest)
     return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def text_width_in(text: str, *, is_bold: bool = False) -> float:
+    """Width of one line of text, from the font itself, with what a coarse screen adds."""
+    weight = "bold" if is_bold else "normal"
+    font = FontProperties(family=FONT, size=FONT_SIZE_PT, weight=weight)
+    width_pt, _, _ = TextToPath().get_text_width_height_descent(text, font, ismath=False)
+    return PIXEL_ROUNDING * float(width_pt) / 72
+
+
+def wrapped_arm(arm: str, width_in: float) -> str:
+    """Break the name of a recipe into lines that fit a width, after + and commas."""
+    lines = [""]
+    for piece in re.findall(r"[^+,]*[+,] ?|[^+,]+", arm):
+        if lines[-1] and text_width_in((lines[-1] + piece).rstrip()) > width_in:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def pdf_bytes(figure: Figure) -> bytes:

@@ -19,7 +19,7 @@ class ColumnKind(StrEnum):
     """What a rerun of the same cell may change (METHOD, Statistics)."""
 
     EXACT = "exact"  # fixed by configuration, data and code
-    SAMPLED = "sampled"  # follows from text the model decoded
+    SAMPLED = "sampled"  # follows from decoded text, or from the float arithmetic of training
     TIMED = "timed"  # a clock, or the engine's schedule
     HOST = "host"  # the machine, the start of the server, the state of the checkout
 

@@ -1,10 +1,20 @@
-"""`data_dictionary.csv`: every column of every table: unit, kind and meaning."""
+"""`data_dictionary.csv`: every column of every table: unit, kind and meaning.
 
+    python -m blockwise.tables.data_dictionary --families compaction mxfp4 --output FILE
+
+It follows from the code alone, so it needs no table to be there.
+"""
+
+import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from blockwise.tables.columns import Column, frame, text
+from blockwise.artifacts import write_bytes
+from blockwise.errors import run_command
+from blockwise.tables.columns import Column, csv_bytes, frame, text
+from blockwise.tables.registry import Family, load_tables
 
 TABLE_NAME = "data_dictionary"
 
@@ -14,8 +24,9 @@ COLUMNS: tuple[Column, ...] = (
     text("unit", "Unit; 1 for ratios and shares, empty for text, flags and labels."),
     text(
         "kind",
-        "exact: fixed by configuration, data and code; sampled: follows from decoded text; "
-        "timed: a clock or the engine's schedule; host: machine, server start or checkout.",
+        "exact: fixed by configuration, data and code; sampled: follows from decoded text, or "
+        "from the floating-point arithmetic of training, which is that of the processor; timed: a "
+        "clock or the engine's schedule; host: machine, server start or checkout.",
     ),
     text("meaning", "What it says."),
 )
@@ -35,3 +46,24 @@ def build(tables: Mapping[str, Sequence[Column]]) -> pd.DataFrame:
         for column in columns
     ]
     return frame(rows, COLUMNS)
+
+
+def write_dictionary(families: Sequence[Family], path: Path) -> None:
+    """Write the dictionary of some families of tables as CSV."""
+    tables = {name: module.COLUMNS for name, module in load_tables(*families).items()}
+    write_bytes(path, csv_bytes(build(tables)))
+
+
+def main() -> None:
+    """Command line: families of tables, and a path."""
+    parser = argparse.ArgumentParser(
+        prog="python -m blockwise.tables.data_dictionary", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--families", type=Family, nargs="+", choices=list(Family), required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    write_dictionary(arguments.families, arguments.output)
+
+
+if __name__ == "__main__":
+    run_command(main)

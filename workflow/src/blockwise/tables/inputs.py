@@ -1,4 +1,4 @@
-"""What tables are made from: finished cells, and what was measured on them afterwards.
+"""What tables are made from: finished cells and training runs, and what was measured beside them.
 
 Every table module offers `COLUMNS` and `build(inputs)`; each takes what it needs. A part that a
 run does not make is empty, and the tables that show it say so.
@@ -9,8 +9,19 @@ from dataclasses import dataclass
 
 from blockwise.compaction.judgements import Judgements
 from blockwise.compaction.similarity import Similarities
+from blockwise.config.mxfp4 import MXFP4
+from blockwise.mxfp4.records import Diagnostics, Outliers, Speed, TrainingRun
 from blockwise.serving.engine_card import EngineCard
 from blockwise.tables.load import LoadedCell, LoadedOmission
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """One training run as one experiment sees it."""
+
+    experiment: str
+    arm: str
+    run: TrainingRun
 
 
 @dataclass(frozen=True)
@@ -22,3 +33,8 @@ class TableInputs:
     engine_cards: Sequence[EngineCard] = ()
     similarities: Sequence[Similarities] = ()
     judgements: Sequence[Judgements] = ()
+    mxfp4: MXFP4 | None = None  # the study's configuration; without it nothing below is read
+    runs: Sequence[LoadedRun] = ()  # in the order of all tables
+    diagnostics: Sequence[Diagnostics] = ()
+    outliers: Sequence[Outliers] = ()
+    speeds: Sequence[Speed] = ()

@@ -1,13 +1,15 @@
 """Which tables there are: every module of this folder that is named like one.
 
 A table module lists its columns (`COLUMNS`) and makes its rows from everything that tables are
-made from (`build`); adding the module is all it takes. Nothing is imported before a table is
-asked for, because the workflow lists the tables at every start.
+made from (`build`); adding the module is all it takes. Tables come in families, one a study,
+each written on its own. Nothing is imported before a table is asked for, because the workflow
+lists the tables at every start.
 """
 
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -17,12 +19,27 @@ if TYPE_CHECKING:
     from blockwise.tables.columns import Column
     from blockwise.tables.inputs import TableInputs
 
-FAMILIES = ("compaction_", "engine_")  # every table's name starts with one; no other module's does
-TABLES: dict[str, str] = {
-    module.name: f"blockwise.tables.{module.name}"
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-    if module.name.startswith(FAMILIES)
-}
+
+class Family(StrEnum):
+    """Tables that are written together: those of one study."""
+
+    COMPACTION = "compaction"
+    MXFP4 = "mxfp4"
+
+
+PREFIXES = {Family.COMPACTION: ("compaction_", "engine_"), Family.MXFP4: ("mxfp4_",)}
+"""How the tables of a family are called; no other module of this folder is."""
+
+_MODULES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+
+
+def tables_of(*families: Family) -> dict[str, str]:
+    """Module of each table of some families, by the table's name."""
+    prefixes = tuple(prefix for family in families for prefix in PREFIXES[family])
+    return {name: f"blockwise.tables.{name}" for name in _MODULES if name.startswith(prefixes)}
+
+
+TABLES = tables_of(*Family)
 """Module of each table, by the table's name."""
 
 
@@ -35,8 +52,9 @@ class TableModule(Protocol):
         """The rows, with exactly these columns."""
 
 
-def load_tables() -> dict[str, TableModule]:
-    """Import the module of every table, by the table's name."""
+def load_tables(*families: Family) -> dict[str, TableModule]:
+    """Import the module of every table of some families, by the table's name."""
     return {
-        name: cast(TableModule, importlib.import_module(module)) for name, module in TABLES.items()
+        name: cast(TableModule, importlib.import_module(module))
+        for name, module in tables_of(*families).items()
     }

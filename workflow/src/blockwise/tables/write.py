@@ -1,11 +1,13 @@
-"""Write every table: `python -m blockwise.tables.write`.
+"""Write the tables of one family: `python -m blockwise.tables.write compaction` or `mxfp4`.
 
-The CSV bytes are a pure function of the batches and the cells they select. What made them,
-and when, stands beside them in PROVENANCE.json, so that a rerun changes no table.
+The CSV bytes are a pure function of the batches and the records they select. What made them,
+and when, stands beside them in a PROVENANCE file, so that a rerun changes no table. A table
+whose part of the study was not run is empty, with all its columns.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import pandas as pd
 from blockwise.artifacts import digest_file, read_model, write_bytes, write_json
 from blockwise.compaction.judgements import Judgements
 from blockwise.compaction.similarity import Similarities
-from blockwise.errors import ArtifactError, run_command
+from blockwise.config.profile import Profile
+from blockwise.errors import ArtifactError, ConfigError, run_command
+from blockwise.mxfp4.records import Diagnostics, Outliers, Speed
 from blockwise.provenance import (
     code_digest,
     command_line,
@@ -24,91 +28,140 @@ from blockwise.provenance import (
     package_versions,
     utc_now,
 )
-from blockwise.tables import data_dictionary
 from blockwise.tables.columns import csv_bytes
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import damage_of, load_batches, load_engine_cards, load_omitted
-from blockwise.tables.registry import TABLES, load_tables
+from blockwise.tables.registry import Family, load_tables, tables_of
+from blockwise.tables.training import damage_of_training, load_runs
+
+PROVENANCE = {Family.COMPACTION: "PROVENANCE.json", Family.MXFP4: "PROVENANCE_mxfp4.json"}
 
 
-def load_inputs(
-    batch_paths: Sequence[Path],
-    store_folder: Path,
-    *,
-    similarity_paths: Sequence[Path] = (),
-    judgement_paths: Sequence[Path] = (),
-) -> TableInputs:
-    """Everything that the tables are made from.
+@dataclass(frozen=True)
+class CompactionSources:
+    """Files that the tables of the compaction study are made from."""
 
-    Raises:
-        ArtifactError: a batch or record is missing or damaged, or no batch has a cell.
-    """
-    cells = load_batches(batch_paths, store_folder)
-    if not cells:
-        raise ArtifactError(
-            f"{len(batch_paths)} batches select 0 cells; tables need at least 1. Run the cells "
-            "first, and look for failed ones in the log of their job"
+    batches: Sequence[Path]
+    store: Path
+    similarities: Sequence[Path] = ()
+    judgements: Sequence[Path] = ()
+
+    def load(self) -> TableInputs:
+        """Read them.
+
+        Raises:
+            ArtifactError: a file or record is missing or damaged, or no batch has a cell.
+        """
+        cells = load_batches(self.batches, self.store)
+        if not cells:
+            raise ArtifactError(
+                f"{len(self.batches)} batches select 0 cells; tables need at least 1. Run the "
+                "cells first, and look for failed ones in the log of their job"
+            )
+        return TableInputs(
+            cells=cells,
+            omitted=load_omitted(self.batches),
+            engine_cards=load_engine_cards(self.batches),
+            similarities=[read_model(path, Similarities) for path in sorted(self.similarities)],
+            judgements=[read_model(path, Judgements) for path in sorted(self.judgements)],
         )
-    return TableInputs(
-        cells=cells,
-        omitted=load_omitted(batch_paths),
-        engine_cards=load_engine_cards(batch_paths),
-        similarities=[read_model(path, Similarities) for path in sorted(similarity_paths)],
-        judgements=[read_model(path, Judgements) for path in sorted(judgement_paths)],
-    )
+
+    def files(self) -> dict[str, Sequence[Path]]:
+        """Files by kind, for the provenance."""
+        return {
+            "batches": self.batches,
+            "similarities": self.similarities,
+            "judgements": self.judgements,
+        }
+
+    def discard_damaged(self) -> list[str]:
+        """See `discard_damaged`."""
+        return discard_damaged(self.batches, lambda path: damage_of(path, self.store))
 
 
-def build_tables(inputs: TableInputs) -> dict[str, pd.DataFrame]:
-    """Every table by name, the data dictionary included."""
-    modules = load_tables()
-    columns = {name: module.COLUMNS for name, module in modules.items()}
-    return {
-        **{name: module.build(inputs) for name, module in modules.items()},
-        data_dictionary.TABLE_NAME: data_dictionary.build(columns),
-    }
+@dataclass(frozen=True)
+class MXFP4Sources:
+    """Files that the tables of the MXFP4 study are made from; any list may be empty."""
+
+    config: Path
+    store: Path
+    training: Sequence[Path] = ()
+    diagnostics: Sequence[Path] = ()
+    outliers: Sequence[Path] = ()
+    speed: Sequence[Path] = ()
+
+    def load(self) -> TableInputs:
+        """Read them.
+
+        Raises:
+            ArtifactError: a file or run is missing or damaged, or is not of this configuration.
+            ConfigError: the profile has no MXFP4 study.
+        """
+        study = read_model(self.config, Profile).mxfp4
+        if study is None:
+            raise ConfigError(f"{self.config} has no section mxfp4, which its tables need; add it")
+        return TableInputs(
+            mxfp4=study,
+            runs=load_runs(study, self.training, self.store),
+            diagnostics=[read_model(path, Diagnostics) for path in self.diagnostics],
+            outliers=[read_model(path, Outliers) for path in self.outliers],
+            speeds=[read_model(path, Speed) for path in self.speed],
+        )
+
+    def files(self) -> dict[str, Sequence[Path]]:
+        """Files by kind, for the provenance."""
+        return {
+            "config": [self.config],
+            "training": self.training,
+            "diagnostics": self.diagnostics,
+            "outliers": self.outliers,
+            "speed": self.speed,
+        }
+
+    def discard_damaged(self) -> list[str]:
+        """See `discard_damaged`."""
+        return discard_damaged(self.training, lambda path: damage_of_training(path, self.store))
 
 
-def write_tables(
-    batch_paths: Sequence[Path],
-    store_folder: Path,
-    output_folder: Path,
-    *,
-    similarity_paths: Sequence[Path] = (),
-    judgement_paths: Sequence[Path] = (),
-) -> None:
-    """Write every table as CSV, and what they were made from."""
-    inputs = load_inputs(
-        batch_paths,
-        store_folder,
-        similarity_paths=similarity_paths,
-        judgement_paths=judgement_paths,
-    )
-    for name, table in build_tables(inputs).items():
+Sources = CompactionSources | MXFP4Sources
+
+
+def family_of(sources: Sources) -> Family:
+    """The tables that are made from these files."""
+    return Family.MXFP4 if isinstance(sources, MXFP4Sources) else Family.COMPACTION
+
+
+def build_tables(family: Family, inputs: TableInputs) -> dict[str, pd.DataFrame]:
+    """Every table of a family by name."""
+    return {name: module.build(inputs) for name, module in load_tables(family).items()}
+
+
+def write_tables(sources: Sources, output_folder: Path) -> None:
+    """Write every table of a family as CSV, and what they were made from."""
+    family = family_of(sources)
+    for name, table in build_tables(family, sources.load()).items():
         write_bytes(output_folder / f"{name}.csv", csv_bytes(table))
-    sources = {
-        "batches": batch_paths,
-        "similarities": similarity_paths,
-        "judgements": judgement_paths,
-    }
-    write_json(output_folder / "PROVENANCE.json", _provenance(sources))
+    write_json(output_folder / PROVENANCE[family], _provenance(family, sources.files()))
 
 
-def discard_damaged(batch_paths: Sequence[Path], store_folder: Path) -> list[str]:
+def discard_damaged(
+    batch_paths: Sequence[Path], damage_of_batch: Callable[[Path], list[str]]
+) -> list[str]:
     """Delete every batch that is damaged, or names a missing or damaged record; say what was.
 
-    A batch is derived from the cells and they are kept. As long as it exists, the workflow
-    takes its cells for finished and would not make up for a lost record.
+    A batch is derived from the records and they are kept. As long as it exists, the workflow
+    takes its work for finished and would not make up for a lost record.
     """
     problems = []
     for path in batch_paths:
-        damage = damage_of(path, store_folder) if path.exists() else []
+        damage = damage_of_batch(path) if path.exists() else []
         if damage:
             path.unlink()
             problems += [*damage, f"deleted {path}, which the next run makes anew"]
     return problems
 
 
-def _provenance(sources: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+def _provenance(family: Family, files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     commit, dirty = git_state()
     return {
         "schema_version": 1,
@@ -117,9 +170,9 @@ def _provenance(sources: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
                 {"name": f"{path.parent.name}/{path.name}", "sha256": digest_file(path)}
                 for path in sorted(paths)
             ]
-            for kind, paths in sources.items()
+            for kind, paths in files.items()
         },
-        "code_digest": code_digest("blockwise.tables.write", *TABLES.values()),
+        "code_digest": code_digest("blockwise.tables.write", *tables_of(family).values()),
         "commit": commit,
         "dirty": dirty,
         "packages": {**package_versions(), "scipy": version("scipy")},
@@ -129,31 +182,57 @@ def _provenance(sources: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Command line: paths only."""
-    parser = argparse.ArgumentParser(prog="python -m blockwise.tables.write", description=__doc__)
-    parser.add_argument("--batches", type=Path, nargs="+", required=True, metavar="FILE")
-    parser.add_argument("--store", type=Path, required=True, help="folder of the cell store")
-    parser.add_argument("--similarities", type=Path, nargs="*", default=[], metavar="FILE")
-    parser.add_argument("--judgements", type=Path, nargs="*", default=[], metavar="FILE")
-    parser.add_argument("--output-dir", type=Path, required=True)
-    arguments = parser.parse_args()
-    try:
-        write_tables(
+def _sources_of(arguments: argparse.Namespace) -> Sources:
+    """What a command line names."""
+    if arguments.family == Family.COMPACTION:
+        return CompactionSources(
             arguments.batches,
             arguments.store,
-            arguments.output_dir,
-            similarity_paths=arguments.similarities,
-            judgement_paths=arguments.judgements,
+            similarities=arguments.similarities,
+            judgements=arguments.judgements,
         )
+    return MXFP4Sources(
+        arguments.config,
+        arguments.store,
+        training=arguments.training,
+        diagnostics=arguments.diagnostics,
+        outliers=arguments.outliers,
+        speed=arguments.speed,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m blockwise.tables.write", description=__doc__)
+    families = parser.add_subparsers(dest="family", required=True)
+    compaction = families.add_parser(Family.COMPACTION, help="tables of the compaction study")
+    compaction.add_argument("--batches", type=Path, nargs="+", required=True, metavar="FILE")
+    mxfp4 = families.add_parser(Family.MXFP4, help="tables of the MXFP4 study")
+    mxfp4.add_argument("--config", type=Path, required=True, help="resolved profile, JSON")
+    for family, kinds in (
+        (compaction, ("similarities", "judgements")),
+        (mxfp4, ("training", "diagnostics", "outliers", "speed")),
+    ):
+        for kind in kinds:
+            family.add_argument(f"--{kind}", type=Path, nargs="*", default=[], metavar="FILE")
+        family.add_argument("--store", type=Path, required=True, help="folder of the cell store")
+        family.add_argument("--output-dir", type=Path, required=True)
+    return parser
+
+
+def main() -> None:
+    """Command line: a family and paths."""
+    arguments = _parser().parse_args()
+    sources = _sources_of(arguments)
+    try:
+        write_tables(sources, arguments.output_dir)
     except ArtifactError as error:
-        problems = discard_damaged(arguments.batches, arguments.store)
+        problems = sources.discard_damaged()
         if not problems:
             raise
         lines = "".join(f"\n  - {problem}" for problem in problems)
         raise ArtifactError(
-            f"finished work is missing or damaged:{lines}\nRun the same command again: only the "
-            "damaged cells run"
+            f"finished work is missing or damaged:{lines}\nRun the same command again: only what "
+            "is damaged runs"
         ) from error
 
 

@@ -1,0 +1,94 @@
+"""MXFP4: corpus, training runs (arm x seed), and what is measured beside them."""
+
+MXFP4_RUNS = f"{RESULTS}/runs/mxfp4"
+TRAINING = pipeline.training
+
+
+rule prepare_corpus:
+    output:
+        f"{MXFP4_RUNS}/corpus/corpus.json",
+        f"{MXFP4_RUNS}/corpus/train.bin",
+        f"{MXFP4_RUNS}/corpus/validation.bin",
+    params:
+        key=TRAINING.corpus_key(),
+        config=pipeline.config_file,
+        cache=f"{RESULTS}/runs/downloads",
+        folder=f"{MXFP4_RUNS}/corpus",
+    shell:
+        "exec {PYTHON} -m blockwise.mxfp4.corpus --config {params.config}"
+        " --cache {params.cache} --output-dir {params.folder}"
+
+
+# One job an experiment, a seed or a run: `mxfp4.jobs`. Nobody times these.
+rule train_mxfp4:
+    input:
+        corpus=rules.prepare_corpus.output,
+    output:
+        f"{MXFP4_RUNS}/training/{{experiment}}/{{run}}.json",
+    threads: TRAINING.threads() * TRAINING.num_processes()
+    resources:
+        gpu=TRAINING.num_gpus(),
+    params:
+        key=lambda wildcards: TRAINING.training_key(wildcards.experiment),
+        config=pipeline.config_file,
+        launcher=TRAINING.launcher(),
+        what=lambda wildcards: TRAINING.arguments(wildcards.experiment, wildcards.run),
+        corpus=f"{MXFP4_RUNS}/corpus",
+        store=f"{RESULTS}/cells",
+        checkpoints=f"{MXFP4_RUNS}/checkpoints",
+    shell:
+        "exec {PYTHON} {params.launcher} -m blockwise.mxfp4.run --config {params.config}"
+        " --experiment {wildcards.experiment} {params.what:q} --corpus {params.corpus}"
+        " --store {params.store} --checkpoints {params.checkpoints} --output {output}"
+
+
+# Errors of every arm on one shared trajectory.
+rule measure_mxfp4:
+    input:
+        corpus=rules.prepare_corpus.output,
+    output:
+        f"{MXFP4_RUNS}/diagnostics/{{experiment}}.json",
+    threads: 1
+    resources:
+        gpu=TRAINING.num_gpus(),
+    params:
+        key=lambda wildcards: TRAINING.measurement_key(
+            wildcards.experiment, "blockwise.mxfp4.diagnostics"
+        ),
+        config=pipeline.config_file,
+        corpus=f"{MXFP4_RUNS}/corpus",
+    shell:
+        "exec {PYTHON} -m blockwise.mxfp4.diagnostics --config {params.config}"
+        " --experiment {wildcards.experiment} --corpus {params.corpus}"
+        " --output {output}"
+
+
+rule stress_mxfp4:
+    output:
+        f"{MXFP4_RUNS}/outliers/{{experiment}}.json",
+    threads: 1
+    params:
+        key=lambda wildcards: TRAINING.measurement_key(
+            wildcards.experiment, "blockwise.mxfp4.outliers"
+        ),
+        config=pipeline.config_file,
+    shell:
+        "exec {PYTHON} -m blockwise.mxfp4.outliers --config {params.config}"
+        " --experiment {wildcards.experiment} --output {output}"
+
+
+# A timing: it reserves the machine.
+rule time_mxfp4:
+    output:
+        f"{MXFP4_RUNS}/speed/{{experiment}}.json",
+    threads: workflow.cores
+    resources:
+        gpu=TRAINING.num_gpus(),
+    params:
+        key=lambda wildcards: TRAINING.measurement_key(
+            wildcards.experiment, "blockwise.mxfp4.speed"
+        ),
+        config=pipeline.config_file,
+    shell:
+        "exec {PYTHON} -m blockwise.mxfp4.speed --config {params.config}"
+        " --experiment {wildcards.experiment} --output {output}"

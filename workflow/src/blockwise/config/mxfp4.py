@@ -1,0 +1,323 @@
+"""The MXFP4 study: one Llama, one corpus, arms that are recipes, and what is measured on them."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from blockwise.config.base import UNPINNED, ConfigModel, Name
+from blockwise.config.recipes import GroupShape, Precision, Recipe
+
+GROUP_SIZE = 32  # of MX formats: dimensions come in multiples of it
+Seed = Annotated[int, Field(ge=0)]
+MIN_HORIZON = 1.4  # METHOD: a 26% overhead must not be censored
+
+
+class LlamaShape(ConfigModel):
+    """Sizes of the Llama that is trained."""
+
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int = Field(gt=0)
+    sequence_tokens: int = Field(gt=0)
+    rope_theta: float = Field(10000.0, gt=0)
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "LlamaShape":
+        for name in ("hidden_size", "intermediate_size"):
+            if getattr(self, name) % GROUP_SIZE:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; MXFP4 groups {GROUP_SIZE} values, so it "
+                    f"must be a multiple of {GROUP_SIZE}"
+                )
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} does not give {self.num_attention_heads} heads "
+                "of an even size, which rotary positions need; change one of them"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"{self.num_attention_heads} attention heads cannot share "
+                f"{self.num_key_value_heads} key-value heads evenly; make one a multiple"
+            )
+        if (self.hidden_size // self.num_attention_heads * self.num_key_value_heads) % GROUP_SIZE:
+            raise ValueError(
+                f"num_key_value_heads {self.num_key_value_heads} makes a projection that is no "
+                f"multiple of {GROUP_SIZE} wide; use more of them, or larger heads"
+            )
+        return self
+
+
+class StdlibCorpus(ConfigModel):
+    """The sources of the running Python's standard library: they exist on every machine."""
+
+    kind: Literal["stdlib"]
+
+
+class PathCorpus(ConfigModel):
+    """UTF-8 text files below a folder, split by file."""
+
+    kind: Literal["path"]
+    folder: str
+    pattern: str = Field("**/*.txt", description="Glob below the folder.")
+
+
+class HubCorpus(ConfigModel):
+    """A text dataset of the Hugging Face hub, read as a stream."""
+
+    kind: Literal["hub"]
+    id: str = Field(description="Hub id, e.g. allenai/c4.")
+    subset: str | None = None
+    revision: str = Field(UNPINNED, description="Commit hash; `unpinned` may dry-run, not run.")
+    train_files: list[str] = Field(description="Files of the training split, globs allowed.")
+    validation_files: list[str]
+    text_column: str = "text"
+    max_train_tokens: int = Field(gt=0)
+    max_validation_documents: int = Field(gt=0)
+
+
+Corpus = Annotated[StdlibCorpus | PathCorpus | HubCorpus, Field(discriminator="kind")]
+
+
+class HubTokenizer(ConfigModel):
+    """A tokenizer of the hub or of a folder."""
+
+    kind: Literal["hub"]
+    id: str = Field(description="Hub id or folder.")
+    revision: str = Field(UNPINNED, description="Commit hash; ignored for a folder.")
+
+
+class ByteTokenizer(ConfigModel):
+    """UTF-8 bytes: 256 tokens, no file needed."""
+
+    kind: Literal["bytes"]
+
+
+Tokenizer = Annotated[ByteTokenizer | HubTokenizer, Field(discriminator="kind")]
+
+
+class Optimizer(ConfigModel):
+    """AdamW with a warmup and a cosine down to a fraction of the peak."""
+
+    learning_rate: float = Field(gt=0)
+    final_learning_rate_frac: float = Field(0.1, ge=0, le=1)
+    warmup_steps: int = Field(ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    gradient_clip_norm: float = Field(1.0, gt=0)
+
+
+class Training(ConfigModel):
+    """How long, on what and how often: the same for every arm of an experiment."""
+
+    num_steps: int = Field(gt=0, description="Length of the schedule and of the run.")
+    batch_sequences: int = Field(gt=0, description="Sequences a step, over all processes.")
+    num_repeated_batches: int | None = Field(
+        None, gt=0, description="Cycle over so many fixed batches; null: new text every step."
+    )
+    evaluate_every_steps: int = Field(gt=0)
+    evaluation_sequences: int = Field(gt=0)
+    checkpoint_every_steps: int = Field(gt=0)
+
+
+class Study(StrEnum):
+    """What an experiment measures; also the name of its table and figure."""
+
+    LADDER = "mxfp4_ladder"
+    INTERVENTIONS = "mxfp4_interventions"
+    DIAGNOSTICS = "mxfp4_diagnostics"
+    SCALE_RULES = "mxfp4_scale_rules"
+    OUTLIERS = "mxfp4_outliers"
+    SPEED = "mxfp4_speed"
+
+
+class TrainingExperiment(ConfigModel):
+    """Trains every arm with every seed; all arms of a seed share start, data and schedule."""
+
+    arms: list[str] = Field(min_length=1)
+    baselines: list[str] = Field(min_length=1, description="Arms that the others are paired with.")
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    training: Training
+
+    def all_arms(self) -> list[str]:
+        """Arms and baselines, each once."""
+        return list(dict.fromkeys([*self.baselines, *self.arms]))
+
+
+class LadderExperiment(TrainingExperiment):
+    """Tokens to a target loss, FP4 in one GEMM after the other, against each baseline."""
+
+    study: Literal[Study.LADDER]
+    target_step: int = Field(
+        gt=0, description="The target is the baseline's validation loss at this step."
+    )
+
+    @model_validator(mode="after")
+    def _horizon_is_long_enough(self) -> "LadderExperiment":
+        if self.training.num_steps < MIN_HORIZON * self.target_step:
+            raise ValueError(
+                f"num_steps {self.training.num_steps} is under {MIN_HORIZON} times target_step "
+                f"{self.target_step}, so a slow arm could not be told from one that never gets "
+                "there; raise num_steps or lower target_step"
+            )
+        return self
+
+
+class InterventionExperiment(TrainingExperiment):
+    """Remedies on repeated batches, paired by seed with the unquantized arm."""
+
+    study: Literal[Study.INTERVENTIONS]
+
+
+class DiagnosticsExperiment(ConfigModel):
+    """Errors of every arm on one shared trajectory of the baseline: same x, w and dy for all."""
+
+    study: Literal[Study.DIAGNOSTICS, Study.SCALE_RULES]
+    baseline: str = Field("fp32", description="The arm whose training gives the trajectory.")
+    arms: list[str] = Field(min_length=1)
+    seed: Seed = 0
+    training: Training
+    measure_at_steps: list[int] = Field(min_length=1)
+    num_batches: int = Field(gt=1, description="Batches over which an error counts as systematic.")
+
+    @model_validator(mode="after")
+    def _steps_are_reached(self) -> "DiagnosticsExperiment":
+        if max(self.measure_at_steps) > self.training.num_steps:
+            raise ValueError(
+                f"measure_at_steps {max(self.measure_at_steps)} is beyond num_steps "
+                f"{self.training.num_steps}; lower it or train longer"
+            )
+        return self
+
+
+class OutlierExperiment(ConfigModel):
+    """Error of one GEMM on synthetic operands with token outliers and channel means."""
+
+    study: Literal[Study.OUTLIERS]
+    arms: list[str] = Field(min_length=1)
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    num_tokens: int = Field(512, gt=0, multiple_of=GROUP_SIZE)
+    num_features: int = Field(256, gt=0, multiple_of=GROUP_SIZE)
+    outlier_sizes: list[float] = Field(min_length=1, description="In standard deviations.")
+    outlier_token_frac: float = Field(0.01, gt=0, le=1)
+
+
+class SpeedExperiment(ConfigModel):
+    """Cost of a training step of each arm against the baselines, interleaved."""
+
+    study: Literal[Study.SPEED]
+    arms: list[str] = Field(min_length=1)
+    baselines: list[str] = Field(min_length=1)
+    batch_sequences: int = Field(gt=0)
+    num_rounds: int = Field(gt=1, description="Rounds in which every arm takes one step.")
+
+
+Experiment = Annotated[
+    LadderExperiment
+    | InterventionExperiment
+    | DiagnosticsExperiment
+    | OutlierExperiment
+    | SpeedExperiment,
+    Field(discriminator="study"),
+]
+
+
+class MXFP4(ConfigModel):
+    """Everything about the training study."""
+
+    backend: Literal["emulated", "native"] = "emulated"
+    device: Literal["cpu", "cuda"] = "cpu"
+    compiled: bool = Field(True, description="Compile what quantizes; the same bits, faster.")
+    num_processes: int = Field(1, gt=0, description="torchrun + FSDP2 where more than one.")
+    jobs: Literal["per_experiment", "per_seed", "per_run"] = Field(
+        "per_experiment",
+        description="What one process trains: starting and compiling cost as much as a small run.",
+    )
+    converted: list[str] = Field(["layers.*"], description="Patterns of the layers that quantize.")
+    model: LlamaShape
+    corpus: Corpus
+    tokenizer: Tokenizer = ByteTokenizer(kind="bytes")
+    optimizer: Optimizer
+    arms: Annotated[dict[str, Recipe], Field(min_length=1)]
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
+    caption: str = Field(description="Scale of the study, shown in every table and figure.")
+
+    @field_validator("arms")
+    @classmethod
+    def _names_say_what_arms_do(cls, arms: Mapping[str, Recipe]) -> Mapping[str, Recipe]:
+        for name, recipe in arms.items():
+            if name != recipe.name:
+                raise ValueError(f"the arm {name!r} has the recipe of {recipe.name!r}; rename it")
+        return arms
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "MXFP4":
+        problems = [
+            f"experiments.{name} names the arm {arm!r}, which is not in arms: "
+            f"{', '.join(sorted(self.arms))}"
+            for name, experiment in self.experiments.items()
+            for arm in named_arms(experiment)
+            if arm not in self.arms
+        ]
+        for name, experiment in self.experiments.items():
+            problems += [f"experiments.{name}: {text}" for text in self._problems_of(experiment)]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _problems_of(self, experiment: Experiment) -> list[str]:
+        sequences = _batch_sequences(experiment)
+        if sequences is None:
+            return []
+        if sequences % self.num_processes:
+            return [
+                f"batch_sequences {sequences} cannot be shared by {self.num_processes} processes; "
+                "make it a multiple"
+            ]
+        num_tokens = sequences // self.num_processes * self.model.sequence_tokens
+        groups_tokens = any(
+            _groups_tokens(self.arms[arm]) for arm in named_arms(experiment) if arm in self.arms
+        )
+        if groups_tokens and num_tokens % GROUP_SIZE:
+            return [
+                f"a step has {num_tokens} tokens a process, and an arm groups them by "
+                f"{GROUP_SIZE}; make batch_sequences x sequence_tokens a multiple of it"
+            ]
+        return []
+
+
+def _groups_tokens(recipe: Recipe) -> bool:
+    """Whether tokens share scales: in Wgrad, and in square groups of anything but weights."""
+    return recipe.wgrad is not None or any(
+        name != "w" and operand is not None and operand.groups == GroupShape.SQUARE
+        for gemm in recipe.gemms.values()
+        for name, operand in gemm.operands
+    )
+
+
+def named_arms(experiment: Experiment) -> list[str]:
+    """Every arm that an experiment names, each once."""
+    if isinstance(experiment, TrainingExperiment):
+        return experiment.all_arms()
+    if isinstance(experiment, DiagnosticsExperiment):
+        return list(dict.fromkeys([experiment.baseline, *experiment.arms]))
+    if isinstance(experiment, SpeedExperiment):
+        return list(dict.fromkeys([*experiment.baselines, *experiment.arms]))
+    return list(experiment.arms)
+
+
+def _batch_sequences(experiment: Experiment) -> int | None:
+    if isinstance(experiment, SpeedExperiment):
+        return experiment.batch_sequences
+    if isinstance(experiment, OutlierExperiment):
+        return None
+    return experiment.training.batch_sequences
+
+
+def is_quantized(recipe: Recipe) -> bool:
+    """Whether an arm differs from float32 arithmetic."""
+    return recipe.precision != Precision.FP32

@@ -1,0 +1,90 @@
+"""One operand of one GEMM: rotated, then quantized; the work that is compiled.
+
+Compiling this alone, and not the whole training step, takes seconds instead of minutes, is
+shared by all layers and arms, and removes nearly all of the emulation's cost
+(workflow/docs/decisions/0015-compile-what-prepares-an-operand.md).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from blockwise.config.recipes import Operand, RandomizedHadamard, Rotation, Rounding
+from blockwise.mxfp4 import noise
+from blockwise.mxfp4.hadamard import rotate
+from blockwise.mxfp4.quantize import fake_quantize
+
+FIXED_SIGNS_KEY = 20250509  # any constant: signs that are fixed are the same in every run
+NUM_SIDES = 2
+NUM_ROUNDING_STREAMS = 3 * NUM_SIDES  # one for each operand of a layer; the ones above draw signs
+MAX_GRAPHS = 64  # a graph for each recipe of an operand; torch stops at 8 unless told
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an operand stands."""
+
+    gemm: int  # 0 Fprop, 1 Dgrad, 2 Wgrad
+    side: int  # 0 left, 1 right
+    axis: int  # dimension of the operand that the GEMM sums over
+
+    @property
+    def rounding_stream(self) -> int:
+        """Which random numbers of a layer's key round this operand: its own."""
+        return NUM_SIDES * self.gemm + self.side
+
+    def signs_stream(self, *, is_matched: bool) -> int:
+        """Which random numbers give the signs: those of the GEMM, or the operand's own."""
+        stream = NUM_SIDES * self.gemm + (0 if is_matched else self.side)
+        return NUM_ROUNDING_STREAMS + stream
+
+
+Prepare = Callable[[Tensor, Place, Operand | None, Rotation | None, Tensor], Tensor]
+"""`prepare_operand`, compiled or not."""
+
+
+def prepare_operand(
+    values: Tensor, place: Place, operand: Operand | None, rotation: Rotation | None, key: Tensor
+) -> Tensor:
+    """Rotate and fake-quantize one operand of a GEMM.
+
+    Args:
+        values: the operand, a matrix.
+        place: where it stands in the product.
+        operand: how it is quantized; None: not at all.
+        rotation: along the summed dimension; None for none.
+        key: int32 key of the layer at this step, without a dimension.
+
+    Returns:
+        A matrix of the same shape and type.
+    """
+    values = rotate_operand(values, place, rotation, key)
+    if operand is None:
+        return values
+    if operand.rounding == Rounding.RTNE:  # one graph for all places: it takes no numbers
+        return fake_quantize(values, place.axis, operand)
+    return fake_quantize(values, place.axis, operand, noise.subkey(key, place.rounding_stream))
+
+
+def rotate_operand(values: Tensor, place: Place, rotation: Rotation | None, key: Tensor) -> Tensor:
+    """The rotation alone, in the arguments of `prepare_operand`."""
+    if rotation is None:
+        return values
+    signs = None
+    if isinstance(rotation, RandomizedHadamard):
+        drawn = torch.full_like(key, FIXED_SIGNS_KEY) if rotation.signs == "fixed" else key
+        stream = place.signs_stream(is_matched=rotation.signs != "mismatched")
+        signs = noise.signs(noise.subkey(drawn, stream), rotation.size)
+    return rotate(values, place.axis, rotation.size, signs)
+
+
+@cache
+def compiled_prepare() -> Prepare:
+    """`prepare_operand`, compiled once a recipe and not a shape; equal to it bit for bit."""
+    compiled: Prepare = torch.compile(  # type: ignore[call-overload]  # torch's types lack it
+        prepare_operand, dynamic=True, recompile_limit=MAX_GRAPHS
+    )
+    return compiled

@@ -1,0 +1,169 @@
+"""What the MXFP4 jobs write: runs of training, and measurements.
+
+A training run is a unit of the cell store (`training_runs/`), keyed by everything that can
+change it. The other measurements are one file a job.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from blockwise.config.mxfp4 import LlamaShape, Optimizer, Training
+from blockwise.config.recipes import Recipe
+
+SCHEMA_VERSION: Literal[1] = 1
+
+
+class Record(BaseModel):
+    """Base of all records here: strict, unchanging."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Origin(Record):
+    """Where a record comes from; no part of any key."""
+
+    commit: str | None
+    dirty: bool | None
+    packages: dict[str, str]
+    host: str
+    cpu: str
+    device: str  # "cpu", or the accelerator's name
+    command: str
+    started_at: str  # ISO 8601, UTC
+
+
+class RunSpec(Record):
+    """Everything that can change a training run; its digest is the run's key."""
+
+    model: LlamaShape
+    vocab_size: int
+    corpus_digest: str
+    tokenizer: str
+    optimizer: Optimizer
+    training: Training
+    recipe: Recipe
+    converted: list[str]
+    backend: Literal["emulated", "native"]
+    device: Literal["cpu", "cuda"]
+    num_processes: int
+    seed: int
+    code_digest: str
+    torch_version: str
+
+
+class Evaluation(Record):
+    """Validation loss after a step, nats a token; None where it is not finite."""
+
+    step: int  # optimizer steps done
+    quantized_loss: float | None
+    unquantized_loss: float | None
+
+
+class TrainingRun(Record):
+    """One arm with one seed, to the end or to where it diverged."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    key: str
+    spec: RunSpec
+    num_parameters: int
+    num_converted_layers: int
+    tokens_per_step: int
+    status: Literal["finished", "diverged"]
+    diverged_at_step: int | None
+    divergence: str | None  # in words
+    train_losses: list[float]  # nats a token, one a step, finite ones
+    gradient_norms: list[float]  # before clipping, one a step
+    evaluations: list[Evaluation]  # step 0 and the last step included
+    num_resumes: int
+    train_s: float  # wall time of all training steps
+    origin: Origin
+
+
+def run_path(store: Path, key: str) -> Path:
+    """Where a finished run lies in the cell store."""
+    return store / "training_runs" / key[:2] / f"{key}.json"
+
+
+class TrainingBatch(Record):
+    """The runs that one job of an experiment selects: keys by arm and seed."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    experiment: str
+    runs: dict[str, dict[int, str]]
+
+
+class ErrorStatistics(Record):
+    """Errors of one arm in one GEMM of one layer, on the shared trajectory.
+
+    Errors compare the arm's product with float32's; shares are over the operand's elements.
+    None: not defined for this arm or GEMM.
+    """
+
+    experiment: str
+    arm: str
+    step: int  # of the baseline's training
+    layer: str
+    gemm: Literal["F", "D", "W"]
+    relative_error: float  # |error| / |product|, mean over batches
+    systematic_error: float  # |mean error over batches| / |mean product over batches|
+    cosine: float  # of product and float32 product, mean over batches
+    shrinkage: float  # 1 - <product, reference> / <reference, reference>; 0: unbiased
+    underflow_frac: list[float | None]  # each operand: non-zero values that became zero
+    saturation_frac: list[float | None]  # each operand: scaled values beyond 6
+    kurtosis: list[float]  # of each operand as quantized (after rotation); 3 for a normal one
+    gradient_to_noise: float | None  # Wgrad: |dW| / |error of dW|
+
+
+class Diagnostics(Record):
+    """All errors of one experiment."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    experiment: str
+    num_batches: int
+    errors: list[ErrorStatistics]
+    origin: Origin
+
+
+class OutlierError(Record):
+    """Relative error of one GEMM on synthetic operands."""
+
+    arm: str
+    seed: int
+    pattern: Literal["gaussian", "token_outliers", "channel_means"]
+    size: float  # of the outliers or means, in standard deviations
+    relative_error: float
+    underflow_frac: float  # of the left operand's values, as quantized
+
+
+class Outliers(Record):
+    """The outlier stress of one experiment."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    experiment: str
+    errors: list[OutlierError]
+    origin: Origin
+
+
+class StepTimes(Record):
+    """Wall times of one arm's training steps, one a round, in the order of rounds."""
+
+    arm: str
+    form: str  # "ours, compiled", "ours, eager", "torchao, eager" ...
+    step_s: list[float]
+
+
+class Speed(Record):
+    """Interleaved step times of one experiment."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    experiment: str
+    num_parameters: int
+    tokens_per_step: int
+    num_threads: int
+    order: list[list[str]]  # arms of each round in the order in which they ran
+    times: list[StepTimes]
+    load_average: float
+    cpu_steal_frac: float
+    origin: Origin

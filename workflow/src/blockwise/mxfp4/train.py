@@ -1,0 +1,238 @@
+"""Training one arm with one seed, from initial weights to its record.
+
+All arms of a seed start from the same weights and see the same batches under the same schedule,
+so that they differ by arithmetic alone. A step depends on what the checkpoint holds and on
+nothing else: a run that was killed continues from its last checkpoint and ends with the losses of
+one that was not. A run that diverges is a result: it ends with the step and the reason.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from blockwise.artifacts import digest
+from blockwise.config.mxfp4 import is_quantized
+from blockwise.config.recipes import Precision, Recipe
+from blockwise.mxfp4 import distributed
+from blockwise.mxfp4.checkpoint import Progress, load_checkpoint, save_checkpoint
+from blockwise.mxfp4.corpus import TokenCorpus
+from blockwise.mxfp4.linear import Arithmetic, MXFP4Linear, convert, draw_keys
+from blockwise.mxfp4.model import Llama, initialise
+from blockwise.mxfp4.origin import origin
+from blockwise.mxfp4.records import Evaluation, RunSpec, TrainingRun
+from blockwise.mxfp4.schedule import learning_rate
+
+NOISE_SEED = 1_000_003  # apart from the seed of the weights; any constant
+MIN_SMOOTHING_STEPS = 20  # a mean over fewer losses says little about the trend
+EVALUATION_SEQUENCES = 16  # at a time, to bound memory
+
+AtStep = Callable[[int, Llama], None]
+"""Told before each step, and after the last, how many are done and the model."""
+
+
+class Trainer:
+    """One run: model, optimizer, random numbers and what has been recorded.
+
+    Args:
+        spec: everything that can change the run.
+        corpus: its text.
+        is_compiled: compile what quantizes; the same bits, faster.
+    """
+
+    def __init__(self, spec: RunSpec, corpus: TokenCorpus, *, is_compiled: bool) -> None:
+        self.spec, self._corpus = spec, corpus
+        self.model = build_model(spec, is_compiled=is_compiled)
+        self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        distributed.shard(self.model, self.model.layers, "loss")
+        settings = spec.optimizer
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+        self.generator = torch.Generator(spec.device).manual_seed(NOISE_SEED + spec.seed)
+        self.progress = Progress()
+
+    def step(self) -> str | None:
+        """Train on the next batch; what diverged, in words, or None."""
+        begin_s = time.perf_counter()
+        progress, settings = self.progress, self.spec.optimizer
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(progress.step, settings, self.spec.training.num_steps)
+        self.optimizer.zero_grad()  # whoever looked at the model may have left gradients
+        draw_keys(self.model, self.generator, distributed.rank())
+        loss = self.model.loss(self._batch())
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip_norm)
+        loss_value, norm_value = distributed.mean(loss.detach()), distributed.full(norm)
+        if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
+            return f"the loss is {loss_value} and the gradient norm {norm_value}"
+        self.optimizer.step()
+        progress.step += 1
+        progress.train_losses.append(loss_value)
+        progress.gradient_norms.append(norm_value)
+        progress.train_s += time.perf_counter() - begin_s
+        return self._divergence()
+
+    def evaluate(self) -> None:
+        """Record the validation loss, as the arm computes it and unquantized."""
+        quantized = self._validation_loss()
+        unquantized = quantized
+        if _evaluates_differently(self.spec.recipe):
+            with unquantized_layers(self.model):
+                unquantized = self._validation_loss()
+        self.progress.evaluations.append(
+            Evaluation(
+                step=self.progress.step,
+                quantized_loss=_finite(quantized),
+                unquantized_loss=_finite(unquantized),
+            )
+        )
+
+    def _batch(self) -> Tensor:
+        training = self.spec.training
+        batch = self._corpus.train_batch(
+            self.progress.step,
+            self.spec.seed,
+            training.batch_sequences,
+            self.spec.model.sequence_tokens,
+            training.num_repeated_batches,
+        )
+        return distributed.own_part(batch).to(self.spec.device)
+
+    def _divergence(self) -> str | None:
+        losses = self.progress.train_losses
+        window = max(MIN_SMOOTHING_STEPS, self.spec.optimizer.warmup_steps)
+        if len(losses) <= window:
+            return None
+        smoothed = fmean(losses[-window:])
+        if smoothed <= losses[0]:
+            return None
+        return (
+            f"the mean loss of the last {window} steps, {smoothed:.3f}, is above the first loss, "
+            f"{losses[0]:.3f}"
+        )
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        sequences = self._corpus.validation_batch(
+            self.spec.training.evaluation_sequences, self.spec.model.sequence_tokens
+        )
+        parts = sequences.split(EVALUATION_SEQUENCES)
+        total = sum(float(self.model.loss(part.to(self.spec.device))) * len(part) for part in parts)
+        return total / len(sequences)
+
+
+def train(
+    spec: RunSpec,
+    corpus: TokenCorpus,
+    checkpoint: Path,
+    *,
+    is_compiled: bool,
+    at_step: AtStep = lambda step, model: None,
+    report: Callable[[int, float], None] = lambda num_tokens, loss: None,
+) -> TrainingRun:
+    """Train to the end, or to where the run diverges.
+
+    Args:
+        spec: the run.
+        corpus: its text.
+        checkpoint: file that is continued from, if it exists, and kept up to date.
+        is_compiled: compile what quantizes.
+        at_step: see `AtStep`.
+        report: told the tokens and the loss of each step.
+
+    Raises:
+        ArtifactError: the checkpoint is damaged or of another run.
+    """
+    trainer = Trainer(spec, corpus, is_compiled=is_compiled)
+    key = digest(spec.model_dump(mode="json"))
+    load_checkpoint(checkpoint, key, trainer)
+    training, progress = spec.training, trainer.progress
+    tokens_per_step = training.batch_sequences * spec.model.sequence_tokens
+    divergence: str | None = None
+    while progress.step < training.num_steps and divergence is None:
+        if progress.step % training.evaluate_every_steps == 0 and not progress.is_evaluated():
+            trainer.evaluate()
+        at_step(progress.step, trainer.model)
+        divergence = trainer.step()
+        report(tokens_per_step, progress.train_losses[-1] if progress.train_losses else math.nan)
+        if progress.step % training.checkpoint_every_steps == 0:
+            save_checkpoint(checkpoint, key, trainer)
+    if divergence is None:
+        trainer.evaluate()
+    at_step(progress.step, trainer.model)
+    return _record(trainer, key, tokens_per_step, divergence)
+
+
+def build_model(spec: RunSpec, *, is_compiled: bool) -> Llama:
+    """The Llama with the spec's initial weights and recipe, on the spec's device."""
+    model = Llama(spec.model, spec.vocab_size)
+    initialise(model, spec.seed)
+    model.to(spec.device)
+    if is_quantized(spec.recipe):
+        convert(
+            model,
+            spec.recipe,
+            include=spec.converted,
+            backend=spec.backend,
+            is_compiled=is_compiled,
+        )
+    return model
+
+
+@contextmanager
+def unquantized_layers(model: nn.Module) -> Iterator[None]:
+    """The converted layers multiply in float32 for as long as this lasts."""
+    layers = [module for module in model.modules() if isinstance(module, MXFP4Linear)]
+    kept = [layer.how for layer in layers]
+    for layer in layers:
+        layer.how = Arithmetic(Recipe(precision=Precision.FP32))
+    try:
+        yield
+    finally:
+        for layer, how in zip(layers, kept, strict=True):
+            layer.how = how
+
+
+def _evaluates_differently(recipe: Recipe) -> bool:
+    """Whether a forward pass alone already differs from float32."""
+    return is_quantized(recipe) and (
+        recipe.precision != Precision.MXFP4 or recipe.fprop is not None
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _record(
+    trainer: Trainer, key: str, tokens_per_step: int, divergence: str | None
+) -> TrainingRun:
+    progress = trainer.progress
+    status: Literal["finished", "diverged"] = "diverged" if divergence else "finished"
+    return TrainingRun(
+        key=key,
+        spec=trainer.spec,
+        num_parameters=trainer.num_parameters,
+        num_converted_layers=sum(isinstance(m, MXFP4Linear) for m in trainer.model.modules()),
+        tokens_per_step=tokens_per_step,
+        status=status,
+        diverged_at_step=progress.step if divergence else None,
+        divergence=divergence,
+        train_losses=progress.train_losses,
+        gradient_norms=progress.gradient_norms,
+        evaluations=progress.evaluations,
+        num_resumes=progress.num_resumes,
+        train_s=progress.train_s,
+        origin=origin(trainer.spec.device),
+    )

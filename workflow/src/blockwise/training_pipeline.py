@@ -1,0 +1,120 @@
+"""What the rules of the MXFP4 study ask: its jobs, their arguments, and when they run again.
+
+A profile without the study has no jobs here; everything then is an empty list.
+"""
+
+import platform
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from blockwise.artifacts import digest, file_states
+from blockwise.config.mxfp4 import MXFP4, Study, TrainingExperiment, named_arms
+from blockwise.provenance import code_digest
+
+ALL = "all"  # the job that trains every seed
+
+
+class TrainingPipeline:
+    """The jobs of the study of a profile, which may be None."""
+
+    def __init__(self, study: MXFP4 | None) -> None:
+        self._study = study
+
+    @property
+    def study(self) -> MXFP4:
+        """The study; only jobs of it ask."""
+        assert self._study is not None, "a profile without mxfp4 has no training job"
+        return self._study
+
+    def experiments(self, *studies: Study) -> list[str]:
+        """Experiments that belong to one of some studies."""
+        entries = self._study.experiments if self._study else {}
+        return [name for name, experiment in entries.items() if experiment.study in studies]
+
+    def measurements(self, folder: str, *studies: Study) -> list[str]:
+        """Files of the experiments of some studies."""
+        return [f"{folder}/{name}.json" for name in self.experiments(*studies)]
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Every training job: its experiment, and `all`, `SEED` or `SEED-NUMBER` of an arm."""
+        return [
+            (name, run)
+            for name in self.experiments(Study.LADDER, Study.INTERVENTIONS)
+            for run in self._runs_of(self._training(name))
+        ]
+
+    def arguments(self, experiment: str, run: str) -> list[str]:
+        """Which seeds and arm a training job has, as command-line words."""
+        seed, _, number = run.partition("-")
+        seeds = self._training(experiment).seeds if seed == ALL else [int(seed)]
+        words = ["--seeds", *map(str, seeds), "--threads", str(self.threads())]
+        if number:
+            words += ["--arm", self._training(experiment).all_arms()[int(number)]]
+        return words
+
+    def launcher(self) -> list[str]:
+        """What starts a training job's processes, after the interpreter."""
+        num_processes = self._study.num_processes if self._study else 1
+        if num_processes == 1:
+            return []
+        return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+
+    def threads(self) -> int:
+        """CPU threads of one process: small models gain nothing from more."""
+        return 1
+
+    def num_gpus(self) -> int:
+        """GPUs that a training job takes."""
+        return self._study.num_processes if self._study and self._study.device == "cuda" else 0
+
+    def num_processes(self) -> int:
+        """Processes of a training job."""
+        return self._study.num_processes if self._study else 1
+
+    def tables_key(self, modules: Iterable[str]) -> str:
+        """When the tables must be written again: they show names and words of the study."""
+        values = self._study.model_dump(mode="json") if self._study else None
+        return digest([values, code_digest(*modules)])
+
+    def corpus_key(self) -> str:
+        """When the corpus must be prepared again."""
+        if self._study is None:
+            return ""
+        corpus, tokenizer = self._study.corpus, self._study.tokenizer
+        values: list[Any] = [corpus.model_dump(mode="json"), tokenizer.model_dump(mode="json")]
+        if corpus.kind == "stdlib":
+            values.append(platform.python_version())
+        if corpus.kind == "path":
+            values.append(file_states(Path(corpus.folder)))
+        return digest([values, code_digest("blockwise.mxfp4.corpus")])
+
+    def training_key(self, experiment: str) -> str:
+        """When a training job must look for missing runs again."""
+        return self._key(experiment, "blockwise.mxfp4.run")
+
+    def measurement_key(self, experiment: str, module: str) -> str:
+        """When a measurement must be made again."""
+        return self._key(experiment, module)
+
+    def _key(self, experiment: str, module: str) -> str:
+        entry = self.study.experiments[experiment]
+        shared = self.study.model_dump(mode="json", exclude={"experiments", "arms", "caption"})
+        arms = {arm: self.study.arms[arm].model_dump(mode="json") for arm in named_arms(entry)}
+        return digest([entry.model_dump(mode="json"), shared, arms, code_digest(module)])
+
+    def _training(self, experiment: str) -> TrainingExperiment:
+        entry = self.study.experiments[experiment]
+        assert isinstance(entry, TrainingExperiment), experiment
+        return entry
+
+    def _runs_of(self, experiment: TrainingExperiment) -> list[str]:
+        if self.study.jobs == "per_experiment":
+            return [ALL]
+        if self.study.jobs == "per_seed":
+            return [str(seed) for seed in experiment.seeds]
+        return [
+            f"{seed}-{number}"
+            for seed in experiment.seeds
+            for number in range(len(experiment.all_arms()))
+        ]
