@@ -15,6 +15,7 @@ from blockwise.mxfp4.records import (
 from blockwise.tables import (
     mxfp4_diagnostics,
     mxfp4_interventions,
+    mxfp4_layer_errors,
     mxfp4_losses,
     mxfp4_outliers,
     mxfp4_runs,
@@ -146,6 +147,18 @@ def test_errors_are_summed_up_over_layers():
     assert pd.isna(row.right_underflow_mean_frac)
     assert row.gradient_to_noise_mean == 8.0
     assert (row.baseline, row.caption) == ("fp32", CAPTION)
+
+
+def test_every_layer_has_its_errors_in_a_row():
+    errors = [
+        error_statistics(layer="a", relative_error=0.1, underflow_frac=[0.0, None]),
+        error_statistics(layer="b", relative_error=0.3, underflow_frac=[0.5, None]),
+    ]
+    table = errors_table(mxfp4_layer_errors, errors)
+    assert list(table.layer) == ["a", "b"]
+    assert list(table.relative_error) == [0.1, 0.3]
+    assert list(table.left_underflow_frac) == [0.0, 0.5]
+    assert table.right_underflow_frac.isna().all()
 
 
 def test_a_row_says_what_the_arm_does_to_the_gemm():

@@ -50,7 +50,11 @@ def runs_of(settings):
 
 
 def test_every_study_and_the_facts_have_a_table():
-    assert {study.value for study in Study} | {"mxfp4_runs", "mxfp4_losses"} == NAMES
+    assert {study.value for study in Study} | {
+        "mxfp4_runs",
+        "mxfp4_losses",
+        "mxfp4_layer_errors",
+    } == NAMES
     assert {study.value for study in CompactionStudy} < set(tables_of(Family.COMPACTION))
     assert set(TABLES) == NAMES | set(tables_of(Family.COMPACTION))
 

@@ -5,13 +5,16 @@ the same steps up to the order of sums. With one process everything here does no
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -37,6 +40,16 @@ def rank() -> int:
 def num_processes() -> int:
     """How many processes train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def of_first(compute: Callable[[], T]) -> T:
+    """What the first process finds, for all of them: files change while others look."""
+    if num_processes() == 1:
+        return compute()
+    found: list[Any] = [compute() if rank() == 0 else None]
+    distributed.broadcast_object_list(found)
+    result: T = found[0]
+    return result
 
 
 def shard(model: nn.Module, layers: nn.ModuleList, method: str) -> None:

@@ -9,12 +9,13 @@ be compiled, repeated and resumed.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from blockwise.config.recipes import Gemm, GroupShape, Operand, Precision, Recipe
+from blockwise.config.recipes import GroupShape, Operand, Precision, Recipe, Rotation
 from blockwise.errors import ConfigError
 from blockwise.mxfp4 import native, noise
 from blockwise.mxfp4.formats import GROUP_SIZE
@@ -30,6 +31,7 @@ from blockwise.mxfp4.quantize import product_factor
 from blockwise.mxfp4.storage import pack
 
 Backend = Literal["emulated", "native"]
+Operands = tuple[tuple[str, Operand | None], tuple[str, Operand | None]]
 PLACES = {
     letter: (Place(gemm, 0, left), Place(gemm, 1, right))
     for gemm, (letter, left, right) in enumerate([("F", 1, 1), ("D", 1, 0), ("W", 0, 0)])
@@ -53,9 +55,8 @@ class Arithmetic:
         Raises:
             ConfigError: the summed dimension cannot be grouped.
         """
-        gemm = self.recipe.gemms.get(letter)
-        if gemm is not None:
-            return self._quantized_product(letter, gemm, left, right, key)
+        if letter in self._gemms:
+            return self._quantized_product(letter, left, right, key)
         dtype = left.dtype
         if self.recipe.precision == Precision.BF16:
             left, right = left.to(torch.bfloat16), right.to(torch.bfloat16)
@@ -66,19 +67,29 @@ class Arithmetic:
             )
         return _summed(letter, left, right).to(dtype)
 
-    def _quantized_product(
-        self, letter: str, gemm: Gemm, left: Tensor, right: Tensor, key: Tensor
-    ) -> Tensor:
+    @cached_property
+    def _gemms(self) -> dict[str, tuple[Rotation | None, Operands, float]]:
+        """Rotation, operands and factor of each quantized GEMM: read once, not once a product."""
+        return {
+            letter: (
+                gemm.rotation,
+                gemm.operands,
+                product_factor(operand for _, operand in gemm.operands),
+            )
+            for letter, gemm in self.recipe.gemms.items()
+        }
+
+    def _quantized_product(self, letter: str, left: Tensor, right: Tensor, key: Tensor) -> Tensor:
+        rotation, named, factor = self._gemms[letter]
         operands = []
         for values, place, (name, operand) in zip(
-            (left, right), PLACES[letter], gemm.operands, strict=True
+            (left, right), PLACES[letter], named, strict=True
         ):
-            _check_groups(f"{letter}:{name}", values.shape, place, operand)
+            _check_groups(letter, name, values.shape, place, operand)
             operands.append((values, place, operand))
-        factor = product_factor(operand for _, _, operand in operands)
         if self.backend == "emulated":
             prepared = (
-                self.prepare(values, place, operand, gemm.rotation, key)
+                self.prepare(values, place, operand, rotation, key)
                 for values, place, operand in operands
             )
             product = _summed(letter, *prepared)
@@ -86,7 +97,7 @@ class Arithmetic:
         packed = []
         for values, place, operand in operands:
             assert operand is not None  # refused when the model was converted
-            rotated = rotate_operand(values, place, gemm.rotation, key)
+            rotated = rotate_operand(values, place, rotation, key)
             rows = rotated if place.axis == 1 else rotated.T.contiguous()
             packed.append(pack(rows, operand, noise.subkey(key, place.rounding_stream)))
         return native.matmul(packed[0], packed[1], left.dtype) * factor
@@ -227,14 +238,16 @@ def _fp8_type(is_gradient: bool) -> torch.dtype:
     return torch.float8_e5m2 if is_gradient else torch.float8_e4m3fn
 
 
-def _check_groups(where: str, shape: Sequence[int], place: Place, operand: Operand | None) -> None:
+def _check_groups(
+    letter: str, name: str, shape: Sequence[int], place: Place, operand: Operand | None
+) -> None:
     """Refuse a matrix whose grouped dimensions are no multiples of 32."""
     is_square = operand is not None and operand.groups == GroupShape.SQUARE
     for axis, num in enumerate(shape):
         if num % GROUP_SIZE and (is_square or axis == place.axis):
             raise ConfigError(
-                f"{where} has the shape {list(shape)}, and its dimension of {num} cannot be "
-                f"grouped by {GROUP_SIZE}; make it a multiple, or leave the GEMM out"
+                f"{letter}:{name} has the shape {list(shape)}, and its dimension of {num} "
+                f"cannot be grouped by {GROUP_SIZE}; make it a multiple, or leave the GEMM out"
                 f"{', or set groups: 1d' if is_square else ''}"
             )
 
@@ -245,7 +258,7 @@ def _check_features(linear: nn.Linear, recipe: Recipe) -> None:
     shapes = {"x": (num_tokens, num_in), "w": (num_out, num_in), "dy": (num_tokens, num_out)}
     for letter, gemm in recipe.gemms.items():
         for place, (name, operand) in zip(PLACES[letter], gemm.operands, strict=True):
-            _check_groups(f"{letter}:{name}", shapes[name], place, operand)
+            _check_groups(letter, name, shapes[name], place, operand)
 
 
 def _check_native(model: nn.Module, recipe: Recipe) -> None:

@@ -64,13 +64,12 @@ class TrainingJob:
 
     def run(self, title: str, specs: Sequence[tuple[str, RunSpec]]) -> dict[str, dict[int, str]]:
         """Train what is missing, by arm; keys by arm and seed."""
+        keyed = [(arm, spec, digest(spec.model_dump(mode="json"))) for arm, spec in specs]
+        finished = distributed.of_first(lambda: {key for *_, key in keyed if self._has(key)})
+        missing = [one for one in keyed if one[-1] not in finished]
         keys: dict[str, dict[int, str]] = {}
-        missing = []
-        for arm, spec in specs:
-            key = digest(spec.model_dump(mode="json"))
+        for arm, spec, key in keyed:
             keys.setdefault(arm, {})[spec.seed] = key
-            if not self._is_finished(key):
-                missing.append((arm, spec, key))
         total = sum(spec.training.num_steps for _, spec in specs)
         left = sum(spec.training.num_steps for _, spec, _ in missing)
         with _progress(title, total, total - left) as progress:
@@ -78,7 +77,7 @@ class TrainingJob:
                 self._train(arm, spec, key, progress)
         return keys
 
-    def _is_finished(self, key: str) -> bool:
+    def _has(self, key: str) -> bool:
         return load_sealed(run_path(self._store, key), TrainingRun, print) is not None
 
     def _train(self, arm: str, spec: RunSpec, key: str, progress: WorkProgress | None) -> None:

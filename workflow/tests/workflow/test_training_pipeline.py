@@ -1,0 +1,57 @@
+"""The jobs of the training study: their names and words, and when they run again."""
+
+import pytest
+
+from blockwise.config.load import DEFAULT_FILE, load_profile
+from blockwise.config.mxfp4 import Study
+from blockwise.training_pipeline import TrainingPipeline
+
+LADDER, REMEDIES = "mxfp4_ladder", "mxfp4_interventions"
+
+
+@pytest.fixture(scope="module")
+def study(project_folder):
+    return load_profile([project_folder / DEFAULT_FILE]).mxfp4
+
+
+def changed(study, **values):
+    return TrainingPipeline(study.model_copy(update=values))
+
+
+def test_a_job_is_an_experiment_a_seed_or_a_run(study):
+    assert TrainingPipeline(study).runs() == [(LADDER, "all"), (REMEDIES, "all")]
+    seeds = changed(study, jobs="per_seed").runs()
+    assert seeds == [(LADDER, "0"), *((REMEDIES, str(seed)) for seed in range(6))]
+    runs = changed(study, jobs="per_run").runs()
+    assert runs[:2] == [(LADDER, "0-0"), (LADDER, "0-1")]
+    assert len(runs) == 7 + 6 * 6
+
+
+def test_a_job_is_told_its_seeds_and_its_arm(study):
+    jobs = TrainingPipeline(study)
+    assert jobs.arguments(REMEDIES, "all")[:7] == ["--seeds", *"012345"]
+    assert jobs.arguments(REMEDIES, "3")[:2] == ["--seeds", "3"]
+    assert jobs.arguments(REMEDIES, "3-2")[-2:] == ["--arm", "W+SR(W:dy)"]
+
+
+def test_several_processes_are_started_by_torchrun(study):
+    assert TrainingPipeline(study).launcher() == []
+    assert changed(study, num_processes=4).launcher()[-1] == "--nproc-per-node=4"
+    assert changed(study, num_processes=4, device="cuda").num_gpus() == 4
+
+
+def test_a_job_runs_again_when_its_own_settings_change(study):
+    before = TrainingPipeline(study)
+    arms = {**study.arms, "W": study.arms["W+DHT16(W)"]}
+    after = changed(study, arms=arms)
+    assert after.training_key(REMEDIES) != before.training_key(REMEDIES)
+    assert after.training_key(LADDER) == before.training_key(LADDER)  # it has no such arm
+    renamed = changed(study, caption="another")
+    assert renamed.training_key(LADDER) == before.training_key(LADDER)
+    assert renamed.tables_key([]) != before.tables_key([])
+
+
+def test_a_profile_without_the_study_has_no_jobs():
+    nothing = TrainingPipeline(None)
+    assert nothing.runs() == nothing.experiments(*Study) == nothing.launcher() == []
+    assert nothing.num_gpus() == 0
