@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -53,15 +54,20 @@ def file_states(folder: Path) -> list[tuple[str, int, int]]:
     return [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: it is either the old one or complete, whatever dies."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose bytes become the file when all are written, whatever dies; or never.
+
+    Raises:
+        ArtifactError: it cannot be written; the file is what it was.
+    """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
@@ -74,6 +80,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)  # after the rename there is nothing to remove
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: it is either the old one or complete."""
+    with replacing(path) as stream:
+        stream.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,21 +12,18 @@ out, and batches are cut from mapped files.
 
 import argparse
 import hashlib
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from blockwise.artifacts import digest, digest_file, read_model, write_model
+from blockwise.artifacts import digest, digest_file, read_model, replacing, write_model
 from blockwise.config.mxfp4 import Corpus, Tokenizer
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ConfigError, DatasetError, run_command
@@ -190,7 +187,7 @@ def _write_tokens(
     """Write the tokens of a split; return their number and the file's sha256."""
     num_tokens, sha256 = 0, hashlib.sha256()
     with (
-        _replacing(path) as stream,
+        replacing(path) as stream,
         WorkProgress(f"corpus, {path.stem}", text.total, unit=text.unit) as progress,
     ):
         for group in _groups(text.pieces):
@@ -220,30 +217,6 @@ def _groups(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
             group, num_chars = [], 0
     if group:
         yield group
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes become the file when all are written, or never."""
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write {path}: {error.strerror}. Free space or mend the permissions and run "
-            "the same command again"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)  # after the rename there is nothing to remove
 
 
 def _mapped(path: Path, stored: np.dtype[Any], num_tokens: int, sha256: str) -> NDArray[Any]:

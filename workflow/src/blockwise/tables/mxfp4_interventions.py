@@ -18,11 +18,10 @@ from blockwise.tables.columns import Column, count, frame, text
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.spread import RANGE, LossDifference, Spread
 from blockwise.tables.training import (
+    FINAL_LOSSES,
     LABELS,
     Runs,
     TrainedExperiment,
-    final_quantized_loss,
-    final_unquantized_loss,
     finished,
     label_values,
     trained_experiments,
@@ -46,14 +45,7 @@ def final_train_loss(run: TrainingRun) -> float:
 
 LOSSES = {
     "train_loss": ("Mean training loss of the last num_final_steps", final_train_loss),
-    "quantized_loss": (
-        "Last validation loss, as the arm computes it",
-        final_quantized_loss,
-    ),
-    "unquantized_loss": (
-        "Last validation loss, the weights multiplied in float32",
-        final_unquantized_loss,
-    ),
+    **FINAL_LOSSES,
 }
 LEVELS = {
     name: Spread(name, "_nats", "nats", meaning, statistics=(*RANGE, "num"))

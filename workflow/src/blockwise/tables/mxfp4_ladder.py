@@ -33,11 +33,10 @@ from blockwise.tables.spread import (
     verdict,
 )
 from blockwise.tables.training import (
+    FINAL_LOSSES,
     LABELS,
     Runs,
     TrainedExperiment,
-    final_quantized_loss,
-    final_unquantized_loss,
     finished,
     label_values,
     trained_experiments,
@@ -72,20 +71,14 @@ OVERHEAD = Spread(
     "Tokens of the arm over those of the baseline, less 1; mean, interval and maximum are empty "
     "where some seed does not get there",
 )
-FINAL_LOSSES = {
-    "final_quantized_loss": ("Last validation loss, as the arm computes it", final_quantized_loss),
-    "final_unquantized_loss": (
-        "Last validation loss, the weights multiplied in float32",
-        final_unquantized_loss,
-    ),
-}
+LOSSES = {f"final_{name}": loss for name, loss in FINAL_LOSSES.items()}
 LEVELS = {
     name: Spread(name, "_nats", "nats", meaning, statistics=(*RANGE, "num"))
-    for name, (meaning, _) in FINAL_LOSSES.items()
+    for name, (meaning, _) in LOSSES.items()
 }
 DIFFERENCES = {
     name: LossDifference(f"{name}_difference", f"{meaning}, less that of the baseline")
-    for name, (meaning, _) in FINAL_LOSSES.items()
+    for name, (meaning, _) in LOSSES.items()
 }
 
 COLUMNS: tuple[Column, ...] = (
@@ -277,7 +270,7 @@ def _overhead_values(crossings: Mapping[int, _Crossing]) -> dict[str, Any]:
 
 def _loss_values(own: Runs, reference: Runs | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for name, (_, loss_of) in FINAL_LOSSES.items():
+    for name, (_, loss_of) in LOSSES.items():
         losses = finished(own, loss_of)
         values |= LEVELS[name].values(losses)
         values |= DIFFERENCES[name].values(losses, finished(reference or {}, loss_of))

@@ -188,6 +188,16 @@ def final_unquantized_loss(run: TrainingRun) -> float | None:
     return run.evaluations[-1].unquantized_loss
 
 
+FINAL_LOSSES = {
+    "quantized_loss": ("Last validation loss, as the arm computes it", final_quantized_loss),
+    "unquantized_loss": (
+        "Last validation loss, the weights multiplied in float32",
+        final_unquantized_loss,
+    ),
+}
+"""Meaning and source of each loss at the end of a run."""
+
+
 def _selected(batch: TrainingBatch) -> list[tuple[str, int, str]]:
     """Arm, seed and key of each run."""
     return [(arm, seed, key) for arm, keys in batch.runs.items() for seed, key in keys.items()]
