@@ -24,7 +24,7 @@ def test_a_job_is_an_experiment_a_seed_or_a_run(study):
     assert seeds == [(LADDER, "0"), *((REMEDIES, str(seed)) for seed in range(6))]
     runs = changed(study, jobs="per_run").runs()
     assert runs[:2] == [(LADDER, "0-0"), (LADDER, "0-1")]
-    assert len(runs) == 7 + 6 * 6
+    assert len(runs) == 7 + 6 * 7
 
 
 def test_a_job_is_told_its_seeds_and_its_arm(study):
