@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -195,11 +196,25 @@ def test_a_killed_training_continues_and_ends_the_same(project_folder, tmp_path)
     assert status == 0, said
     status, said = run_snakemake(folder, target, "--rerun-incomplete", "--configfile", config)
     assert status == 0, said
+    resumed = ladder_runs(folder, target)
+    assert sum(run["num_resumes"] for run in resumed.values()) == 1
+    assert {len(run["train_losses"]) for run in resumed.values()} == {600}
+    shutil.rmtree(folder / "results/small/cells")
+    (folder / target).unlink()
+    status, said = run_snakemake(folder, target, "--configfile", config)
+    assert status == 0, said
+    whole = ladder_runs(folder, target)
+    assert sum(run["num_resumes"] for run in whole.values()) == 0
+    for arm, run in whole.items():
+        assert resumed[arm]["train_losses"] == run["train_losses"]
+        assert resumed[arm]["evaluations"] == run["evaluations"]
+
+
+def ladder_runs(folder, target):
+    """Records by arm."""
     keys = json.loads((folder / target).read_text())["runs"]
-    records = [
-        json.loads((folder / f"results/small/cells/training_runs/{key[:2]}/{key}.json").read_text())
-        for by_seed in keys.values()
-        for key in by_seed.values()
-    ]
-    assert sum(record["record"]["num_resumes"] for record in records) == 1
-    assert {len(record["record"]["train_losses"]) for record in records} == {600}
+    store = folder / "results/small/cells/training_runs"
+    return {
+        arm: json.loads((store / by_seed["0"][:2] / f"{by_seed['0']}.json").read_text())["record"]
+        for arm, by_seed in keys.items()
+    }
