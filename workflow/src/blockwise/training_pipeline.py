@@ -55,10 +55,10 @@ class TrainingPipeline:
 
     def launcher(self) -> list[str]:
         """What starts a training job's processes, after the interpreter."""
-        num_processes = self._study.num_processes if self._study else 1
-        if num_processes == 1:
+        if self.num_processes() == 1:
             return []
-        return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+        processes = f"--nproc-per-node={self.num_processes()}"
+        return ["-m", "torch.distributed.run", "--standalone", processes]
 
     def threads(self) -> int:
         """CPU threads of one process: small models gain nothing from more."""
@@ -66,7 +66,7 @@ class TrainingPipeline:
 
     def num_gpus(self) -> int:
         """GPUs that a training job takes."""
-        return self._study.num_processes if self._study and self._study.device == "cuda" else 0
+        return self.num_processes() if self._study and self._study.device == "cuda" else 0
 
     def num_processes(self) -> int:
         """Processes of a training job."""
@@ -91,13 +91,10 @@ class TrainingPipeline:
 
     def training_key(self, experiment: str) -> str:
         """When a training job must look for missing runs again."""
-        return self._key(experiment, "blockwise.mxfp4.run")
+        return self.measurement_key(experiment, "blockwise.mxfp4.run")
 
     def measurement_key(self, experiment: str, module: str) -> str:
-        """When a measurement must be made again."""
-        return self._key(experiment, module)
-
-    def _key(self, experiment: str, module: str) -> str:
+        """When a measurement must be made again, or any job of an experiment: its module."""
         entry = self.study.experiments[experiment]
         shared = self.study.model_dump(mode="json", exclude={"experiments", "arms", "caption"})
         arms = {arm: self.study.arms[arm].model_dump(mode="json") for arm in named_arms(entry)}

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from blockwise.config.base import UNPINNED, ConfigModel, Name
-from blockwise.config.recipes import GroupShape, Precision, Recipe
+from blockwise.config.recipes import GROUP_SIZE, GroupShape, Precision, Recipe
 
-GROUP_SIZE = 32  # of MX formats: dimensions come in multiples of it
 Seed = Annotated[int, Field(ge=0)]
 MIN_HORIZON = 1.4  # METHOD: a 26% overhead must not be censored
 

@@ -13,6 +13,9 @@ from pydantic import Field, model_validator
 
 from blockwise.config.base import ConfigModel
 
+GROUP_SIZE = 32
+"""Values that share a scale, of every MX format; dimensions come in multiples of it."""
+
 
 class Precision(StrEnum):
     """Arithmetic of a linear layer's GEMMs."""

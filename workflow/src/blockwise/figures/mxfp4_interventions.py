@@ -28,14 +28,7 @@ PANELS = tuple(
     for name, label in DIFFERENCES.items()
 )
 KEPT = (
-    "experiment",
-    "caption",
-    "num_parameters",
-    "baseline",
-    "arm",
-    "num_seeds",
-    "num_diverged",
-    "first_divergence_step",
+    *notes.PAIR_LABELS,
     "num_steps",
     "num_repeated_batches",
     "num_final_steps",

@@ -33,14 +33,7 @@ REPORTED = Panel(
     Statistic("reported_low_frac", low="reported_low_frac", high="reported_high_frac"),
 )
 KEPT = (
-    "experiment",
-    "caption",
-    "num_parameters",
-    "baseline",
-    "arm",
-    "num_seeds",
-    "num_diverged",
-    "first_divergence_step",
+    *notes.PAIR_LABELS,
     "target_step",
     "horizon_tokens",
     "num_reached",

@@ -13,6 +13,17 @@ import pandas as pd
 from blockwise.figures.axes import distinct_words
 from blockwise.figures.marks import BAR_WORDS
 
+PAIR_LABELS = (
+    "experiment",
+    "caption",
+    "num_parameters",
+    "baseline",
+    "arm",
+    "num_seeds",
+    "num_diverged",
+    "first_divergence_step",
+)
+"""What a mark of an arm beside its baseline keeps of its row."""
 ARM_LABELS = (
     "experiment",
     "backbone",

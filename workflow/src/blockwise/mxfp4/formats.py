@@ -10,7 +10,6 @@ from torch import Tensor
 
 from blockwise.config.recipes import ScaleRule
 
-GROUP_SIZE = 32  # elements that share a scale
 E2M1_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by code; the fourth bit is the sign
 E2M1_MAX = 6.0
 E2M1_MAX_EXPONENT = 2  # of 6.0 = 1.5 * 2^2

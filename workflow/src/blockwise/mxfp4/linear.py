@@ -15,10 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from blockwise.config.recipes import GroupShape, Operand, Precision, Recipe, Rotation
+from blockwise.config.recipes import GROUP_SIZE, GroupShape, Operand, Precision, Recipe, Rotation
 from blockwise.errors import ConfigError
 from blockwise.mxfp4 import native, noise
-from blockwise.mxfp4.formats import GROUP_SIZE
 from blockwise.mxfp4.fp8 import fake_quantize_fp8
 from blockwise.mxfp4.operand import (
     Place,
@@ -211,6 +210,11 @@ def convert(
     return list(linears)
 
 
+def converted_layers(model: nn.Module) -> list[MXFP4Linear]:
+    """The layers that `convert` swapped, each once."""
+    return [module for module in model.modules() if isinstance(module, MXFP4Linear)]
+
+
 def draw_keys(model: nn.Module, generator: torch.Generator, rank: int = 0) -> None:
     """Give every converted layer the random numbers of the next step.
 
@@ -222,7 +226,7 @@ def draw_keys(model: nn.Module, generator: torch.Generator, rank: int = 0) -> No
         generator: in the same state in every process.
         rank: number of the process; each rounds its own tokens with its own numbers.
     """
-    layers = [module for module in model.modules() if isinstance(module, MXFP4Linear)]
+    layers = converted_layers(model)
     for layer, key in zip(layers, noise.draw_keys(generator, len(layers), rank), strict=True):
         layer.noise_key.copy_(key)
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blockwise.config.recipes import GroupShape, Operand, Rounding
+from blockwise.config.recipes import GROUP_SIZE, GroupShape, Operand, Rounding
 from blockwise.mxfp4 import noise
 from blockwise.mxfp4.formats import (
-    GROUP_SIZE,
     power_of_two,
     round_stochastically,
     round_to_nearest,

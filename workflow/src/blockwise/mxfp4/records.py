@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from blockwise.artifacts import digest
 from blockwise.config.mxfp4 import LlamaShape, Optimizer, Training
 from blockwise.config.recipes import Recipe
 
@@ -51,6 +52,11 @@ class RunSpec(Record):
     seed: int
     code_digest: str
     torch_version: str
+
+    @property
+    def key(self) -> str:
+        """Name of the run in the cell store and in its checkpoint."""
+        return digest(self.model_dump(mode="json"))
 
 
 class Evaluation(Record):

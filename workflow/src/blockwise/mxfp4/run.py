@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from blockwise.artifacts import digest, load_sealed, write_model, write_sealed
+from blockwise.artifacts import load_sealed, write_model, write_sealed
 from blockwise.config.mxfp4 import MXFP4, Training, TrainingExperiment
 from blockwise.config.recipes import Recipe
 from blockwise.errors import run_command
@@ -64,7 +64,7 @@ class TrainingJob:
 
     def run(self, title: str, specs: Sequence[tuple[str, RunSpec]]) -> dict[str, dict[int, str]]:
         """Train what is missing, by arm; keys by arm and seed."""
-        keyed = [(arm, spec, digest(spec.model_dump(mode="json"))) for arm, spec in specs]
+        keyed = [(arm, spec, spec.key) for arm, spec in specs]
         finished = distributed.of_first(lambda: {key for *_, key in keyed if self._has(key)})
         missing = [one for one in keyed if one[-1] not in finished]
         keys: dict[str, dict[int, str]] = {}

@@ -27,18 +27,17 @@ from torch import Tensor
 
 from blockwise.artifacts import write_model
 from blockwise.config.mxfp4 import (
-    GROUP_SIZE,
     MXFP4,
     SpeedExperiment,
     Training,
     is_quantized,
     named_arms,
 )
-from blockwise.config.recipes import Operand, Precision, Rotation
+from blockwise.config.recipes import GROUP_SIZE, Operand, Precision, Rotation
 from blockwise.errors import ConfigError, run_command
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus
 from blockwise.mxfp4.encoders import load_encoder
-from blockwise.mxfp4.linear import MXFP4Linear
+from blockwise.mxfp4.linear import converted_layers
 from blockwise.mxfp4.operand import Place, Prepare
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import Speed, StepTimes
@@ -179,9 +178,8 @@ def _trainers(
         trainer = Trainer(spec, corpus, is_compiled=form.form == COMPILED)
         if form.form == TORCHAO:
             assert torchao_prepare is not None
-            for module in trainer.model.modules():
-                if isinstance(module, MXFP4Linear):
-                    module.how = replace(module.how, prepare=torchao_prepare)
+            for layer in converted_layers(trainer.model):
+                layer.how = replace(layer.how, prepare=torchao_prepare)
         trainers[form] = trainer
     return trainers
 

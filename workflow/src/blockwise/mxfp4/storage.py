@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blockwise.config.recipes import GroupShape, Operand
+from blockwise.config.recipes import GROUP_SIZE, GroupShape, Operand
 from blockwise.mxfp4.formats import (
     E2M1_VALUES,
     E8M0_BIAS,
     E8M0_NAN,
-    GROUP_SIZE,
     power_of_two,
 )
 from blockwise.mxfp4.quantize import quantize

@@ -17,13 +17,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from blockwise.artifacts import digest
 from blockwise.config.mxfp4 import is_quantized
 from blockwise.config.recipes import Precision, Recipe
 from blockwise.mxfp4 import distributed
 from blockwise.mxfp4.checkpoint import Progress, load_checkpoint, save_checkpoint
 from blockwise.mxfp4.corpus import TokenCorpus
-from blockwise.mxfp4.linear import Arithmetic, MXFP4Linear, convert, draw_keys
+from blockwise.mxfp4.linear import Arithmetic, convert, converted_layers, draw_keys
 from blockwise.mxfp4.model import Llama, initialise
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import Evaluation, RunSpec, TrainingRun
@@ -155,8 +154,7 @@ def train(
         ArtifactError: the checkpoint is damaged or of another run.
     """
     trainer = Trainer(spec, corpus, is_compiled=is_compiled)
-    key = digest(spec.model_dump(mode="json"))
-    load_checkpoint(checkpoint, key, trainer)
+    load_checkpoint(checkpoint, spec.key, trainer)
     training, progress = spec.training, trainer.progress
     tokens_per_step = training.batch_sequences * spec.model.sequence_tokens
     divergence: str | None = None
@@ -167,11 +165,11 @@ def train(
         divergence = trainer.step()
         report(tokens_per_step, progress.train_losses[-1] if progress.train_losses else math.nan)
         if progress.step % training.checkpoint_every_steps == 0:
-            save_checkpoint(checkpoint, key, trainer)
+            save_checkpoint(checkpoint, spec.key, trainer)
     if divergence is None:
         trainer.evaluate()
     at_step(progress.step, trainer.model)
-    return _record(trainer, key, tokens_per_step, divergence)
+    return _record(trainer, tokens_per_step, divergence)
 
 
 def build_model(spec: RunSpec, *, is_compiled: bool) -> Llama:
@@ -193,7 +191,7 @@ def build_model(spec: RunSpec, *, is_compiled: bool) -> Llama:
 @contextmanager
 def unquantized_layers(model: nn.Module) -> Iterator[None]:
     """The converted layers multiply in float32 for as long as this lasts."""
-    layers = [module for module in model.modules() if isinstance(module, MXFP4Linear)]
+    layers = converted_layers(model)
     kept = [layer.how for layer in layers]
     for layer in layers:
         layer.how = Arithmetic(Recipe(precision=Precision.FP32))
@@ -215,16 +213,14 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _record(
-    trainer: Trainer, key: str, tokens_per_step: int, divergence: str | None
-) -> TrainingRun:
+def _record(trainer: Trainer, tokens_per_step: int, divergence: str | None) -> TrainingRun:
     progress = trainer.progress
     status: Literal["finished", "diverged"] = "diverged" if divergence else "finished"
     return TrainingRun(
-        key=key,
+        key=trainer.spec.key,
         spec=trainer.spec,
         num_parameters=trainer.num_parameters,
-        num_converted_layers=sum(isinstance(m, MXFP4Linear) for m in trainer.model.modules()),
+        num_converted_layers=len(converted_layers(trainer.model)),
         tokens_per_step=tokens_per_step,
         status=status,
         diverged_at_step=progress.step if divergence else None,
