@@ -3,6 +3,7 @@
 snakemake --cores all                                                  the default profile
 snakemake --cores all mxfp4          one of its studies alone: compaction or mxfp4
 snakemake --cores all --configfile config/config.yaml config/paper.yaml   another one
+snakemake --cores all train_pocket   the shipped pocket backbones, from nothing; takes hours
 """
 
 from pathlib import Path
@@ -42,6 +43,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/serving.smk"
 include: "workflow/rules/compaction.smk"
 include: "workflow/rules/mxfp4.smk"
+include: "workflow/rules/pocket.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/analysis.smk"
 

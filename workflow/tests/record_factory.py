@@ -15,6 +15,7 @@ from blockwise.compaction.records import (
     SelectedCell,
     TimingBlock,
 )
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
 from blockwise.tables.load import LoadedCell, LoadedOmission
@@ -180,7 +181,7 @@ def loaded(cell_record=None, **labels):
         "backbone": "timing-8m",
         "dataset": "hotpotqa",
         "caption": "pocket-scale, random weights: timing only",
-        "random_weights": True,
+        "weights": Weights.RANDOM,
         "format": "hotpotqa",
         "num_parameters": 8.5e6,
         "num_skipped_rows": 0,
@@ -195,7 +196,7 @@ def omission(**changes):
         "backbone": "timing-8m",
         "dataset": "hotpotqa",
         "caption": "pocket-scale, random weights: timing only",
-        "random_weights": True,
+        "weights": Weights.RANDOM,
         "format": "hotpotqa",
         "num_parameters": 8.5e6,
         "arm": "full_history",
@@ -286,7 +287,7 @@ def store_batch(folder: Path, cells, name="batch", omitted=()):
         dataset=head.dataset,
         format=head.format,
         caption=head.caption,
-        random_weights=head.random_weights,
+        weights=head.weights,
         num_parameters=head.num_parameters,
         num_skipped_rows=head.num_skipped_rows,
         selected=selected,

@@ -99,6 +99,13 @@ class Pipeline:
         files = file_states(Path(entry.model.path)) if entry.model.source == "path" else None
         return _key([values, files], "blockwise.serving.models")
 
+    def pocket_key(self, backbone: str) -> str:
+        """When a pocket backbone must be trained again: its recipe; code is its digest's business.
+
+        The job itself refuses a checkpoint whose recipe digest is another one.
+        """
+        return digest(self.profile.pocket[backbone].model_dump(mode="json"))
+
     def sessions_key(self, backbone: str, dataset: str) -> str:
         """When sessions must be built again."""
         plan = self.profile.datasets[dataset].sessions.model_dump(mode="json")

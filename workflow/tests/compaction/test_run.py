@@ -133,7 +133,7 @@ def bench(tmp_path, monkeypatch):
         store = CellStore(tmp_path / "cells", print)
         job = BatchJob(plan, profile.backbones["double"], MODEL, store, "digest")
         job.play_missing(CharRenderer(), Path("server.log"))
-        return job.batch(sessions)
+        return job.batch(sessions, "a caption")
 
     play.starts = starts
     play.units = lambda: sorted(

@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables import compaction_end_to_end
@@ -124,7 +125,7 @@ def test_trained_models_may_be_compared_at_natural_volume():
     natural = {"volume_mode": "natural"}
     cells = [record(spec=natural), record("target_block", 512, spec=natural, wall_s=5.0)]
     # Whatever the caption says: the backbone's own flag decides.
-    row = row_of(build([loaded(cell, random_weights=False) for cell in cells]))
+    row = row_of(build([loaded(cell, weights=Weights.PUBLISHED) for cell in cells]))
     assert row.speedup_mean == pytest.approx(2.0)
 
 

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.tables import compaction_matched_volume
 from blockwise.tables.columns import csv_bytes
@@ -13,8 +14,8 @@ from record_factory import compaction, loaded, record, request
 NATURAL = {"volume_mode": "natural"}
 
 
-def build(cells, random_weights=False):
-    labels = {"study": Study.MATCHED_VOLUME, "random_weights": random_weights}
+def build(cells, weights=Weights.PUBLISHED):
+    labels = {"study": Study.MATCHED_VOLUME, "weights": weights}
     inputs = [loaded(cell, **labels) for cell in cells]
     return compaction_matched_volume.build(TableInputs(inputs))
 
@@ -87,14 +88,14 @@ def test_each_layout_has_a_size_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("cells", "random_weights", "reason"),
+    ("cells", "weights", "reason"),
     [
-        ([one for one in two_seeds() if one.seed == 0], False, "a single seed"),
-        (two_seeds(), True, "random weights"),
+        ([one for one in two_seeds() if one.seed == 0], Weights.PUBLISHED, "a single seed"),
+        (two_seeds(), Weights.RANDOM, "random weights"),
     ],
 )
-def test_a_rule_that_cannot_be_kept_leaves_rows_empty_and_says_why(cells, random_weights, reason):
-    table = build(cells, random_weights)
+def test_a_rule_that_cannot_be_kept_leaves_rows_empty_and_says_why(cells, weights, reason):
+    table = build(cells, weights)
     assert list(table.arm) == ["sequential", "target_block"]
     assert table.omitted_reason.str.startswith(reason).all()
     empty = ["block_size_tokens", "wall_mean_s", "stall_p50_s", "speedup_mean"]
@@ -138,7 +139,7 @@ def test_the_halves_share_no_seed_and_lose_none(seeds):
 
 def test_forced_arms_are_set_against_sequential_as_they_are():
     faster = record("target_block", 512, wall_s=5.0, compactions=(compaction(wall_s=1.0),))
-    table = build([record(), faster], random_weights=True)
+    table = build([record(), faster], weights=Weights.RANDOM)
     row = layout_row(table)
     assert list(table.volume_rule) == ["forced", "forced"]
     assert (row.speedup_mean, row.compaction_decode_ratio_mean) == (2.0, 2.0)

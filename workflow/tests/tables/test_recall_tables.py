@@ -11,6 +11,7 @@ from blockwise.compaction.judgements import (
     VerdictRecord,
 )
 from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Study
 from blockwise.tables import compaction_accuracy_volume, compaction_block_prompts
 from blockwise.tables.inputs import TableInputs
@@ -38,7 +39,7 @@ def recall_cell(answers, arm="target_block", size=512, **changes):
     parts.setdefault("compactions", (compaction(closing=True, history_after_tokens=300),))
     spec = {"protocol": "deferred", **changes.pop("spec", {})}
     cell = record(arm, size, answers=answers, spec=spec, **parts)
-    labels = {"study": Study.ACCURACY_VOLUME, "experiment": "recall", "random_weights": False}
+    labels = {"study": Study.ACCURACY_VOLUME, "experiment": "recall", "weights": Weights.PUBLISHED}
     return loaded(cell, **{**labels, **changes})
 
 
@@ -208,7 +209,7 @@ def test_the_difference_to_truncation_is_formed_question_by_question():
 
 
 def test_an_omitted_context_keeps_its_row_and_says_why():
-    missing = omission(experiment="recall", random_weights=False)
+    missing = omission(experiment="recall", weights=Weights.PUBLISHED)
     row = row_of(build(recall_cell(asked("compacted", 1.0)), omitted=[missing]), "full_history")
     assert row.omitted_reason == "20000 tokens exceed the window of 16384"
     assert (row.num_cells, row.num_answers, row.num_omitted_sessions) == (0, 0, 1)
@@ -216,7 +217,7 @@ def test_an_omitted_context_keeps_its_row_and_says_why():
 
 
 def test_a_partly_omitted_context_is_not_complete():
-    missing = omission(experiment="recall", random_weights=False, session_id="b")
+    missing = omission(experiment="recall", weights=Weights.PUBLISHED, session_id="b")
     cells = [recall_cell(asked("compacted", 1.0), session_id=name) for name in "ab"]
     table = build(*cells, reference("full_history", 0.5, session_id="a"), omitted=[missing])
     row = row_of(table, "full_history")
@@ -225,7 +226,7 @@ def test_a_partly_omitted_context_is_not_complete():
 
 
 def test_random_weights_answer_noise():
-    row = row_of(build(recall_cell(asked("compacted", 1.0), random_weights=True)))
+    row = row_of(build(recall_cell(asked("compacted", 1.0), weights=Weights.RANDOM)))
     assert row.note == "random weights: answers are noise, not testable at this scale"
     assert row.f1_mean == 1.0
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from blockwise.compaction.similarity import NO_WORD, Similarities, SummaryGroup
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.statistics import MIN_REPEATS
@@ -28,7 +29,7 @@ def single(
     input_tokens=1000,
     num_cut=0,
     temperature=1.0,
-    random_weights=False,
+    weights=Weights.PUBLISHED,
     prompt="detailed",
     target_frac=None,
     history_tokens=1024,
@@ -53,7 +54,7 @@ def single(
         spec=spec, compactions=(done,), requests=(request("worker", text=text),), **changes
     )
     key = f"{made.cell_key}-{history_tokens}-{prompt}"
-    labels = {"random_weights": random_weights, "prompt": prompt, "target_frac": target_frac}
+    labels = {"weights": weights, "prompt": prompt, "target_frac": target_frac}
     return loaded(made.model_copy(update={"cell_key": key}), study=study, **labels)
 
 
@@ -120,7 +121,7 @@ def test_a_row_holds_the_realised_volumes_of_its_length():
 
 
 def test_what_makes_invariance_trivial_is_said():
-    cells = lengths(0.0, random_weights=True, num_cut=1)
+    cells = lengths(0.0, weights=Weights.RANDOM, num_cut=1)
     row = build(compaction_length_invariance, cells).iloc[0]
     assert row.length_finish_frac == 1.0
     assert "random weights" in row.note
@@ -214,7 +215,9 @@ def test_every_input_and_every_arm_has_a_row_of_its_own():
 
 
 def test_greedy_repeats_of_random_weights_say_what_they_are():
-    cells = repeats([64] * MIN_REPEATS, ["same"] * MIN_REPEATS, temperature=0, random_weights=True)
+    cells = repeats(
+        [64] * MIN_REPEATS, ["same"] * MIN_REPEATS, temperature=0, weights=Weights.RANDOM
+    )
     row = only_row(build(compaction_stability, cells, compared(cells, cosine=1.0)))
     assert (row.output_cv, row.cosine_mean, row.identical_summaries_frac) == (0.0, 1.0, 1.0)
     assert pd.isna(row.output_cv_high)

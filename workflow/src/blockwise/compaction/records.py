@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
 
@@ -199,7 +200,7 @@ class Batch(Record):
     dataset: str
     format: str
     caption: str
-    random_weights: bool  # answers are noise: only forced equal volume may be compared
+    weights: Weights  # what the backbone knows, and so what its answers are worth
     num_parameters: float
     num_skipped_rows: int
     selected: tuple[SelectedCell, ...]

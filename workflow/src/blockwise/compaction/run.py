@@ -197,7 +197,7 @@ class BatchJob:
             ]
         )
 
-    def batch(self, sessions: SessionSet) -> Batch:
+    def batch(self, sessions: SessionSet, caption: str) -> Batch:
         """What the tables read: every selected cell and the engine cards behind them."""
         unit_of = {spec.key: unit for unit in self._plan.units for spec in unit.cells}
         card_ids = set()
@@ -211,8 +211,8 @@ class BatchJob:
             backbone=self._plan.backbone,
             dataset=self._plan.dataset,
             format=sessions.format,
-            caption=self._backbone.caption,
-            random_weights=self._backbone.model.source == "random",
+            caption=caption,
+            weights=self._backbone.weights,
             num_parameters=self._backbone.num_parameters,
             num_skipped_rows=sessions.num_skipped_rows,
             selected=tuple(
@@ -285,7 +285,10 @@ def main() -> None:
     store = CellStore(arguments.store, print)
     job = BatchJob(plan, backbone, model, store, digest(profile.model_dump(mode="json")))
     job.play_missing(renderer, arguments.server_log)
-    write_model(arguments.output, job.batch(sessions))
+    write_model(
+        arguments.output,
+        job.batch(sessions, profile.caption_of(arguments.backbone, sessions.dataset)),
+    )
 
 
 if __name__ == "__main__":

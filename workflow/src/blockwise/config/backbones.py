@@ -1,11 +1,12 @@
 """Backbones: which model, how it is served, how it is asked."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from blockwise.config.base import UNPINNED, ConfigModel, PositiveTokens
+from blockwise.config.base import UNPINNED, ConfigModel, Name, PositiveTokens
 
 FLAGS_OF_OTHER_KEYS = frozenset(
     {"model", "revision", "served-model-name", "host", "max-model-len", "api-key"}
@@ -16,6 +17,9 @@ HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Head sizes that vLLM's attention on the CPU takes.
 
 Source: vLLM 0.32, v1/attention/backends/cpu_attn.py, `get_supported_head_sizes`."""
+
+POCKET_FOLDER = Path("workflow/pocket")
+"""Where the repository ships its pocket backbones."""
 
 MAX_PORT = 65535  # TCP ports are 16-bit numbers; 0 would mean any
 
@@ -32,6 +36,14 @@ class RequestForm(StrEnum):
 
     CHAT = "chat"  # messages; the server applies its chat template (reasoning parsers need it)
     COMPLETION = "completion"  # token ids of the chat template applied on our side
+
+
+class Weights(StrEnum):
+    """What a backbone's weights know, and so what its answers are worth."""
+
+    RANDOM = "random"  # nothing: answers are noise, only forced equal volume may be compared
+    POCKET = "pocket"  # the synthetic language, taught here, summaries and their length with it
+    PUBLISHED = "published"  # what its publisher trained
 
 
 class RandomModel(ConfigModel):
@@ -74,6 +86,18 @@ class RandomModel(ConfigModel):
         return self
 
 
+class PocketModel(ConfigModel):
+    """A tiny Llama trained by this repository on its synthetic language, and shipped with it."""
+
+    source: Literal["pocket"]
+    name: Name = Field(description="Its recipe's name in `pocket`, and its folder's.")
+
+    @property
+    def folder(self) -> Path:
+        """Where its Hugging Face files are."""
+        return POCKET_FOLDER / self.name / "model"
+
+
 class PathModel(ConfigModel):
     """Hugging Face model files in a local folder."""
 
@@ -89,7 +113,9 @@ class HubModel(ConfigModel):
     revision: str = Field(UNPINNED, description="Commit hash; `unpinned` may dry-run, not run.")
 
 
-ModelSource = Annotated[RandomModel | PathModel | HubModel, Field(discriminator="source")]
+ModelSource = Annotated[
+    RandomModel | PocketModel | PathModel | HubModel, Field(discriminator="source")
+]
 
 ArgumentValue = bool | int | float | str
 
@@ -174,10 +200,16 @@ class Backbone(ConfigModel):
     request: RequestDefaults = RequestDefaults()
     caption: str = Field("", description="A warning that every figure of this backbone shows.")
 
+    @property
+    def weights(self) -> Weights:
+        """What the weights know."""
+        known = {"random": Weights.RANDOM, "pocket": Weights.POCKET}
+        return known.get(self.model.source, Weights.PUBLISHED)
+
     @model_validator(mode="after")
     def _engine_and_model_agree(self) -> "Backbone":
         problems = []
-        if self.engine.kind == "external" and self.model.source == "random":
+        if self.engine.kind == "external" and self.model.source in {"random", "pocket"}:
             problems.append(
                 "an external engine serves a model of its own: give `model` the hub id or path "
                 "whose tokenizer it uses"

@@ -25,6 +25,14 @@ class MalformedRows(StrEnum):
     SKIP = "skip"  # the row is left out and counted in the tables
 
 
+class Split(StrEnum):
+    """What a synthetic text is for; no invented word stands in two of them."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
 class HubSource(ConfigModel):
     """A dataset of the Hugging Face hub, read with `datasets`."""
 
@@ -61,6 +69,9 @@ class SyntheticSource(ConfigModel):
 
     kind: Literal["synthetic"]
     seed: int = 0
+    split: Split = Field(
+        Split.TEST, description="No name stands in two; pocket backbones are trained on `train`."
+    )
     num_rows: int = Field(32, gt=0, description="HotpotQA rows, or LoCoMo conversations, to write.")
     sentences_per_paragraph: int = Field(
         5, gt=0, description="HotpotQA: length of each of the ten paragraphs."

@@ -5,15 +5,17 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from blockwise.config.backbones import Backbone
+from blockwise.config.backbones import Backbone, Weights
 from blockwise.config.base import ConfigModel, Name
 from blockwise.config.datasets import Dataset
 from blockwise.config.embedder import Embedder, TfidfEmbedder
 from blockwise.config.experiments import Experiment
 from blockwise.config.judge import Judge
 from blockwise.config.mxfp4 import MXFP4
+from blockwise.config.pocket import PocketRecipe
 
 SEPARATOR = "\n"  # between the problems of one error
+OUT_OF_DOMAIN = "out of domain: it was taught the synthetic language only"
 RESERVED_PROFILES = frozenset({"reference", "bench"})
 
 
@@ -26,6 +28,9 @@ class Profile(ConfigModel):
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
     embedder: Embedder = TfidfEmbedder(kind="tfidf")
     mxfp4: MXFP4 | None = Field(None, description="Optional: the study of MXFP4 training.")
+    pocket: dict[Name, PocketRecipe] = Field(
+        default_factory=dict, description="Recipes of the pocket backbones, by name."
+    )
     judge: Judge | None = Field(None, description="Optional: also judges every recall answer.")
     require_pinned: bool = Field(
         False, description="Refuse to run (not to dry-run) while anything is `unpinned`."
@@ -44,6 +49,13 @@ class Profile(ConfigModel):
         if problems:
             raise ValueError(SEPARATOR.join(problems))
         return self
+
+    def caption_of(self, backbone: str, dataset: str) -> str:
+        """The warning that every figure of this backbone on this dataset shows."""
+        entry, source = self.backbones[backbone], self.datasets[dataset].source
+        if entry.weights is Weights.POCKET and source.kind != "synthetic":
+            return "; ".join(filter(None, [entry.caption, OUT_OF_DOMAIN]))
+        return entry.caption
 
     def experiments_of(self, backbone: str, dataset: str) -> dict[str, Experiment]:
         """The experiments that play this dataset on this backbone."""

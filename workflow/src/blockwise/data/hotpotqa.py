@@ -93,12 +93,17 @@ def _read_row(row: Any) -> list[Document]:
         Document(
             id=parsed.id,
             cluster=parsed.id,
-            text="\n\n".join(_paragraph(title, sentences) for title, sentences in parsed.context),
+            text=join_paragraphs(render_paragraph(*paragraph) for paragraph in parsed.context),
             questions=(question,),
         )
     ]
 
 
-def _paragraph(title: str, sentences: list[str]) -> str:
+def join_paragraphs(paragraphs: Iterable[str]) -> str:
+    """The text of a document."""
+    return "\n\n".join(paragraphs)
+
+
+def render_paragraph(title: str, sentences: Iterable[str]) -> str:
     """A title line and its prose; official sentences carry their own leading space or none."""
     return title + "\n" + " ".join(text for text in map(str.strip, sentences) if text)

@@ -103,6 +103,11 @@ def read_rows(
     return read_documents(rows, _read_row, id_key="sample_id", origin=origin, malformed=malformed)
 
 
+def question_opening(speaker_a: str, speaker_b: str) -> str:
+    """What stands before a question, so that it names its conversation."""
+    return f"In the conversation between {speaker_a} and {speaker_b}: "
+
+
 def evidence_chat_sessions(evidence: Iterable[str]) -> list[int]:
     """Numbers of the chat sessions that evidence strings name, ascending, each once."""
     return sorted({int(number) for text in evidence for number in DIA_ID.findall(text)})
@@ -114,7 +119,7 @@ def _read_row(row: Any) -> list[Document]:
     chat_sessions = _chat_sessions(parsed.conversation)
     questions: dict[int, list[Question]] = {number: [] for number in chat_sessions}
     last_number = max(chat_sessions)
-    opening = f"In the conversation between {speakers.speaker_a} and {speakers.speaker_b}: "
+    opening = question_opening(speakers.speaker_a, speakers.speaker_b)
     for index, official in enumerate(parsed.qa):
         named = evidence_chat_sessions(official.evidence)
         # Without evidence the last chat session stands for it: when that one has been

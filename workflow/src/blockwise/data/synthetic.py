@@ -22,23 +22,22 @@ from blockwise.data.vocabulary import NameMaker
 
 def hotpotqa_rows(source: SyntheticSource) -> list[dict[str, Any]]:
     """Rows in the official HotpotQA (distractor) schema; the same seed gives the same bytes."""
-    names = NameMaker(random.Random(f"{source.seed}:hotpotqa:names"))
+    names = NameMaker(random.Random(f"{source.seed}:hotpotqa:names"), source.split)
     rows = []
     for index in range(source.num_rows):
         rng = random.Random(f"{source.seed}:hotpotqa:{index}")
         plan = synthetic_hotpotqa.plan_row(rng, names, index)
-        row_id = f"synthetic-{source.seed}-{index:05d}"
-        rows.append(
-            synthetic_hotpotqa.render_row(
-                plan, rng, row_id, sentences_per_paragraph=source.sentences_per_paragraph
-            )
+        paragraphs = synthetic_hotpotqa.write_paragraphs(
+            plan, rng, sentences_per_paragraph=source.sentences_per_paragraph
         )
+        row_id = f"synthetic-{source.seed}-{index:05d}"
+        rows.append(synthetic_hotpotqa.render_row(plan, paragraphs, row_id))
     return rows
 
 
 def locomo_rows(source: SyntheticSource) -> list[dict[str, Any]]:
     """Conversations in the official LoCoMo schema; the same seed gives the same bytes."""
-    names = NameMaker(random.Random(f"{source.seed}:locomo:names"))
+    names = NameMaker(random.Random(f"{source.seed}:locomo:names"), source.split)
     rows = []
     for index in range(source.num_rows):
         rng = random.Random(f"{source.seed}:locomo:{index}")

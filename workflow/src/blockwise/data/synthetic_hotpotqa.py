@@ -164,16 +164,29 @@ def _comparison(world: World, comparison: Comparison) -> tuple[list[Entity], Puz
     return entities + [world.entity(name, kind) for name in decoys], puzzle
 
 
-def render_row(
-    plan: RowPlan, rng: random.Random, row_id: str, *, sentences_per_paragraph: int
-) -> dict[str, Any]:
-    """Write a planned row in the official schema."""
-    context = []
-    places: dict[Fact, list[Any]] = {}
-    for entity in plan.entities:
-        sentences, positions = _paragraph(entity, rng, sentences_per_paragraph)
-        context.append([entity.name, sentences])
-        places |= {fact: [entity.name, position] for fact, position in positions.items()}
+@dataclass(frozen=True)
+class Paragraph:
+    """The prose about one entity, and where in it each stated fact stands."""
+
+    entity: Entity
+    sentences: tuple[str, ...]
+    positions: dict[Fact, int]  # in the order of the sentences
+
+
+def write_paragraphs(
+    plan: RowPlan, rng: random.Random, *, sentences_per_paragraph: int
+) -> list[Paragraph]:
+    """Write the entities of a row, a paragraph each."""
+    return [_paragraph(entity, rng, sentences_per_paragraph) for entity in plan.entities]
+
+
+def render_row(plan: RowPlan, paragraphs: list[Paragraph], row_id: str) -> dict[str, Any]:
+    """A planned and written row in the official schema."""
+    places = {
+        fact: [paragraph.entity.name, position]
+        for paragraph in paragraphs
+        for fact, position in paragraph.positions.items()
+    }
     return {
         "_id": row_id,
         "question": plan.puzzle.question,
@@ -181,14 +194,12 @@ def render_row(
         "type": plan.puzzle.category,
         "level": "hard",  # as every row of the official dev set
         "supporting_facts": [places[fact] for fact in plan.puzzle.support],
-        "context": context,
+        "context": [[paragraph.entity.name, [*paragraph.sentences]] for paragraph in paragraphs],
     }
 
 
-def _paragraph(
-    entity: Entity, rng: random.Random, num_sentences: int
-) -> tuple[list[str], dict[Fact, int]]:
-    """Sentences of a paragraph and where each stated fact stands.
+def _paragraph(entity: Entity, rng: random.Random, num_sentences: int) -> Paragraph:
+    """A paragraph of so many sentences.
 
     The first fact is always stated. A lead sentence and the other facts follow as
     far as they fit, and filler takes what is left.
@@ -201,9 +212,10 @@ def _paragraph(
     if has_lead:
         body.insert(0, _fill(LEADS[entity.kind], entity.name, rng))
     positions = {part: index for index, part in enumerate(body) if isinstance(part, Fact)}
-    texts = [_state(part) if isinstance(part, Fact) else part for part in body]
+    texts = [state(part) if isinstance(part, Fact) else part for part in body]
     # Official sentences after the first carry the space that separates them.
-    return [text if index == 0 else f" {text}" for index, text in enumerate(texts)], positions
+    spaced = [text if index == 0 else f" {text}" for index, text in enumerate(texts)]
+    return Paragraph(entity, tuple(spaced), positions)
 
 
 def _filler(entity: Entity, rng: random.Random, num_sentences: int) -> list[str]:
@@ -214,7 +226,8 @@ def _filler(entity: Entity, rng: random.Random, num_sentences: int) -> list[str]
     return [_fill(template, entity.name, rng) for template in templates[:num_sentences]]
 
 
-def _state(fact: Fact) -> str:
+def state(fact: Fact) -> str:
+    """The sentence that states a fact."""
     return RELATIONS[fact.relation].statement.format(s=fact.subject, o=fact.object)
 
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from blockwise.artifacts import digest_tree, read_model, write_model
-from blockwise.config.backbones import Backbone, HubModel, PathModel, RandomModel
+from blockwise.config.backbones import Backbone, HubModel, PathModel, PocketModel, RandomModel
 from blockwise.config.base import UNPINNED
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ConfigError, ServerError, run_command
@@ -41,6 +41,8 @@ def prepare_model(name: str, backbone: Backbone, folder: Path) -> PreparedModel:
     match backbone.model:
         case RandomModel() as recipe:
             return _random(name, recipe, backbone.context_window_tokens, folder)
+        case PocketModel() as source:
+            return _pocket(name, source)
         case PathModel() as source:
             return _path(name, source, tokenizer_only)
         case HubModel() as source:
@@ -78,6 +80,15 @@ def _random(
     )
 
 
+def _pocket(name: str, source: PocketModel) -> PreparedModel:
+    if not (source.folder / CONFIG_FILE).is_file():
+        raise ConfigError(
+            f"backbones.{name}.model.name: {source.folder} holds no model; name one that the "
+            f"repository ships, or train it (snakemake train_pocket) and put its folder there"
+        )
+    return _folder(name, "pocket", source.folder)
+
+
 def _path(name: str, source: PathModel, tokenizer_only: bool) -> PreparedModel:
     folder = Path(source.path)
     if not folder.is_dir():
@@ -92,9 +103,13 @@ def _path(name: str, source: PathModel, tokenizer_only: bool) -> PreparedModel:
             f"backbones.{name}.model.path: {folder} lacks {' and '.join(missing)}; name a folder "
             "of Hugging Face model files"
         )
+    return _folder(name, "path", folder)
+
+
+def _folder(name: str, source: str, folder: Path) -> PreparedModel:
     return PreparedModel(
         backbone=name,
-        source="path",
+        source=source,
         path=str(folder),
         revision=None,
         tokenizer_path=str(folder),

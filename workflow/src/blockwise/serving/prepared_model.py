@@ -12,7 +12,7 @@ class PreparedModel(BaseModel):
 
     schema_version: Literal[1] = 1
     backbone: str
-    source: str  # random | path | hub
+    source: str  # random | pocket | path | hub
     path: str  # what the server loads: a folder or a hub id
     revision: str | None  # hub: the commit
     tokenizer_path: str  # a local folder, whatever the source

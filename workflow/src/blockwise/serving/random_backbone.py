@@ -95,8 +95,8 @@ def make_random_backbone(recipe: RandomModel, context_window_tokens: int, folder
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def draw_weights(model: torch.nn.Module, seed: int) -> None:
-    """Draw every matrix from N(0, 0.02^2); norms stay at one.
+def draw_weights(model: torch.nn.Module, seed: int, std: float = WEIGHT_STD) -> None:
+    """Draw every matrix from N(0, std^2); norms stay at one.
 
     Parameters are drawn in the order of their names from one explicit generator, so that
     the weights depend on nothing but the seed and the shapes.
@@ -105,7 +105,7 @@ def draw_weights(model: torch.nn.Module, seed: int) -> None:
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):
             if parameter.dim() > 1:
-                parameter.normal_(0.0, WEIGHT_STD, generator=generator)
+                parameter.normal_(0.0, std, generator=generator)
             else:
                 parameter.fill_(1.0)
 

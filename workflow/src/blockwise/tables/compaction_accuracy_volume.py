@@ -15,6 +15,7 @@ import pandas as pd
 
 from blockwise.compaction.judgements import Item, Judgements, Verdict
 from blockwise.compaction.records import AnswerContext, CellRecord
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Reference, Study
 from blockwise.tables import compaction_cells
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text
@@ -219,7 +220,7 @@ def _arm_values(context: _Context) -> dict[str, Any]:
 
 
 def _note(context: _Context, label: Label) -> str | None:
-    notes = [NOISE] if label.random_weights else []
+    notes = [NOISE] if label.weights is Weights.RANDOM else []
     if context.cells and context.omitted:
         notes.append(INCOMPLETE)
     return "; ".join(notes) or None

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext, CellRecord
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, ContentType, Reference, Study
 from blockwise.tables import compaction_cells, measures
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
@@ -116,7 +117,7 @@ def _row(prompt: str, by_prompt: dict[str, list[LoadedCell]]) -> dict[str, Any]:
         "tau_tokens": settings_of(cell.record).tau_tokens,
         **compaction_cells.arm_values(cell),
         "prompt": prompt,
-        "note": NOISE if cell.random_weights else None,
+        "note": NOISE if cell.weights is Weights.RANDOM else None,
         "num_cells": len(cells),
         "num_answers": len(asked),
         **_content_counts(records),

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from blockwise.compaction.records import AnswerContext, CellRecord
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Protocol, Study
 from blockwise.tables import compaction_cells, measures
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
@@ -218,7 +219,7 @@ def _recall_cells(cells: Iterable[LoadedCell]) -> Mapping[RecallKey, list[Loaded
 def _recall(cells: Sequence[LoadedCell]) -> dict[str, Any]:
     answers = answers_on(cells, AnswerContext.COMPACTED)
     taus = sorted({settings_of(cell.record).tau_tokens or 0 for cell in cells})
-    note = NOISE if answers and cells[0].random_weights else None
+    note = NOISE if answers and cells[0].weights is Weights.RANDOM else None
     return {
         **RECALL.values(answers),
         "recall_num_answers": len(answers),

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from blockwise.compaction.records import CellRecord
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Study, Transcript
 from blockwise.errors import ArtifactError
 from blockwise.tables import compaction_cells, measures
@@ -57,7 +58,8 @@ class Arm:
     @property
     def is_noise(self) -> bool:
         """Whether the decode volume is whatever random weights happened to emit."""
-        return self.cells[0].random_weights and self.settings.volume_mode != "forced"
+        is_random = self.cells[0].weights is Weights.RANDOM
+        return is_random and self.settings.volume_mode != "forced"
 
 
 @dataclass(frozen=True)

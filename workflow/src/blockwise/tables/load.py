@@ -13,6 +13,7 @@ from typing import Any
 
 from blockwise.artifacts import read_json, read_model, read_sealed
 from blockwise.compaction.records import Batch, CellRecord, TimingBlock
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Study
 from blockwise.errors import ArtifactError
 from blockwise.serving.engine_card import EngineCard
@@ -26,7 +27,7 @@ class BatchLabels:
     backbone: str
     dataset: str
     caption: str
-    random_weights: bool
+    weights: Weights
     format: str
     num_parameters: float
 

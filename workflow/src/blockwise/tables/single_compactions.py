@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from blockwise.compaction.records import CellRecord
+from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables import compaction_cells, measures
@@ -18,9 +19,14 @@ from blockwise.tables.load import LoadedCell, table_order
 from blockwise.tables.settings import settings_of
 from blockwise.tables.summaries import Measure
 
-RANDOM_WEIGHTS = (
-    "random weights: the volume is the cap's, not the model's; not testable at this scale"
-)
+NOTES_OF_WEIGHTS = {
+    Weights.RANDOM: "random weights: the volume is the cap's, not the model's; not testable at "
+    "this scale",
+    Weights.POCKET: "pocket backbone: the length of its summaries was taught; what large models "
+    "do by themselves is not testable at this scale",
+}
+"""METHOD.md: natural volume says something about published weights only."""
+
 NO_TEMPERATURE = "temperature 0: repeats are identical unless the engine's batches differ"
 
 NUM_CELLS = count("num_cells", "Compactions behind the row.")
@@ -140,7 +146,8 @@ def length_finish_frac(cells: Sequence[LoadedCell]) -> float | None:
 
 def notes_of(cells: Sequence[LoadedCell]) -> list[str]:
     """Why the volumes of these cells, all of one arm, say little about the model."""
-    notes = [RANDOM_WEIGHTS] if cells[0].random_weights else []
+    known = NOTES_OF_WEIGHTS.get(cells[0].weights)
+    notes = [known] if known else []
     inputs = {cell.record.session_id for cell in cells}
     if settings_of(cells[0].record).request.temperature == 0 and len(cells) > len(inputs):
         notes.append(NO_TEMPERATURE)

@@ -1,0 +1,38 @@
+"""Pocket backbones: the recipes by which tiny models are trained here."""
+
+from pydantic import Field
+
+from blockwise.config.base import ConfigModel, PositiveTokens
+from blockwise.config.mxfp4 import Optimizer
+
+
+class Curriculum(ConfigModel):
+    """How long scenes are: they grow as the model masters the present ones."""
+
+    start_facts: int = Field(2, gt=0, description="Scenes state at most so many facts at first.")
+    max_facts: int = Field(96, gt=0, description="They never grow beyond.")
+    reciting_facts: int = Field(
+        12, ge=0, description="Up to so many, copying is practised by itself beside the lessons."
+    )
+    growth: float = Field(1.15, gt=1, description="Factor by which they grow, at least by one.")
+    mastery: dict[str, float] = Field(
+        default_factory=lambda: {"compact": 0.97, "single": 0.93},
+        description="Token accuracy, by kind of reply, above which they do.",
+    )
+
+
+class PocketRecipe(ConfigModel):
+    """Everything that makes a pocket backbone: sizes, lessons, schedule."""
+
+    seed: int = Field(0, ge=0)
+    reasoning: bool = Field(description="Restates the facts it needs in thinking tags first.")
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    context_window_tokens: PositiveTokens = 4096
+    curriculum: Curriculum = Curriculum()
+    num_steps: int = Field(gt=0, description="Optimizer steps: the schedule's length.")
+    step_tokens: PositiveTokens = Field(description="A step takes scenes until it has so many.")
+    optimizer: Optimizer
+    checkpoint_every_steps: int = Field(200, gt=0)

@@ -1,0 +1,1 @@
+"""Pocket backbones: tiny models trained here on the synthetic language, and what they learn."""

@@ -1,0 +1,277 @@
+"""Examining a pocket backbone: its skills on held-out scenes, greedy, through vLLM.
+
+`python -m blockwise.pocket.examine --config PROFILE.json --backbone NAME --prompts DIR
+--folder DIR --server-log FILE --output FILE`
+
+Questions are asked one by one in a branch of their own, as the study asks them; blocks are
+compacted with the requests of the layouts. Names and facts are those of the validation split: no
+lesson holds them, and no session of the study does. Shares have Wilson intervals over answers, or
+over facts for summaries; those of one scene share its text, so they are somewhat too narrow.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Literal
+
+from scipy.stats import binomtest  # type: ignore[import-untyped]  # scipy ships no types
+
+from blockwise.artifacts import digest_tree, read_model, write_model
+from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT
+from blockwise.compaction.history import Cut, History, Turn
+from blockwise.compaction.layouts import load_layout
+from blockwise.compaction.partition import HistoryBlock
+from blockwise.compaction.scoring import REFUSALS, normalize_hotpotqa
+from blockwise.config.backbones import Backbone
+from blockwise.config.datasets import DatasetFormat, Split
+from blockwise.config.experiments import SEQUENTIAL
+from blockwise.config.profile import Profile
+from blockwise.errors import run_command
+from blockwise.pocket.files import MODEL_FOLDER, taught_prompts
+from blockwise.pocket.lessons import LAYOUTS, question_message
+from blockwise.pocket.records import PocketSkills, SkillResult
+from blockwise.pocket.scenes import EVERY_FACT, Probe, Scene, make_scene
+from blockwise.progress import WorkProgress
+from blockwise.provenance import utc_now
+from blockwise.serving.engine import ChatRequest, Engine
+from blockwise.serving.prepared_model import PreparedModel
+from blockwise.serving.renderer import Message, Renderer
+from blockwise.serving.server import end_with_parent, managed_server, raise_on_sigterm
+
+ANSWER_TOKENS = 128  # thinking included
+CONCURRENT_REQUESTS = 16
+ASKED_FACTS = (12, 48)
+NUM_QUESTION_SCENES = 12
+QUESTIONS_PER_SCENE = 10  # of each kind
+NUM_BLOCK_SCENES = 20
+BLOCK_FACTS = 12
+NUM_BLOCKS = 3  # before, in and behind the target
+SEQUENTIAL_FACTS = (24, 48, 96)
+NUM_SEQUENTIAL_SCENES = 8
+CHAT_FACTS = 16  # a chat of this many fits the window with room for a summary
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question on one held-out history."""
+
+    num_facts: int
+    shown: tuple[Message, ...]
+    probe: Probe
+    format: DatasetFormat
+
+
+@dataclass(frozen=True)
+class Task:
+    """One history block to be compacted, and what a detailed summary of it says."""
+
+    layout: str
+    context: str
+    num_facts: int
+    messages: tuple[Message, ...]
+    sentences: frozenset[str]
+
+
+def questions(rng: Random) -> Iterator[Question]:
+    """Questions on raw documents, of both formats."""
+    settings = [(DatasetFormat.HOTPOTQA, num) for num in ASKED_FACTS]
+    settings.append((DatasetFormat.LOCOMO, CHAT_FACTS))
+    for dataset_format, num_facts in settings:
+        for _ in range(NUM_QUESTION_SCENES):
+            scene = make_scene(
+                dataset_format, rng, num_facts, Split.VALIDATION, sentences_per_paragraph=2
+            )
+            shown = tuple(turn.message() for turn in _history(scene).turns)
+            taken: dict[str, int] = {}
+            for probe in scene.probes([n for p in scene.passages for n in p.notes], rng):
+                taken[probe.kind] = taken.get(probe.kind, 0) + 1
+                if taken[probe.kind] <= QUESTIONS_PER_SCENE:
+                    yield Question(
+                        num_facts, (*shown, question_message(probe.question)), probe, dataset_format
+                    )
+
+
+def tasks(rng: Random, prompts: Mapping[str, str]) -> Iterator[Task]:
+    """One block among others under every layout, and whole histories of several lengths."""
+    prompt = prompts["detailed"]
+    for _ in range(NUM_BLOCK_SCENES):
+        scenes = [_encyclopedic(rng, BLOCK_FACTS) for _ in range(NUM_BLOCKS)]
+        history = _history(*scenes)
+        edges = [1]
+        for scene in scenes:
+            edges.append(edges[-1] + 2 * len(scene.passages))
+        blocks = [HistoryBlock(Cut(start), Cut(stop), 0) for start, stop in pairwise(edges)]
+        index = NUM_BLOCKS // 2
+        for layout in LAYOUTS:
+            messages = load_layout(layout).worker_messages(history, blocks, index, prompt)
+            yield Task(
+                layout, "one history block", BLOCK_FACTS, tuple(messages), _facts(scenes[index])
+            )
+    for num_facts in SEQUENTIAL_FACTS:
+        for _ in range(NUM_SEQUENTIAL_SCENES):
+            scene = _encyclopedic(rng, num_facts)
+            history = _history(scene)
+            block = HistoryBlock(Cut(1), Cut(len(history.turns)), 0)
+            messages = load_layout(SEQUENTIAL).worker_messages(history, [block], 0, prompt)
+            yield Task(SEQUENTIAL, "whole history", num_facts, tuple(messages), _facts(scene))
+
+
+def _encyclopedic(rng: Random, num_facts: int) -> Scene:
+    return make_scene(
+        DatasetFormat.HOTPOTQA, rng, num_facts, Split.VALIDATION, sentences_per_paragraph=2
+    )
+
+
+def _history(*scenes: Scene) -> History:
+    turns = [
+        turn
+        for scene in scenes
+        for passage in scene.passages
+        for turn in (Turn("user", passage.text), Turn("assistant", ACKNOWLEDGEMENT))
+    ]
+    return History.with_system_prompt(SYSTEM_PROMPT).extended(*turns)
+
+
+def _facts(scene: Scene) -> frozenset[str]:
+    notes = (note for passage in scene.passages for note in passage.notes)
+    return frozenset(note.sentence for note in notes if note.level <= EVERY_FACT)
+
+
+def is_right(probe: Probe, answer: str) -> bool:
+    """Whether an answer is the gold one, or refuses where nothing is known."""
+    if probe.kind == "absent":
+        return any(refusal in answer.lower() for refusal in REFUSALS)
+    return normalize_hotpotqa(answer) == normalize_hotpotqa(probe.answer)
+
+
+def sentences_of(summary: str) -> list[str]:
+    """The sentences of a summary, as the language writes them."""
+    return [f"{part.strip().removesuffix('.')}." for part in summary.split(". ") if part.strip()]
+
+
+async def examine(
+    engine: Engine, prompts: Mapping[str, str], progress: WorkProgress
+) -> list[SkillResult]:
+    """Ask everything and count."""
+    gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
+
+    async def say(messages: Sequence[Message], max_tokens: int) -> str:
+        async with gate:
+            shown = engine.renderer.count(messages, add_generation_prompt=True)
+            room = engine.window_tokens - shown
+            answer = await engine.complete(ChatRequest(messages, min(max_tokens, room)))
+        progress.advance(answer.prompt_tokens + answer.completion_tokens)
+        return answer.text
+
+    asked, compacted = list(questions(Random("examined"))), list(tasks(Random("blocks"), prompts))
+    answers = await asyncio.gather(*(say(one.shown, ANSWER_TOKENS) for one in asked))
+    summaries = await asyncio.gather(
+        *(say(one.messages, engine.window_tokens) for one in compacted)
+    )
+    return [
+        *_answer_results(asked, answers),
+        *_summary_results(compacted, summaries),
+    ]
+
+
+def _answer_results(asked: Sequence[Question], answers: Sequence[str]) -> Iterator[SkillResult]:
+    hits: dict[Setting, list[bool]] = {}
+    for one, answer in zip(asked, answers, strict=True):
+        setting = Setting("answer", one.probe.kind, f"raw documents, {one.format}", one.num_facts)
+        hits.setdefault(setting, []).append(is_right(one.probe, answer))
+    for setting, right in hits.items():
+        yield setting.result(sum(right), len(right))
+
+
+def _summary_results(done: Sequence[Task], summaries: Sequence[str]) -> Iterator[SkillResult]:
+    counts: dict[Setting, list[int]] = {}
+    for task, summary in zip(done, summaries, strict=True):
+        said = set(sentences_of(summary))
+        setting = Setting("compact", task.layout, task.context, task.num_facts)
+        count = counts.setdefault(setting, [0, 0, 0])
+        count[0] += len(said & task.sentences)
+        count[1] += len(task.sentences)
+        count[2] += len(said - task.sentences)
+    for setting, (kept, num, spurious) in counts.items():
+        yield setting.result(kept, num, spurious)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one share is taken over."""
+
+    skill: Literal["answer", "compact"]
+    kind: str
+    context: str
+    num_facts: int
+
+    def result(self, num_right: int, num: int, num_spurious: int = 0) -> SkillResult:
+        """The share with its interval."""
+        interval = binomtest(num_right, num).proportion_ci(method="wilson")
+        return SkillResult(
+            skill=self.skill,
+            kind=self.kind,
+            context=self.context,
+            num_facts=self.num_facts,
+            num_right=num_right,
+            num=num,
+            low_frac=float(interval.low),
+            high_frac=float(interval.high),
+            num_spurious=num_spurious,
+        )
+
+
+def main() -> None:
+    """Command line: the backbone of a profile, and where its files are."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for flag in ("config", "prompts", "folder", "server-log", "output"):
+        parser.add_argument(f"--{flag}", type=Path, required=True)
+    parser.add_argument("--backbone", required=True)
+    arguments = parser.parse_args()
+    raise_on_sigterm()
+    end_with_parent()
+    backbone: Backbone = read_model(arguments.config, Profile).backbones[arguments.backbone]
+    folder = arguments.folder / MODEL_FOLDER
+    model = PreparedModel(
+        backbone=arguments.backbone,
+        source="path",
+        path=str(folder),
+        revision=None,
+        tokenizer_path=str(folder),
+        digest=digest_tree(folder),
+        num_parameters=None,
+    )
+    renderer = Renderer(str(folder), backbone.request.chat_template_arguments)
+    prompts = taught_prompts(arguments.prompts)
+    num_requests = sum(1 for _ in questions(Random("examined"))) + sum(
+        1 for _ in tasks(Random("blocks"), prompts)
+    )
+    with (
+        WorkProgress(f"examining {arguments.backbone}", num_requests, unit="requests") as progress,
+        managed_server(
+            arguments.backbone, backbone, model, arguments.server_log, progress.say
+        ) as server,
+    ):
+
+        async def ask() -> list[SkillResult]:
+            async with Engine(server, backbone, renderer) as engine:
+                return await examine(engine, prompts, progress)
+
+        results = asyncio.run(ask())
+    write_model(
+        arguments.output,
+        PocketSkills(
+            name=arguments.backbone,
+            model_digest=model.digest,
+            results=results,
+            examined_at=utc_now(),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,230 @@
+"""Lessons: conversations with the answers that a pocket backbone learns to give.
+
+They are the conversations that the study itself holds: the same system prompt, documents, layouts
+and compaction prompts, made by the same code. A compaction lesson shows one history under
+every parallel layout, with the same target and the same summary, so that no layout is
+taught more than another; the sequential one, whose request is that of `independent`, shares its
+examples. A question lesson asks about documents, about summaries of them, or about both.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT
+from blockwise.compaction.compactor import SUMMARY_SEPARATOR, WRAPPER_HEADING, WRAPPER_ROLE
+from blockwise.compaction.history import Cut, History, Turn
+from blockwise.compaction.layouts import load_layout
+from blockwise.compaction.partition import HistoryBlock
+from blockwise.config.datasets import DatasetFormat, Split
+from blockwise.data.vocabulary import NameMaker
+from blockwise.pocket.scenes import EVERY_FACT, LEVELS, Note, Passage, Probe, Scene, make_scene
+from blockwise.serving.renderer import Message
+
+Skill = Literal["recite", "answer", "compact"]
+
+LAYOUTS = ("independent", "target_block", "full_marked", "suffix_target", "suffix_full")
+"""Every parallel layout gets every compaction lesson."""
+
+MIN_RECITED_NAMES = 3
+
+NOTHING_TO_KEEP = "Nothing of note."
+"""The summary of a text that holds nothing a summary of its verbosity keeps."""
+
+PROMPT_SHARES = (*(["detailed"] * 4), *LEVELS, "by_content")
+"""How compaction prompts are dealt: `detailed`, the default of the study, comes most."""
+
+MAX_QUESTIONS = 16  # of one lesson; each is an example of its own kind
+KIND_SHARES = {
+    "single": 4,
+    "two": 4,
+    "absent": 3,
+    "temporal": 2,
+    "comparison": 1,
+    "list": 1,
+    "inference": 1,
+}
+"""How often a question of each kind is asked where a scene has all kinds."""
+
+LOCOMO_FACTS_FRAC = 0.4
+"""Chats say a fact in five times the words of an encyclopedia: their scenes are kept shorter."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the backbone shall say: in its thinking, and then."""
+
+    thought: str
+    text: str
+    kind: str  # of the question, or the layout
+    level: int | None = None  # of a summary
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A conversation and the replies to be learnt, each after the message at its index.
+
+    A reply stands in the conversation before what follows it.
+    """
+
+    skill: Skill
+    exchanges: tuple[tuple[tuple[Message, ...], Reply], ...]
+
+
+def make_recital(rng: random.Random, split: Split, max_names: int) -> Lesson:
+    """Names to be said again in their order: copying, with nothing around it.
+
+    Whoever cannot copy learns nothing from the other lessons, and learns to copy here within a
+    fraction of the tokens: every name said again is one to be found and continued.
+    """
+    names = NameMaker(rng, split)
+    text = " ".join(names.word() for _ in range(rng.randint(MIN_RECITED_NAMES, max_names)))
+    return Lesson("recite", ((({"role": "user", "content": text},), Reply("", text, "recite")),))
+
+
+def make_lessons(
+    rng: random.Random, num_facts: int, split: Split, prompts: Mapping[str, str]
+) -> list[Lesson]:
+    """Two question lessons and a compaction lesson under every layout, on new scenes.
+
+    Args:
+        rng: everything is drawn from it.
+        num_facts: scenes state between 1 and so many facts.
+        split: whose names.
+        prompts: compaction prompts by name; those of LEVELS and of the content types.
+    """
+    return [
+        *(_question_lesson(rng, _scene(rng, num_facts, split)) for _ in range(2)),
+        *_compaction_lessons(rng, _scene(rng, num_facts, split), prompts),
+    ]
+
+
+def _scene(rng: random.Random, max_facts: int, split: Split) -> Scene:
+    dataset_format = rng.choice(
+        (DatasetFormat.HOTPOTQA, DatasetFormat.HOTPOTQA, DatasetFormat.LOCOMO)
+    )
+    if dataset_format is DatasetFormat.LOCOMO:
+        max_facts = max(1, round(LOCOMO_FACTS_FRAC * max_facts))
+    return make_scene(dataset_format, rng, rng.randint(max(1, max_facts // 4), max_facts), split)
+
+
+def _question_lesson(rng: random.Random, scene: Scene) -> Lesson:
+    num_summarised = rng.choice((0, 0, len(scene.passages), rng.randint(0, len(scene.passages))))
+    turns, known = opening_turns(rng, scene, num_summarised)
+    known += [note for passage in scene.passages[num_summarised:] for note in passage.notes]
+    exchanges = []
+    shown = [turn.message() for turn in turns]
+    for probe in choose_probes(scene.probes(known, rng), rng):
+        shown.append(question_message(probe.question))
+        reply = Reply(" ".join(probe.reasons), probe.answer, probe.kind)
+        exchanges.append((tuple(shown), reply))
+        shown = []
+    return Lesson("answer", tuple(exchanges))
+
+
+def question_message(question: str) -> Message:
+    """The turn in which the agent is asked."""
+    return {"role": "user", "content": f"Question: {question}"}
+
+
+def choose_probes(probes: Sequence[Probe], rng: random.Random) -> list[Probe]:
+    """At most MAX_QUESTIONS of them, kinds mixed by their shares; none asks the same."""
+    by_kind: dict[str, list[Probe]] = {}
+    for probe in probes:
+        by_kind.setdefault(probe.kind, []).append(probe)
+    chosen: dict[str, Probe] = {}
+    while by_kind and len(chosen) < MAX_QUESTIONS:
+        kinds = sorted(by_kind)
+        kind = rng.choices(kinds, [KIND_SHARES[one] for one in kinds])[0]
+        probe = by_kind[kind].pop()
+        chosen.setdefault(probe.question, probe)
+        if not by_kind[kind]:
+            del by_kind[kind]
+    return list(chosen.values())
+
+
+def opening_turns(
+    rng: random.Random, scene: Scene, num_summarised: int
+) -> tuple[list[Turn], list[Note]]:
+    """A history whose first passages have been compacted, and what its summaries still say.
+
+    The summaries keep one verbosity and have lost some of it, as real ones have.
+    """
+    turns = [Turn("system", SYSTEM_PROMPT)]
+    known: list[Note] = []
+    if num_summarised:
+        level, lost_frac = rng.choice((*LEVELS.values(), EVERY_FACT)), rng.choice((0.0, 0.0, 0.3))
+        summaries = []
+        for passages in _runs(scene.passages[:num_summarised], rng):
+            kept = [note for note in kept_notes(passages, level) if rng.random() >= lost_frac]
+            known += kept
+            summaries.append(summary_of(kept))
+        text = SUMMARY_SEPARATOR.join([WRAPPER_HEADING, *summaries])
+        turns.append(Turn(WRAPPER_ROLE, text))
+    for passage in scene.passages[num_summarised:]:
+        turns += [Turn("user", passage.text, content=scene.content)]
+        turns += [Turn("assistant", ACKNOWLEDGEMENT)]
+    return turns, known
+
+
+def kept_notes(passages: Sequence[Passage], level: int) -> list[Note]:
+    """What a summary of a verbosity keeps, in the order of the text."""
+    return [note for passage in passages for note in passage.notes if note.level <= level]
+
+
+def summary_of(notes: Sequence[Note]) -> str:
+    """The summary that says these things and nothing else."""
+    return " ".join(note.sentence for note in notes) or NOTHING_TO_KEEP
+
+
+def _compaction_lessons(
+    rng: random.Random, scene: Scene, prompts: Mapping[str, str]
+) -> list[Lesson]:
+    num_summarised = rng.choice((0, 0, 1)) if len(scene.passages) > 1 else 0
+    turns, known = opening_turns(rng, scene, num_summarised)
+    history = History(tuple(turns))
+    notes_of_turn: list[Sequence[Note]] = [[] for _ in turns]
+    first = history.num_system_turns
+    if num_summarised:
+        notes_of_turn[first] = known
+    starts = history.exchange_starts()
+    documents = starts[1:] if num_summarised else starts
+    for index, passage in zip(documents, scene.passages[num_summarised:], strict=True):
+        notes_of_turn[index] = passage.notes
+    blocks = _blocks(history, starts, rng)
+    index = rng.randrange(len(blocks))
+    name = rng.choice(PROMPT_SHARES)
+    level = LEVELS.get(name, EVERY_FACT)
+    prompt = prompts[scene.content.value if name == "by_content" else name]
+    start, stop = blocks[index].start.turn, blocks[index].stop.turn
+    kept = [
+        note for turn in range(start, stop) for note in notes_of_turn[turn] if note.level <= level
+    ]
+    return [
+        Lesson(
+            "compact",
+            (
+                (
+                    tuple(load_layout(layout).worker_messages(history, blocks, index, prompt)),
+                    Reply("", summary_of(kept), layout, level),
+                ),
+            ),
+        )
+        for layout in LAYOUTS
+    ]
+
+
+def _blocks(history: History, starts: Sequence[int], rng: random.Random) -> list[HistoryBlock]:
+    """History blocks as a partition at exchanges leaves them, of one exchange or more each."""
+    ends = [*starts[1:], len(history.turns)]
+    inner = rng.sample(ends[:-1], rng.randint(0, len(ends) - 1))
+    edges = [starts[0], *sorted(inner), ends[-1]]
+    return [HistoryBlock(Cut(start), Cut(stop), 0) for start, stop in pairwise(edges)]
+
+
+def _runs(passages: Sequence[Passage], rng: random.Random) -> list[Sequence[Passage]]:
+    """Passages cut into runs, each summarised by one worker."""
+    edges = sorted({0, len(passages), *(rng.randint(0, len(passages)) for _ in range(2))})
+    return [passages[start:stop] for start, stop in pairwise(edges)]

@@ -1,0 +1,273 @@
+"""Training a pocket backbone: lessons that lengthen as they are mastered.
+
+Token accuracy, not the clock, decides when scenes grow: the skill of copying a fact appears all
+at once, and appears only while contexts hold one or two. The lessons of a step follow from the
+seed, the step and the length reached, so a run that was killed goes on from its checkpoint with
+the lessons that it would have had.
+"""
+
+import io
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from blockwise.artifacts import write_bytes
+from blockwise.config.datasets import Split
+from blockwise.config.pocket import PocketRecipe
+from blockwise.errors import ArtifactError
+from blockwise.mxfp4.schedule import learning_rate
+from blockwise.pocket.lessons import Lesson, make_lessons, make_recital
+from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, TokenLesson, in_batches, padded
+from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN, draw_weights
+
+CURVE_EVERY_STEPS = 100
+BATCH_TOKENS = 8192  # at a time, to bound memory
+MEMORY = 0.95  # of the moving averages of accuracy
+GROWN_PENALTY = 0.05  # longer scenes are harder: averages start lower, and must recover
+SKILLS = ("recite", "answer", "compact")
+FIRST_NAMES, MAX_NAMES = 8, 48  # of a recital, at first and when lessons proper begin
+NAMES_GROWTH, CAN_COPY = 1.25, 0.93  # they grow by the factor above the accuracy
+NUM_RECITALS = 4  # beside the lessons of one scene, so that copying is not forgotten
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    num_tokens: int = 0
+    max_names: int = FIRST_NAMES  # that a recital has; lessons proper begin at MAX_NAMES
+    max_facts: int = 0
+    accuracy: dict[str, float] = field(default_factory=dict)  # moving, by kind of reply
+    curve: list[dict[str, Any]] = field(default_factory=list)  # see `CurvePoint`
+    recent_losses: list[float] = field(default_factory=list)  # since the last of its points
+    num_resumes: int = 0
+    train_s: float = 0.0
+
+
+class PocketTrainer:
+    """Model, optimizer, lessons and how far they are.
+
+    Args:
+        recipe: what is trained.
+        tokenizer: see `make_tokenizer`.
+        prompts: compaction prompts by name.
+    """
+
+    def __init__(self, recipe: PocketRecipe, tokenizer: Any, prompts: Mapping[str, str]) -> None:
+        self.recipe, self._prompts = recipe, prompts
+        self._encoder = LessonEncoder(tokenizer, reasoning=recipe.reasoning)
+        self.model = make_model(recipe, tokenizer)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=recipe.optimizer.learning_rate,
+            betas=recipe.optimizer.betas,
+            eps=recipe.optimizer.eps,
+            weight_decay=recipe.optimizer.weight_decay,
+        )
+        self.progress = Progress(max_facts=recipe.curriculum.start_facts)
+
+    def lessons(self) -> list[TokenLesson]:
+        """The lessons of the next step; what exceeds the window is left out."""
+        recipe, progress = self.recipe, self.progress
+        taken: list[TokenLesson] = []
+        num_tokens = scene = 0
+        while num_tokens < recipe.step_tokens:
+            rng = Random(f"{recipe.seed}:{progress.step}:{scene}")
+            scene += 1
+            made = self._made(rng)
+            for lesson in map(self._encoder.encode, made):
+                if len(lesson.ids) <= recipe.context_window_tokens:
+                    taken.append(lesson)
+                    num_tokens += len(lesson.ids)
+        return taken
+
+    def _made(self, rng: Random) -> list[Lesson]:
+        """Lessons on new scenes; recitals alone until it can copy, and beside them for a while."""
+        max_facts = self.progress.max_facts
+        max_names = self.progress.max_names
+        if max_names < MAX_NAMES:
+            return [make_recital(rng, Split.TRAIN, max_names)]
+        made = make_lessons(rng, max_facts, Split.TRAIN, self._prompts)
+        if max_facts <= self.recipe.curriculum.reciting_facts:
+            made += [make_recital(rng, Split.TRAIN, max_names) for _ in range(NUM_RECITALS)]
+        return made
+
+    def step(self) -> float:
+        """Train on the next lessons; the loss, nats a token, skills weighted alike."""
+        begin_s = time.perf_counter()
+        recipe, progress = self.recipe, self.progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(progress.step, recipe.optimizer, recipe.num_steps)
+        lessons = self.lessons()
+        num_labels = {
+            skill: sum(len(one.kinds) for one in lessons if one.skill == skill) for skill in SKILLS
+        }
+        taught = [skill for skill in SKILLS if num_labels[skill]]
+        weights = {skill: 1 / (len(taught) * num_labels[skill]) for skill in taught}
+        self.optimizer.zero_grad()
+        total, correct = 0.0, dict[str, list[int]]()
+        for batch in in_batches(lessons, BATCH_TOKENS):
+            losses, hits = label_losses(self.model, batch)
+            kinds = [kind for lesson in batch for kind in lesson.kinds]
+            per_label = torch.tensor(
+                [weights[lesson.skill] for lesson in batch for _ in lesson.kinds]
+            )
+            loss = (losses * per_label).sum()
+            total += float(loss.detach())
+            loss.backward()
+            for kind, hit in zip(kinds, hits.tolist(), strict=True):
+                correct.setdefault(kind, []).append(hit)
+        nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.gradient_clip_norm)
+        self.optimizer.step()
+        progress.step += 1
+        progress.num_tokens += sum(len(lesson.ids) for lesson in lessons)
+        progress.recent_losses.append(total)
+        self._grow(correct)
+        progress.train_s += time.perf_counter() - begin_s
+        if progress.step % CURVE_EVERY_STEPS == 0 or progress.step == recipe.num_steps:
+            self._note_point()
+        return total
+
+    def _note_point(self) -> None:
+        progress = self.progress
+        progress.curve.append(
+            {
+                "step": progress.step,
+                "num_tokens": progress.num_tokens,
+                "max_facts": progress.max_facts,
+                "loss": fmean(progress.recent_losses),
+                "accuracy": dict(progress.accuracy),
+            }
+        )
+        progress.recent_losses.clear()
+
+    def save(self, path: Path, key: str) -> None:
+        """Write everything that the next step depends on; `key` is the recipe's digest."""
+        state = {
+            "key": key,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_bytes(path, content.getvalue())
+
+    def resume(self, path: Path, key: str) -> None:
+        """Continue from a checkpoint, if there is one.
+
+        Raises:
+            ArtifactError: it is damaged or of another recipe.
+        """
+        if not path.exists():
+            return
+        remedy = f"delete {path} to train from the beginning"
+        try:
+            state = torch.load(path, weights_only=True)
+            is_own = state["key"] == key
+        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            raise ArtifactError(
+                f"the checkpoint {path} cannot be read: {error}; {remedy}"
+            ) from error
+        if not is_own:
+            raise ArtifactError(f"the checkpoint {path} is of another recipe; {remedy}")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        self.progress.num_resumes += 1
+
+    def _grow(self, correct: Mapping[str, list[int]]) -> None:
+        """Lengthen the scenes if the present ones are mastered."""
+        curriculum, accuracy = self.recipe.curriculum, self.progress.accuracy
+        for kind, hits in correct.items():
+            share = sum(hits) / len(hits)
+            accuracy[kind] = MEMORY * accuracy.get(kind, 0.0) + (1 - MEMORY) * share
+        progress = self.progress
+        if progress.max_names < MAX_NAMES:
+            if accuracy["recite"] > CAN_COPY:
+                progress.max_names = min(int(progress.max_names * NAMES_GROWTH), MAX_NAMES)
+                accuracy["recite"] -= GROWN_PENALTY
+            return
+        facts = progress.max_facts
+        is_mastered = all(
+            accuracy.get(kind, 0.0) > needed for kind, needed in curriculum.mastery.items()
+        )
+        if is_mastered and facts < curriculum.max_facts:
+            grown = max(facts + 1, int(facts * curriculum.growth))
+            progress.max_facts = min(grown, curriculum.max_facts)
+            for kind in accuracy:
+                accuracy[kind] -= GROWN_PENALTY
+
+
+def label_losses(model: Any, lessons: list[TokenLesson]) -> tuple[Tensor, Tensor]:
+    """Loss of each labelled token, nats, and whether it is the model's first choice; in order."""
+    ids, labels = padded(lessons)
+    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    chosen = targets != UNLABELLED
+    logits = model.lm_head(hidden[chosen])
+    losses = functional.cross_entropy(logits, targets[chosen], reduction="none")
+    return losses, (logits.argmax(-1) == targets[chosen]).to(torch.int32)
+
+
+def make_model(recipe: PocketRecipe, tokenizer: Any) -> Any:
+    """A Llama of the recipe's sizes with seeded random weights.
+
+    They are drawn wider than Llama's own 0.02, which is meant for wide models: with 1/sqrt(width)
+    copying was learnt in a fraction of the steps (workflow/docs/pocket.md).
+    """
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.num_layers,
+        num_attention_heads=recipe.num_attention_heads,
+        num_key_value_heads=recipe.num_attention_heads,
+        max_position_embeddings=recipe.context_window_tokens,
+        bos_token_id=tokenizer.convert_tokens_to_ids(BOS_TOKEN),
+        eos_token_id=tokenizer.convert_tokens_to_ids(END_TOKEN),
+        tie_word_embeddings=True,
+    )
+    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    draw_weights(model, recipe.seed, std=recipe.hidden_size**-0.5)
+    return model
+
+
+def train(
+    trainer: PocketTrainer,
+    checkpoint: Path,
+    key: str,
+    report: Callable[[int, str], None] = lambda num_tokens, state: None,
+) -> None:
+    """Train to the end of the schedule, saving now and then.
+
+    Args:
+        trainer: new or resumed.
+        checkpoint: file that is kept up to date.
+        key: the recipe's digest.
+        report: told after each step how many tokens it read, and how things stand.
+    """
+    recipe = trainer.recipe
+    while trainer.progress.step < recipe.num_steps:
+        before = trainer.progress.num_tokens
+        loss = trainer.step()
+        progress = trainer.progress
+        accuracy = (f"{kind} {value:.2f}" for kind, value in sorted(progress.accuracy.items()))
+        report(
+            progress.num_tokens - before,
+            f"{progress.max_names} names, {progress.max_facts} facts, loss {loss:.3f}, "
+            f"{' '.join(accuracy)}",
+        )
+        if progress.step % recipe.checkpoint_every_steps == 0 or progress.step == recipe.num_steps:
+            trainer.save(checkpoint, key)
