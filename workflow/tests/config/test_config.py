@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from blockwise.config import schema
+from blockwise.config.backbones import Weights
 from blockwise.config.load import (
     check_files,
     check_pinned,
@@ -309,6 +310,22 @@ def test_default_backbones_given_as_command_line_strings_are_the_same(project_fo
 def test_command_line_strings_become_nothing_but_scalars(tmp_path, text):
     overrides = {"backbones": edited((*SMALL, "caption"), text)["backbones"]}
     assert load(tmp_path, BASE, overrides).backbones["small"].caption == text
+
+
+def test_a_pocket_backbone_is_out_of_domain_on_data_that_is_not_synthetic(tmp_path):
+    data = tmp_path / "rows.json"
+    data.write_text("[]")
+    model = {"source": "pocket", "name": "pocket-1m"}
+    content = edited(MODEL, model)
+    name = next(iter(content["datasets"]))
+    captions = []
+    for source in ({"kind": "synthetic"}, {"kind": "path", "path": str(data)}):
+        content["datasets"][name]["source"] = source
+        profile = load(tmp_path, content)
+        captions.append(profile.caption_of("small", name))
+        assert profile.backbones["small"].weights is Weights.POCKET
+    assert "out of domain" not in captions[0]
+    assert captions[1].endswith("out of domain: it was taught the synthetic language only")
 
 
 def test_missing_paths_and_prompts_are_named(tmp_path):

@@ -1,5 +1,6 @@
 """Preparing models: from a folder, from the hub, and what is refused."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from httpx import Request, Response
 from huggingface_hub.errors import GatedRepoError
 
 from blockwise.artifacts import read_model, write_json
-from blockwise.config.backbones import ExternalEngine, HubModel, PathModel
+from blockwise.config.backbones import ExternalEngine, HubModel, PathModel, PocketModel
 from blockwise.errors import ConfigError, ServerError
 from blockwise.serving.models import PreparedModel, prepare_model
 from serving_fixtures import tiny_backbone
@@ -46,6 +47,18 @@ def test_a_folder_of_model_files_is_digested(tiny_model):
         "local", tiny_backbone(model=PathModel(source="path", path=tiny_model.path)), Path("unused")
     )
     assert (prepared.path, prepared.digest) == (tiny_model.path, tiny_model.digest)
+
+
+def test_a_pocket_backbone_is_the_folder_of_its_name(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = PocketModel(source="pocket", name="pocket-9m")
+    backbone = tiny_backbone(model=source)
+    with pytest.raises(ConfigError, match=r"pocket-9m/model holds no model; .*train_pocket"):
+        prepare_model("mine", backbone, Path("unused"))
+    shutil.copytree(tiny_model.path, source.folder)
+    prepared = prepare_model("mine", backbone, Path("unused"))
+    assert (prepared.source, prepared.path) == ("pocket", str(source.folder))
+    assert prepared.digest == tiny_model.digest
 
 
 def test_a_folder_without_model_files_is_refused(tmp_path):

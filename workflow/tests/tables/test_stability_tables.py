@@ -120,6 +120,12 @@ def test_a_row_holds_the_realised_volumes_of_its_length():
     assert pd.isna(row.note)
 
 
+def test_what_was_taught_is_no_finding():
+    row = build(compaction_length_invariance, lengths(1.0, weights=Weights.POCKET)).iloc[0]
+    assert "the length of its summaries was taught" in row.note
+    assert "not testable at this scale" in row.note
+
+
 def test_what_makes_invariance_trivial_is_said():
     cells = lengths(0.0, weights=Weights.RANDOM, num_cut=1)
     row = build(compaction_length_invariance, cells).iloc[0]

@@ -3,22 +3,32 @@
 from pydantic import Field
 
 from blockwise.config.base import ConfigModel, PositiveTokens
-from blockwise.config.mxfp4 import Optimizer
 
 
 class Curriculum(ConfigModel):
     """How long scenes are: they grow as the model masters the present ones."""
 
-    start_facts: int = Field(2, gt=0, description="Scenes state at most so many facts at first.")
+    start_facts: int = Field(3, gt=0, description="Scenes state at most so many facts at first.")
+    plain_facts: int = Field(
+        6, ge=0, description="Up to so many, scenes are encyclopedic and summaries keep every fact."
+    )
     max_facts: int = Field(96, gt=0, description="They never grow beyond.")
     reciting_facts: int = Field(
         12, ge=0, description="Up to so many, copying is practised by itself beside the lessons."
     )
     growth: float = Field(1.15, gt=1, description="Factor by which they grow, at least by one.")
     mastery: dict[str, float] = Field(
-        default_factory=lambda: {"compact": 0.97, "single": 0.93},
+        default_factory=lambda: {"compact": 0.9, "single": 0.85},
         description="Token accuracy, by kind of reply, above which they do.",
     )
+
+
+class Examination(ConfigModel):
+    """How thoroughly a trained backbone is examined; no part of what is trained."""
+
+    num_question_scenes: int = Field(12, gt=0, description="Of each kind and length.")
+    num_block_scenes: int = Field(20, gt=0, description="Each compacted under every layout.")
+    num_sequential_scenes: int = Field(8, gt=0, description="Whole histories of each length.")
 
 
 class PocketRecipe(ConfigModel):
@@ -34,5 +44,12 @@ class PocketRecipe(ConfigModel):
     curriculum: Curriculum = Curriculum()
     num_steps: int = Field(gt=0, description="Optimizer steps: the schedule's length.")
     step_tokens: PositiveTokens = Field(description="A step takes scenes until it has so many.")
-    optimizer: Optimizer
+    learning_rate: float = Field(gt=0, description="Held after the warmup, until the decay.")
+    warmup_steps: int = Field(100, ge=0)
+    decay_steps: int = Field(
+        gt=0, description="Last steps, in which the rate falls in a line to a tenth."
+    )
+    weight_decay: float = Field(0.05, ge=0)
+    gradient_clip_norm: float = Field(1.0, gt=0)
     checkpoint_every_steps: int = Field(200, gt=0)
+    examination: Examination = Examination()

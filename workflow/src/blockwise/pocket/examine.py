@@ -11,7 +11,7 @@ over facts for summaries; those of one scene share its text, so they are somewha
 
 import argparse
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,9 +26,9 @@ from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.compaction.scoring import REFUSALS, normalize_hotpotqa
-from blockwise.config.backbones import Backbone
 from blockwise.config.datasets import DatasetFormat, Split
 from blockwise.config.experiments import SEQUENTIAL
+from blockwise.config.pocket import Examination
 from blockwise.config.profile import Profile
 from blockwise.errors import run_command
 from blockwise.pocket.files import MODEL_FOLDER, taught_prompts
@@ -44,14 +44,12 @@ from blockwise.serving.server import end_with_parent, managed_server, raise_on_s
 
 ANSWER_TOKENS = 128  # thinking included
 CONCURRENT_REQUESTS = 16
+TOKENS_PER_FACT = 32  # of a summary at most: a fact takes about 15
 ASKED_FACTS = (12, 48)
-NUM_QUESTION_SCENES = 12
 QUESTIONS_PER_SCENE = 10  # of each kind
-NUM_BLOCK_SCENES = 20
 BLOCK_FACTS = 12
 NUM_BLOCKS = 3  # before, in and behind the target
 SEQUENTIAL_FACTS = (24, 48, 96)
-NUM_SEQUENTIAL_SCENES = 8
 CHAT_FACTS = 16  # a chat of this many fits the window with room for a summary
 
 
@@ -76,12 +74,12 @@ class Task:
     sentences: frozenset[str]
 
 
-def questions(rng: Random) -> Iterator[Question]:
+def questions(rng: Random, num_scenes: int) -> Iterator[Question]:
     """Questions on raw documents, of both formats."""
     settings = [(DatasetFormat.HOTPOTQA, num) for num in ASKED_FACTS]
     settings.append((DatasetFormat.LOCOMO, CHAT_FACTS))
     for dataset_format, num_facts in settings:
-        for _ in range(NUM_QUESTION_SCENES):
+        for _ in range(num_scenes):
             scene = make_scene(
                 dataset_format, rng, num_facts, Split.VALIDATION, sentences_per_paragraph=2
             )
@@ -95,10 +93,10 @@ def questions(rng: Random) -> Iterator[Question]:
                     )
 
 
-def tasks(rng: Random, prompts: Mapping[str, str]) -> Iterator[Task]:
+def tasks(rng: Random, prompts: Mapping[str, str], plan: Examination) -> Iterator[Task]:
     """One block among others under every layout, and whole histories of several lengths."""
     prompt = prompts["detailed"]
-    for _ in range(NUM_BLOCK_SCENES):
+    for _ in range(plan.num_block_scenes):
         scenes = [_encyclopedic(rng, BLOCK_FACTS) for _ in range(NUM_BLOCKS)]
         history = _history(*scenes)
         edges = [1]
@@ -112,7 +110,7 @@ def tasks(rng: Random, prompts: Mapping[str, str]) -> Iterator[Task]:
                 layout, "one history block", BLOCK_FACTS, tuple(messages), _facts(scenes[index])
             )
     for num_facts in SEQUENTIAL_FACTS:
-        for _ in range(NUM_SEQUENTIAL_SCENES):
+        for _ in range(plan.num_sequential_scenes):
             scene = _encyclopedic(rng, num_facts)
             history = _history(scene)
             block = HistoryBlock(Cut(1), Cut(len(history.turns)), 0)
@@ -154,9 +152,19 @@ def sentences_of(summary: str) -> list[str]:
 
 
 async def examine(
-    engine: Engine, prompts: Mapping[str, str], progress: WorkProgress
+    engine: Engine,
+    asked: Sequence[Question],
+    compacted: Sequence[Task],
+    report: Callable[[int], None],
 ) -> list[SkillResult]:
-    """Ask everything and count."""
+    """Ask everything and count.
+
+    Args:
+        engine: client of the backbone's server.
+        asked: questions.
+        compacted: history blocks.
+        report: told the tokens of every answered request.
+    """
     gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
     async def say(messages: Sequence[Message], max_tokens: int) -> str:
@@ -164,18 +172,14 @@ async def examine(
             shown = engine.renderer.count(messages, add_generation_prompt=True)
             room = engine.window_tokens - shown
             answer = await engine.complete(ChatRequest(messages, min(max_tokens, room)))
-        progress.advance(answer.prompt_tokens + answer.completion_tokens)
+        report(answer.prompt_tokens + answer.completion_tokens)
         return answer.text
 
-    asked, compacted = list(questions(Random("examined"))), list(tasks(Random("blocks"), prompts))
     answers = await asyncio.gather(*(say(one.shown, ANSWER_TOKENS) for one in asked))
     summaries = await asyncio.gather(
-        *(say(one.messages, engine.window_tokens) for one in compacted)
+        *(say(one.messages, TOKENS_PER_FACT * one.num_facts) for one in compacted)
     )
-    return [
-        *_answer_results(asked, answers),
-        *_summary_results(compacted, summaries),
-    ]
+    return [*_answer_results(asked, answers), *_summary_results(compacted, summaries)]
 
 
 def _answer_results(asked: Sequence[Question], answers: Sequence[str]) -> Iterator[SkillResult]:
@@ -234,7 +238,8 @@ def main() -> None:
     arguments = parser.parse_args()
     raise_on_sigterm()
     end_with_parent()
-    backbone: Backbone = read_model(arguments.config, Profile).backbones[arguments.backbone]
+    profile = read_model(arguments.config, Profile)
+    backbone = profile.backbones[arguments.backbone]
     folder = arguments.folder / MODEL_FOLDER
     model = PreparedModel(
         backbone=arguments.backbone,
@@ -247,11 +252,12 @@ def main() -> None:
     )
     renderer = Renderer(str(folder), backbone.request.chat_template_arguments)
     prompts = taught_prompts(arguments.prompts)
-    num_requests = sum(1 for _ in questions(Random("examined"))) + sum(
-        1 for _ in tasks(Random("blocks"), prompts)
-    )
+    plan = profile.pocket[arguments.backbone].examination
+    asked = list(questions(Random("questions"), plan.num_question_scenes))
+    compacted = list(tasks(Random("blocks"), prompts, plan))
+    title, num_requests = f"examining {arguments.backbone}", len(asked) + len(compacted)
     with (
-        WorkProgress(f"examining {arguments.backbone}", num_requests, unit="requests") as progress,
+        WorkProgress(title, num_requests, unit="requests") as progress,
         managed_server(
             arguments.backbone, backbone, model, arguments.server_log, progress.say
         ) as server,
@@ -259,7 +265,7 @@ def main() -> None:
 
         async def ask() -> list[SkillResult]:
             async with Engine(server, backbone, renderer) as engine:
-                return await examine(engine, prompts, progress)
+                return await examine(engine, asked, compacted, progress.advance)
 
         results = asyncio.run(ask())
     write_model(

@@ -45,7 +45,8 @@ def recipe_digest(recipe: PocketRecipe, tokenizer: Any, prompts: Mapping[str, st
         lessons += make_lessons(rng, num_facts, Split.TRAIN, prompts)
     tokens = [(encoded.ids, encoded.labels) for encoded in map(encoder.encode, lessons)]
     vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    return digest([recipe.model_dump(mode="json"), vocabulary, tokens])
+    settings = recipe.model_dump(mode="json", exclude={"examination", "checkpoint_every_steps"})
+    return digest([settings, vocabulary, tokens])
 
 
 def write_model(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -33,6 +33,11 @@ MIN_RECITED_NAMES = 3
 NOTHING_TO_KEEP = "Nothing of note."
 """The summary of a text that holds nothing a summary of its verbosity keeps."""
 
+FORMATS = (DatasetFormat.HOTPOTQA, DatasetFormat.HOTPOTQA, DatasetFormat.LOCOMO)
+"""How scenes are dealt."""
+
+PLAIN_FORMATS, PLAIN_PROMPTS = (DatasetFormat.HOTPOTQA,), ("detailed",)
+
 PROMPT_SHARES = (*(["detailed"] * 4), *LEVELS, "by_content")
 """How compaction prompts are dealt: `detailed`, the default of the study, comes most."""
 
@@ -85,7 +90,12 @@ def make_recital(rng: random.Random, split: Split, max_names: int) -> Lesson:
 
 
 def make_lessons(
-    rng: random.Random, num_facts: int, split: Split, prompts: Mapping[str, str]
+    rng: random.Random,
+    num_facts: int,
+    split: Split,
+    prompts: Mapping[str, str],
+    *,
+    is_plain: bool = False,
 ) -> list[Lesson]:
     """Two question lessons and a compaction lesson under every layout, on new scenes.
 
@@ -94,17 +104,22 @@ def make_lessons(
         num_facts: scenes state between 1 and so many facts.
         split: whose names.
         prompts: compaction prompts by name; those of LEVELS and of the content types.
+        is_plain: encyclopedic scenes and detailed summaries only.
     """
+    formats = PLAIN_FORMATS if is_plain else FORMATS
+    names = PLAIN_PROMPTS if is_plain else PROMPT_SHARES
     return [
-        *(_question_lesson(rng, _scene(rng, num_facts, split)) for _ in range(2)),
-        *_compaction_lessons(rng, _scene(rng, num_facts, split), prompts),
+        *(_question_lesson(rng, _scene(rng, formats, num_facts, split)) for _ in range(2)),
+        *_compaction_lessons(
+            rng, _scene(rng, formats, num_facts, split), rng.choice(names), prompts
+        ),
     ]
 
 
-def _scene(rng: random.Random, max_facts: int, split: Split) -> Scene:
-    dataset_format = rng.choice(
-        (DatasetFormat.HOTPOTQA, DatasetFormat.HOTPOTQA, DatasetFormat.LOCOMO)
-    )
+def _scene(
+    rng: random.Random, formats: Sequence[DatasetFormat], max_facts: int, split: Split
+) -> Scene:
+    dataset_format = rng.choice(formats)
     if dataset_format is DatasetFormat.LOCOMO:
         max_facts = max(1, round(LOCOMO_FACTS_FRAC * max_facts))
     return make_scene(dataset_format, rng, rng.randint(max(1, max_facts // 4), max_facts), split)
@@ -180,7 +195,7 @@ def summary_of(notes: Sequence[Note]) -> str:
 
 
 def _compaction_lessons(
-    rng: random.Random, scene: Scene, prompts: Mapping[str, str]
+    rng: random.Random, scene: Scene, name: str, prompts: Mapping[str, str]
 ) -> list[Lesson]:
     num_summarised = rng.choice((0, 0, 1)) if len(scene.passages) > 1 else 0
     turns, known = opening_turns(rng, scene, num_summarised)
@@ -195,7 +210,6 @@ def _compaction_lessons(
         notes_of_turn[index] = passage.notes
     blocks = _blocks(history, starts, rng)
     index = rng.randrange(len(blocks))
-    name = rng.choice(PROMPT_SHARES)
     level = LEVELS.get(name, EVERY_FACT)
     prompt = prompts[scene.content.value if name == "by_content" else name]
     start, stop = blocks[index].start.turn, blocks[index].stop.turn

@@ -25,7 +25,6 @@ from blockwise.artifacts import write_bytes
 from blockwise.config.datasets import Split
 from blockwise.config.pocket import PocketRecipe
 from blockwise.errors import ArtifactError
-from blockwise.mxfp4.schedule import learning_rate
 from blockwise.pocket.lessons import Lesson, make_lessons, make_recital
 from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, TokenLesson, in_batches, padded
 from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN, draw_weights
@@ -35,7 +34,9 @@ BATCH_TOKENS = 8192  # at a time, to bound memory
 MEMORY = 0.95  # of the moving averages of accuracy
 GROWN_PENALTY = 0.05  # longer scenes are harder: averages start lower, and must recover
 SKILLS = ("recite", "answer", "compact")
-FIRST_NAMES, MAX_NAMES = 8, 48  # of a recital, at first and when lessons proper begin
+BETAS = (0.9, 0.95)
+FINAL_RATE_FRAC = 0.1  # of the learning rate
+FIRST_NAMES, MAX_NAMES = 8, 24  # of a recital, at first and when lessons proper begin
 NAMES_GROWTH, CAN_COPY = 1.25, 0.93  # they grow by the factor above the accuracy
 NUM_RECITALS = 4  # beside the lessons of one scene, so that copying is not forgotten
 
@@ -70,10 +71,9 @@ class PocketTrainer:
         self.model = make_model(recipe, tokenizer)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
-            lr=recipe.optimizer.learning_rate,
-            betas=recipe.optimizer.betas,
-            eps=recipe.optimizer.eps,
-            weight_decay=recipe.optimizer.weight_decay,
+            lr=recipe.learning_rate,
+            betas=BETAS,
+            weight_decay=recipe.weight_decay,
         )
         self.progress = Progress(max_facts=recipe.curriculum.start_facts)
 
@@ -98,8 +98,15 @@ class PocketTrainer:
         max_names = self.progress.max_names
         if max_names < MAX_NAMES:
             return [make_recital(rng, Split.TRAIN, max_names)]
-        made = make_lessons(rng, max_facts, Split.TRAIN, self._prompts)
-        if max_facts <= self.recipe.curriculum.reciting_facts:
+        curriculum = self.recipe.curriculum
+        made = make_lessons(
+            rng,
+            max_facts,
+            Split.TRAIN,
+            self._prompts,
+            is_plain=max_facts <= curriculum.plain_facts,
+        )
+        if max_facts <= curriculum.reciting_facts:
             made += [make_recital(rng, Split.TRAIN, max_names) for _ in range(NUM_RECITALS)]
         return made
 
@@ -108,7 +115,7 @@ class PocketTrainer:
         begin_s = time.perf_counter()
         recipe, progress = self.recipe, self.progress
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(progress.step, recipe.optimizer, recipe.num_steps)
+            group["lr"] = learning_rate(progress.step, recipe)
         lessons = self.lessons()
         num_labels = {
             skill: sum(len(one.kinds) for one in lessons if one.skill == skill) for skill in SKILLS
@@ -128,7 +135,7 @@ class PocketTrainer:
             loss.backward()
             for kind, hit in zip(kinds, hits.tolist(), strict=True):
                 correct.setdefault(kind, []).append(hit)
-        nn.utils.clip_grad_norm_(self.model.parameters(), recipe.optimizer.gradient_clip_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip_norm)
         self.optimizer.step()
         progress.step += 1
         progress.num_tokens += sum(len(lesson.ids) for lesson in lessons)
@@ -208,6 +215,20 @@ class PocketTrainer:
             progress.max_facts = min(grown, curriculum.max_facts)
             for kind in accuracy:
                 accuracy[kind] -= GROWN_PENALTY
+
+
+def learning_rate(step: int, recipe: PocketRecipe) -> float:
+    """Learning rate of a step, counted from 0: warmup, then held, then a line down.
+
+    Where the rate is held nothing depends on the length of the run, so that a run can be
+    lengthened before its decay begins.
+
+    Source: the warmup-stable-decay schedule of MiniCPM, arXiv 2404.06395.
+    """
+    warmup_frac = min(1.0, (step + 1) / max(recipe.warmup_steps, 1))
+    left_frac = min(1.0, (recipe.num_steps - step) / recipe.decay_steps)
+    decayed_frac = FINAL_RATE_FRAC + (1 - FINAL_RATE_FRAC) * left_frac
+    return recipe.learning_rate * warmup_frac * decayed_frac
 
 
 def label_losses(model: Any, lessons: list[TokenLesson]) -> tuple[Tensor, Tensor]:
