@@ -54,4 +54,6 @@ rule describe_pocket_backbone:
 
 rule train_pocket:
     input:
-        expand(f"{POCKET_RUNS}/{{backbone}}/README.md", backbone=pipeline.profile.pocket),
+        expand(
+            f"{POCKET_RUNS}/{{backbone}}/README.md", backbone=pipeline.profile.pocket
+        ),
