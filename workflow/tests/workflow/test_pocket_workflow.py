@@ -12,7 +12,7 @@ from workspace import copy_workflow, run_snakemake, snakemake_command, write_con
 
 from serving_fixtures import tiny_backbone
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 RECIPE = {
     "reasoning": True,
@@ -47,8 +47,9 @@ def start_and_kill_in_mid_training(folder, config, checkpoint):
     running.wait()
 
 
-def test_a_killed_training_ends_in_an_examined_and_described_backbone(project_folder, tmp_path):
-    folder = copy_workflow(project_folder, tmp_path / "run")
+def prepared(project_folder, target):
+    """A copy of the workflow whose profile has one tiny recipe and its backbone."""
+    folder = copy_workflow(project_folder, target)
     engine = {
         "kind": "vllm",
         "arguments": {
@@ -67,6 +68,23 @@ def test_a_killed_training_ends_in_an_examined_and_described_backbone(project_fo
     config = write_config(folder, {"tiny": backbone})
     content = yaml.safe_load((folder / config).read_text()) | {"pocket": {"tiny": RECIPE}}
     (folder / config).write_text(yaml.safe_dump(content))
+    return folder, config
+
+
+def test_a_recipe_is_trained_to_model_files(project_folder, tmp_path):
+    folder, config = prepared(project_folder, tmp_path / "run")
+    target = f"{FOLDER}/training.json"
+    status, output = run_snakemake(folder, target, "--configfile", config)
+    assert status == 0, output
+    training = json.loads((folder / target).read_text())
+    assert training["curve"][-1]["step"] == RECIPE["num_steps"]
+    assert (folder / FOLDER / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_a_killed_training_ends_in_an_examined_and_described_backbone(project_folder, tmp_path):
+    folder, config = prepared(project_folder, tmp_path / "run")
     checkpoint = folder / "results/small/runs/pocket/tiny.pt"
     start_and_kill_in_mid_training(folder, config, checkpoint)
     assert not (folder / FOLDER / "training.json").exists()

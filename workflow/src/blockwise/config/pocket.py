@@ -8,7 +8,7 @@ from blockwise.config.base import ConfigModel, PositiveTokens
 class Curriculum(ConfigModel):
     """How long scenes are: they grow as the model masters the present ones."""
 
-    start_facts: int = Field(3, gt=0, description="Scenes state at most so many facts at first.")
+    start_facts: int = Field(4, gt=0, description="Scenes state at most so many facts at first.")
     plain_facts: int = Field(
         6, ge=0, description="Up to so many, scenes are encyclopedic and summaries keep every fact."
     )

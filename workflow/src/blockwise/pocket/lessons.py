@@ -108,12 +108,13 @@ def make_lessons(
     """
     formats = PLAIN_FORMATS if is_plain else FORMATS
     names = PLAIN_PROMPTS if is_plain else PROMPT_SHARES
-    return [
+    made = [
         *(_question_lesson(rng, _scene(rng, formats, num_facts, split)) for _ in range(2)),
         *_compaction_lessons(
             rng, _scene(rng, formats, num_facts, split), rng.choice(names), prompts
         ),
     ]
+    return [lesson for lesson in made if lesson.exchanges]  # some scenes leave nothing to ask
 
 
 def _scene(

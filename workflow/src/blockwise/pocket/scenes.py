@@ -47,6 +47,8 @@ KIND_OF_CATEGORY: Mapping[int, Kind] = {
 SENTENCES_PER_PARAGRAPH = (1, 2, 2, 3)
 TURNS_PER_CHAT_SESSION = (4, 8, 12, 16)
 FEW_FACTS = 4  # scenes of so few have the shortest of these
+PARAGRAPHS_PER_DOCUMENT = (2, 4, NUM_PARAGRAPHS, NUM_PARAGRAPHS)
+"""Short documents let short scenes hold several, so that blocks are told apart from the first."""
 MAX_CHAT_SESSIONS = 16  # one conversation has topics for so many
 
 
@@ -118,27 +120,33 @@ def make_scene(
         rng: everything is drawn from it.
         num_facts: at least 1; documents of a data set's own size, the last one cut short.
         split: whose names.
-        sentences_per_paragraph: of an encyclopedic scene; None draws it.
+        sentences_per_paragraph: of an encyclopedic scene, whose documents then have the data
+            set's own size; None draws both.
     """
     names = NameMaker(rng, split)
     if dataset_format is DatasetFormat.HOTPOTQA:
-        num_sentences = sentences_per_paragraph or (
-            rng.choice(SENTENCES_PER_PARAGRAPH) if num_facts > FEW_FACTS else 1
-        )
-        return _encyclopedic_scene(rng, names, num_facts, num_sentences)
+        if sentences_per_paragraph:
+            return _encyclopedic_scene(
+                rng, names, num_facts, (sentences_per_paragraph, NUM_PARAGRAPHS)
+            )
+        few = num_facts <= FEW_FACTS
+        num_sentences = 1 if few else rng.choice(SENTENCES_PER_PARAGRAPH)
+        num_paragraphs = rng.randint(1, 2) if few else rng.choice(PARAGRAPHS_PER_DOCUMENT)
+        return _encyclopedic_scene(rng, names, num_facts, (num_sentences, num_paragraphs))
     return _chat_scene(rng, names, num_facts)
 
 
 def _encyclopedic_scene(
-    rng: random.Random, names: NameMaker, num_facts: int, num_sentences: int
+    rng: random.Random, names: NameMaker, num_facts: int, sizes: tuple[int, int]
 ) -> Scene:
+    num_sentences, num_paragraphs = sizes
     facts_per_paragraph = max(1, num_sentences - 1)
     left = -(-num_facts // facts_per_paragraph)
     passages: list[Passage] = []
     entities: list[Entity] = []
     while left > 0:
         plan = synthetic_hotpotqa.plan_row(rng, names, rng.randrange(NUM_PARAGRAPHS))
-        chosen = _some_entities(plan.entities, plan.puzzle.support, min(left, NUM_PARAGRAPHS), rng)
+        chosen = _some_entities(plan.entities, plan.puzzle.support, min(left, num_paragraphs), rng)
         plan = replace(plan, entities=chosen)
         paragraphs = synthetic_hotpotqa.write_paragraphs(
             plan, rng, sentences_per_paragraph=num_sentences
