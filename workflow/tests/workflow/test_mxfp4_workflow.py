@@ -172,6 +172,7 @@ def test_adding_an_arm_trains_that_arm_alone(finished):
     assert "W+DHT16(W)" in {row["arm"] for row in table(folder, "mxfp4_ladder")}
 
 
+@pytest.mark.slow  # test_train.py does the same inside one process
 def test_a_killed_training_continues_and_ends_the_same(project_folder, tmp_path):
     folder = copy_workflow(project_folder, tmp_path / "run")
     study = json.loads(json.dumps(STUDY))
