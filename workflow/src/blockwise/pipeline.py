@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import canonical_json, digest, digest_file, file_states, write_bytes
+from blockwise.config.backbones import PathModel, PocketModel
 from blockwise.config.datasets import Source, local_file
 from blockwise.config.experiments import (
     LAYOUT_PACKAGE,
@@ -96,7 +97,8 @@ class Pipeline:
         """When a backbone's files must be prepared again."""
         entry = self.profile.backbones[backbone]
         values = entry.model_dump(mode="json", include={"model", "context_window_tokens"})
-        files = file_states(Path(entry.model.path)) if entry.model.source == "path" else None
+        model = entry.model
+        files = file_states(model.folder) if isinstance(model, PathModel | PocketModel) else None
         return _key([values, files], "blockwise.serving.models")
 
     def pocket_key(self, backbone: str) -> str:

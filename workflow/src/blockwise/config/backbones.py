@@ -104,6 +104,11 @@ class PathModel(ConfigModel):
     source: Literal["path"]
     path: str
 
+    @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return Path(self.path)
+
 
 class HubModel(ConfigModel):
     """A model of the Hugging Face hub at a pinned commit."""

@@ -294,6 +294,11 @@ def narrate(fact: Fact) -> str:
     return template.format(subject=fact.subject, topic=fact.topic, object=fact.object) + ending
 
 
+def narrate_chat(plan: ConversationPlan, day: date) -> str:
+    """Who talked when, as summaries of a chat session begin."""
+    return f"{plan.speakers[0]} and {plan.speakers[1]} talked on {format_day(day)}."
+
+
 def _summaries(plan: ConversationPlan) -> dict[str, Any]:
     """The three summaries of the official files, written from the plan."""
     events: dict[str, Any] = {}
@@ -315,7 +320,7 @@ def _summaries(plan: ConversationPlan) -> dict[str, Any]:
         }
         summaries[f"session_{number}_summary"] = " ".join(
             [
-                f"{plan.speakers[0]} and {plan.speakers[1]} talked on {format_day(day)}.",
+                narrate_chat(plan, day),
                 *(narrate(telling.fact) for telling in told),
             ]
         )

@@ -20,9 +20,9 @@ from typing import Literal
 
 from scipy.stats import binomtest  # type: ignore[import-untyped]  # scipy ships no types
 
-from blockwise.artifacts import digest_tree, read_model, write_model
-from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT
-from blockwise.compaction.history import Cut, History, Turn
+from blockwise.artifacts import read_model, write_model
+from blockwise.compaction.agent import SYSTEM_PROMPT
+from blockwise.compaction.history import Cut, History
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.compaction.scoring import REFUSALS, normalize_hotpotqa
@@ -32,13 +32,13 @@ from blockwise.config.pocket import Examination
 from blockwise.config.profile import Profile
 from blockwise.errors import run_command
 from blockwise.pocket.files import MODEL_FOLDER, taught_prompts
-from blockwise.pocket.lessons import LAYOUTS, question_message
+from blockwise.pocket.lessons import LAYOUTS, document_turns, question_message
 from blockwise.pocket.records import PocketSkills, SkillResult
 from blockwise.pocket.scenes import EVERY_FACT, Probe, Scene, make_scene
 from blockwise.progress import WorkProgress
 from blockwise.provenance import utc_now
 from blockwise.serving.engine import ChatRequest, Engine
-from blockwise.serving.prepared_model import PreparedModel
+from blockwise.serving.models import folder_model
 from blockwise.serving.renderer import Message, Renderer
 from blockwise.serving.server import end_with_parent, managed_server, raise_on_sigterm
 
@@ -80,12 +80,10 @@ def questions(rng: Random, num_scenes: int) -> Iterator[Question]:
     settings.append((DatasetFormat.LOCOMO, CHAT_FACTS))
     for dataset_format, num_facts in settings:
         for _ in range(num_scenes):
-            scene = make_scene(
-                dataset_format, rng, num_facts, Split.VALIDATION, sentences_per_paragraph=2
-            )
+            scene = _scene(rng, num_facts, dataset_format)
             shown = tuple(turn.message() for turn in _history(scene).turns)
             taken: dict[str, int] = {}
-            for probe in scene.probes([n for p in scene.passages for n in p.notes], rng):
+            for probe in scene.probes(scene.notes, rng):
                 taken[probe.kind] = taken.get(probe.kind, 0) + 1
                 if taken[probe.kind] <= QUESTIONS_PER_SCENE:
                     yield Question(
@@ -97,7 +95,7 @@ def tasks(rng: Random, prompts: Mapping[str, str], plan: Examination) -> Iterato
     """One block among others under every layout, and whole histories of several lengths."""
     prompt = prompts["detailed"]
     for _ in range(plan.num_block_scenes):
-        scenes = [_encyclopedic(rng, BLOCK_FACTS) for _ in range(NUM_BLOCKS)]
+        scenes = [_scene(rng, BLOCK_FACTS) for _ in range(NUM_BLOCKS)]
         history = _history(*scenes)
         edges = [1]
         for scene in scenes:
@@ -111,32 +109,26 @@ def tasks(rng: Random, prompts: Mapping[str, str], plan: Examination) -> Iterato
             )
     for num_facts in SEQUENTIAL_FACTS:
         for _ in range(plan.num_sequential_scenes):
-            scene = _encyclopedic(rng, num_facts)
+            scene = _scene(rng, num_facts)
             history = _history(scene)
             block = HistoryBlock(Cut(1), Cut(len(history.turns)), 0)
             messages = load_layout(SEQUENTIAL).worker_messages(history, [block], 0, prompt)
             yield Task(SEQUENTIAL, "whole history", num_facts, tuple(messages), _facts(scene))
 
 
-def _encyclopedic(rng: Random, num_facts: int) -> Scene:
-    return make_scene(
-        DatasetFormat.HOTPOTQA, rng, num_facts, Split.VALIDATION, sentences_per_paragraph=2
-    )
+def _scene(
+    rng: Random, num_facts: int, dataset_format: DatasetFormat = DatasetFormat.HOTPOTQA
+) -> Scene:
+    return make_scene(dataset_format, rng, num_facts, Split.VALIDATION, sentences_per_paragraph=2)
 
 
 def _history(*scenes: Scene) -> History:
-    turns = [
-        turn
-        for scene in scenes
-        for passage in scene.passages
-        for turn in (Turn("user", passage.text), Turn("assistant", ACKNOWLEDGEMENT))
-    ]
+    turns = (turn for scene in scenes for turn in document_turns(scene))
     return History.with_system_prompt(SYSTEM_PROMPT).extended(*turns)
 
 
 def _facts(scene: Scene) -> frozenset[str]:
-    notes = (note for passage in scene.passages for note in passage.notes)
-    return frozenset(note.sentence for note in notes if note.level <= EVERY_FACT)
+    return frozenset(note.sentence for note in scene.notes if note.level <= EVERY_FACT)
 
 
 def is_right(probe: Probe, answer: str) -> bool:
@@ -241,15 +233,7 @@ def main() -> None:
     profile = read_model(arguments.config, Profile)
     backbone = profile.backbones[arguments.backbone]
     folder = arguments.folder / MODEL_FOLDER
-    model = PreparedModel(
-        backbone=arguments.backbone,
-        source="path",
-        path=str(folder),
-        revision=None,
-        tokenizer_path=str(folder),
-        digest=digest_tree(folder),
-        num_parameters=None,
-    )
+    model = folder_model(arguments.backbone, "path", folder)
     renderer = Renderer(str(folder), backbone.request.chat_template_arguments)
     prompts = taught_prompts(arguments.prompts)
     plan = profile.pocket[arguments.backbone].examination

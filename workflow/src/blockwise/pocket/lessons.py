@@ -179,10 +179,19 @@ def opening_turns(
             summaries.append(summary_of(kept))
         text = SUMMARY_SEPARATOR.join([WRAPPER_HEADING, *summaries])
         turns.append(Turn(WRAPPER_ROLE, text))
-    for passage in scene.passages[num_summarised:]:
-        turns += [Turn("user", passage.text, content=scene.content)]
-        turns += [Turn("assistant", ACKNOWLEDGEMENT)]
-    return turns, known
+    return turns + document_turns(scene, num_summarised), known
+
+
+def document_turns(scene: Scene, first: int = 0) -> list[Turn]:
+    """The exchanges in which an agent is shown the passages of a scene, from one of them on."""
+    return [
+        turn
+        for passage in scene.passages[first:]
+        for turn in (
+            Turn("user", passage.text, content=scene.content),
+            Turn("assistant", ACKNOWLEDGEMENT),
+        )
+    ]
 
 
 def kept_notes(passages: Sequence[Passage], level: int) -> list[Note]:

@@ -20,8 +20,14 @@ from blockwise.data.encyclopedia import COMPARISONS, RELATIONS
 from blockwise.data.locomo import NO_INFORMATION
 from blockwise.data.smalltalk import HABIT, PET, TRICK
 from blockwise.data.synthetic_hotpotqa import NUM_PARAGRAPHS, Entity, Paragraph, state
-from blockwise.data.synthetic_locomo import TURNS_PER_FACT, ConversationPlan, Telling, narrate
-from blockwise.data.vocabulary import Fact, NameMaker, format_day
+from blockwise.data.synthetic_locomo import (
+    TURNS_PER_FACT,
+    ConversationPlan,
+    Telling,
+    narrate,
+    narrate_chat,
+)
+from blockwise.data.vocabulary import Fact, NameMaker
 
 LEVELS = {"concise": 0, "brief": 1, "moderate": 2, "detailed": 3, "very_detailed": 4}
 """Verbosity of the compaction prompts: a summary keeps what has this level or a lower one."""
@@ -88,6 +94,11 @@ class Scene:
     passages: tuple[Passage, ...]
     entities: tuple[Entity, ...] = ()  # HotpotQA: with their facts, stated or not
     plan: ConversationPlan | None = None  # LoCoMo
+
+    @property
+    def notes(self) -> list[Note]:
+        """Everything that a summary of all of it may say."""
+        return [note for passage in self.passages for note in passage.notes]
 
     def probes(self, known: Collection[Note], rng: random.Random) -> list[Probe]:
         """Questions to somebody who knows these notes and nothing else, in random order.
@@ -243,10 +254,9 @@ def _chat_scene(rng: random.Random, names: NameMaker, num_facts: int) -> Scene:
     documents, _ = locomo.read_rows([row], origin="scene", malformed=MalformedRows.REFUSE)
     passages = []
     for number, (document, day) in enumerate(zip(documents, plan.days, strict=True), start=1):
-        heading = f"{plan.speakers[0]} and {plan.speakers[1]} talked on {format_day(day)}."
         told = [telling for telling in plan.tellings if telling.chat_session == number]
         notes = [
-            Note(heading, SURROUNDINGS, None),
+            Note(narrate_chat(plan, day), SURROUNDINGS, None),
             *(
                 Note(
                     narrate(telling.fact),

@@ -11,7 +11,6 @@ the same takes the fewest pieces.
 
 import random
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -82,11 +81,9 @@ def _name_pieces() -> list[str]:
 
 
 def _words(prompts: Mapping[str, str]) -> list[str]:
-    counts: Counter[str] = Counter()
-    for text in _texts(prompts):
-        counts.update(re.findall(WORD_PATTERN, text))
+    found = {word for text in _texts(prompts) for word in re.findall(WORD_PATTERN, text)}
     return sorted(
-        word for word in counts if not is_name(word.strip()) and not word.strip().isdecimal()
+        word for word in found if not is_name(word.strip()) and not word.strip().isdecimal()
     )
 
 

@@ -86,11 +86,11 @@ def _pocket(name: str, source: PocketModel) -> PreparedModel:
             f"backbones.{name}.model.name: {source.folder} holds no model; name one that the "
             f"repository ships, or train it (snakemake train_pocket) and put its folder there"
         )
-    return _folder(name, "pocket", source.folder)
+    return folder_model(name, "pocket", source.folder)
 
 
 def _path(name: str, source: PathModel, tokenizer_only: bool) -> PreparedModel:
-    folder = Path(source.path)
+    folder = source.folder
     if not folder.is_dir():
         raise ConfigError(f"backbones.{name}.model.path: {folder} is no folder; mend the path")
     missing = []
@@ -103,10 +103,11 @@ def _path(name: str, source: PathModel, tokenizer_only: bool) -> PreparedModel:
             f"backbones.{name}.model.path: {folder} lacks {' and '.join(missing)}; name a folder "
             "of Hugging Face model files"
         )
-    return _folder(name, "path", folder)
+    return folder_model(name, "path", folder)
 
 
-def _folder(name: str, source: str, folder: Path) -> PreparedModel:
+def folder_model(name: str, source: str, folder: Path) -> PreparedModel:
+    """A model whose Hugging Face files lie in a folder that has been looked at."""
     return PreparedModel(
         backbone=name,
         source=source,
