@@ -21,7 +21,13 @@ from blockwise.pocket.lessons import (
     opening_turns,
 )
 from blockwise.pocket.scenes import EVERY_FACT, LEVELS, make_scene
-from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, in_batches, padded
+from blockwise.pocket.sequences import (
+    MIN_LENGTH_FRAC,
+    UNLABELLED,
+    LessonEncoder,
+    in_batches,
+    padded,
+)
 from blockwise.pocket.tokenizer import WORD_PATTERN, is_name, make_tokenizer
 from blockwise.serving.renderer import Renderer
 
@@ -264,3 +270,4 @@ def test_batches_hold_every_lesson_and_are_bounded(tokenizer):
         ids, labels = padded(batch)
         assert ids.shape == labels.shape
         assert len(batch) == 1 or ids.numel() <= 2000
+        assert min(len(lesson.ids) for lesson in batch) >= MIN_LENGTH_FRAC * ids.shape[1]

@@ -12,6 +12,7 @@ from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN
 from blockwise.serving.renderer import Message
 
 UNLABELLED = -100  # what torch's cross entropy leaves out
+MIN_LENGTH_FRAC = 0.75  # of a batch's longest lesson; what is shorter would be padding mostly
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,12 @@ def in_batches(lessons: Iterable[TokenLesson], max_tokens: int) -> list[list[Tok
     batches: list[list[TokenLesson]] = []
     for lesson in sorted(lessons, key=lambda one: len(one.ids)):
         batch = batches[-1] if batches else None
-        if batch is None or len(lesson.ids) * (len(batch) + 1) > max_tokens:
+        length = len(lesson.ids)
+        if (
+            batch is None
+            or length * (len(batch) + 1) > max_tokens
+            or len(batch[0].ids) < MIN_LENGTH_FRAC * length
+        ):
             batches.append([lesson])
         else:
             batch.append(lesson)
