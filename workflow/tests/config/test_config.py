@@ -169,11 +169,23 @@ def random_model(**sizes):
         ),
         ((*EXPERIMENT, "backbones"), ["nobody"], r"names 'nobody', which is not in backbones: sma"),
         ((*EXPERIMENT, "datasets"), ["nothing"], r"names 'nothing', which is not in datasets"),
+        ((*SMALL, "datasets"), ["nothing"], r"backbones.small.datasets names 'nothing', which is"),
     ],
 )
 def test_bad_values_are_refused_with_key_value_and_remedy(tmp_path, path, value, message):
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, edited(path, value))
+
+
+def test_a_backbone_plays_its_own_datasets_only(tmp_path):
+    played = {"source": {"kind": "synthetic"}, "sessions": {"num_sessions": 1, "target_tokens": 1}}
+    content = edited((*SMALL, "datasets"), ["own"])
+    content["datasets"]["own"] = {"format": "locomo", **played}
+    profile = load(tmp_path, content)
+    assert profile.experiments_of("small", "own")
+    assert not any(profile.experiments_of("small", name) for name in BASE["datasets"])
+    content["experiments"]["e"] |= {"tau_tokens": [4090], "datasets": [*BASE["datasets"]]}
+    load(tmp_path, content)  # too long for a window that never meets it
 
 
 def test_all_problems_come_in_one_message(tmp_path):

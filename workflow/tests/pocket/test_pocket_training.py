@@ -25,7 +25,7 @@ from blockwise.pocket.records import PocketSkills, PocketTraining, SkillResult
 from blockwise.pocket.run import train_pocket
 from blockwise.pocket.scenes import Probe
 from blockwise.pocket.tokenizer import make_tokenizer
-from blockwise.pocket.train import FIRST_NAMES, MAX_NAMES, PocketTrainer, train
+from blockwise.pocket.train import FIRST_WORDS, MAX_WORDS, PocketTrainer, train
 from blockwise.serving.renderer import Renderer
 
 PROMPTS = taught_prompts(Path("config/prompts"))
@@ -102,7 +102,7 @@ def test_checkpoints_of_another_recipe_or_damaged_ones_are_refused(tokenizer, tr
 
 def test_lessons_follow_from_seed_step_and_length(tokenizer, trainer):
     other = PocketTrainer(RECIPE, tokenizer, PROMPTS)
-    trainer.progress.max_names = other.progress.max_names = MAX_NAMES
+    trainer.progress.max_words = other.progress.max_words = MAX_WORDS
     trainer.progress.max_facts = other.progress.max_facts = 6
     assert trainer.lessons() == other.lessons()
     other.progress.step += 1
@@ -111,7 +111,7 @@ def test_lessons_follow_from_seed_step_and_length(tokenizer, trainer):
 
 def test_recitals_come_first_and_stay_until_copying_is_safe(trainer):
     assert {lesson.skill for lesson in trainer.lessons()} == {"recite"}
-    trainer.progress.max_names = MAX_NAMES
+    trainer.progress.max_words = MAX_WORDS
     assert {lesson.skill for lesson in trainer.lessons()} == {"recite", "answer", "compact"}
     trainer.progress.max_facts = RECIPE.curriculum.reciting_facts + 1
     assert {lesson.skill for lesson in trainer.lessons()} == {"answer", "compact"}
@@ -121,11 +121,11 @@ def test_scenes_grow_by_accuracy_and_by_nothing_else(trainer, monkeypatch):
     monkeypatch.setattr(training, "MEMORY", 0.0)
     progress, curriculum = trainer.progress, RECIPE.curriculum
     trainer._grow({"recite": [1, 0]})
-    assert progress.max_names == FIRST_NAMES
-    while progress.max_names < MAX_NAMES:
-        before = progress.max_names
+    assert progress.max_words == FIRST_WORDS
+    while progress.max_words < MAX_WORDS:
+        before = progress.max_words
         trainer._grow({"recite": [1, 1]})
-        assert progress.max_names > before
+        assert progress.max_words > before
     assert progress.max_facts == curriculum.start_facts
     trainer._grow({"compact": [1], "single": [1, 0]})
     assert progress.max_facts == curriculum.start_facts
@@ -139,7 +139,7 @@ def test_a_step_learns_what_it_is_shown(tokenizer, monkeypatch):
     trainer = PocketTrainer(recipe, tokenizer, PROMPTS)
     lessons = trainer.lessons()
     monkeypatch.setattr(trainer, "lessons", lambda: lessons)
-    losses = [trainer.step() for _ in range(30)]
+    losses = [trainer.step() for _ in range(50)]
     assert losses[-1] < losses[0] / 2
 
 

@@ -50,7 +50,7 @@ from blockwise.serving.probe import probe
 from blockwise.serving.renderer import Renderer
 from blockwise.serving.server import Server, end_with_parent, managed_server, raise_on_sigterm
 
-CONCURRENT_RECALL_CELLS = 4  # nobody times them, and a batched engine decodes more at once
+CONCURRENT_RECALL_CELLS = 16  # nobody times them, and a batched engine decodes more at once
 MIN_KV_BLOCKS = 4  # a prefix hits in whole KV blocks, so up to one at each end never does
 
 
@@ -110,12 +110,15 @@ class BatchJob:
             engine_config = self._backbone.engine
             salted = engine_config.kind == "vllm" or engine_config.cache_salt
             stage = Stage(engine, renderer, card, honours_cache_salt=salted)
-            recall = [unit for unit in missing if not unit.is_timing_block]
-            for start in range(0, len(recall), CONCURRENT_RECALL_CELLS):
-                await run_together(
-                    self._play_unit(stage, unit, server, progress)
-                    for unit in recall[start : start + CONCURRENT_RECALL_CELLS]
-                )
+            gate = asyncio.Semaphore(CONCURRENT_RECALL_CELLS)
+
+            async def play_beside_others(unit: Unit) -> None:
+                async with gate:
+                    await self._play_unit(stage, unit, server, progress)
+
+            await run_together(
+                play_beside_others(unit) for unit in missing if not unit.is_timing_block
+            )
             for unit in missing:
                 if unit.is_timing_block:
                     await self._play_unit(stage, unit, server, progress)

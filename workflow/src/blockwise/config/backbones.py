@@ -203,6 +203,9 @@ class Backbone(ConfigModel):
     engine: Engine
     gpus: int = Field(0, ge=0, description="GPUs the server takes; 0 serves on the CPU.")
     request: RequestDefaults = RequestDefaults()
+    datasets: list[Name] | None = Field(
+        None, description="The datasets it plays, of those that an experiment names; default: all."
+    )
     caption: str = Field("", description="A warning that every figure of this backbone shows.")
 
     @property

@@ -1,6 +1,6 @@
 """The whole configuration of one run, and the checks that span its parts."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
@@ -59,6 +59,9 @@ class Profile(ConfigModel):
 
     def experiments_of(self, backbone: str, dataset: str) -> dict[str, Experiment]:
         """The experiments that play this dataset on this backbone."""
+        played = self.backbones[backbone].datasets
+        if played is not None and dataset not in played:
+            return {}
         return {
             name: experiment
             for name, experiment in self.experiments.items()
@@ -83,19 +86,34 @@ def cross_problems(
     """
     names = listed or {"backbones": set(backbones), "datasets": set(datasets)}
     problems = []
+    for name, backbone in backbones.items():
+        problems += _unknown(f"backbones.{name}.datasets", backbone.datasets, names, "datasets")
     for name, experiment in experiments.items():
-        for key, known in names.items():
-            for wanted in getattr(experiment, key) or []:
-                if wanted not in known:
-                    problems.append(
-                        f"experiments.{name}.{key} names {wanted!r}, which is not in {key}: "
-                        f"{', '.join(sorted(known))}"
-                    )
+        for key in names:
+            wanted = getattr(experiment, key)
+            problems += _unknown(f"experiments.{name}.{key}", wanted, names, key)
         for backbone_name in experiment.backbones or backbones:
-            if backbone_name in backbones:
+            if backbone_name in backbones and _meet(experiment, backbones[backbone_name]):
                 problem = _window_problem(name, experiment, backbone_name, backbones[backbone_name])
                 problems += [problem] if problem else []
     return problems
+
+
+def _unknown(
+    place: str, wanted: Sequence[str] | None, names: Mapping[str, Set[str]], key: str
+) -> list[str]:
+    return [
+        f"{place} names {name!r}, which is not in {key}: {', '.join(sorted(names[key]))}"
+        for name in wanted or []
+        if name not in names[key]
+    ]
+
+
+def _meet(experiment: Experiment, backbone: Backbone) -> bool:
+    """Whether some dataset is played by both."""
+    if experiment.datasets is None or backbone.datasets is None:
+        return True
+    return not set(experiment.datasets).isdisjoint(backbone.datasets)
 
 
 def _window_problem(

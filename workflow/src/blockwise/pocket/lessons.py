@@ -28,7 +28,9 @@ Skill = Literal["recite", "answer", "compact"]
 LAYOUTS = ("independent", "target_block", "full_marked", "suffix_target", "suffix_full")
 """Every parallel layout gets every compaction lesson."""
 
-MIN_RECITED_NAMES = 3
+MIN_RECITED_WORDS = 3
+RECITED_NAMES_FRAC = 0.75  # the others are numbers
+NUMBERS = ((10, 99), (1000, 2999))  # counts and years; smallest and largest
 
 NOTHING_TO_KEEP = "Nothing of note."
 """The summary of a text that holds nothing a summary of its verbosity keeps."""
@@ -78,14 +80,20 @@ class Lesson:
     exchanges: tuple[tuple[tuple[Message, ...], Reply], ...]
 
 
-def make_recital(rng: random.Random, split: Split, max_names: int) -> Lesson:
-    """Names to be said again in their order: copying, with nothing around it.
+def make_recital(rng: random.Random, split: Split, max_words: int) -> Lesson:
+    """Names and numbers to be said again in their order: copying, with nothing around it.
 
     Whoever cannot copy learns nothing from the other lessons, and learns to copy here within a
-    fraction of the tokens: every name said again is one to be found and continued.
+    fraction of the tokens: every word said again is one to be found and continued.
     """
     names = NameMaker(rng, split)
-    text = " ".join(names.word() for _ in range(rng.randint(MIN_RECITED_NAMES, max_names)))
+    num_words = rng.randint(MIN_RECITED_WORDS, max_words)
+    text = " ".join(
+        names.word()
+        if rng.random() < RECITED_NAMES_FRAC
+        else str(rng.randint(*rng.choice(NUMBERS)))
+        for _ in range(num_words)
+    )
     return Lesson("recite", ((({"role": "user", "content": text},), Reply("", text, "recite")),))
 
 

@@ -36,8 +36,8 @@ GROWN_PENALTY = 0.05  # longer scenes are harder: averages start lower, and must
 SKILLS = ("recite", "answer", "compact")
 BETAS = (0.9, 0.95)
 FINAL_RATE_FRAC = 0.1  # of the learning rate
-FIRST_NAMES, MAX_NAMES = 8, 24  # of a recital, at first and when lessons proper begin
-NAMES_GROWTH, CAN_COPY = 1.25, 0.93  # they grow by the factor above the accuracy
+FIRST_WORDS, MAX_WORDS = 8, 24  # of a recital, at first and when lessons proper begin
+WORDS_GROWTH, CAN_COPY = 1.25, 0.93  # they grow by the factor above the accuracy
 NUM_RECITALS = 4  # beside the lessons of one scene, so that copying is not forgotten
 
 
@@ -47,7 +47,7 @@ class Progress:
 
     step: int = 0
     num_tokens: int = 0
-    max_names: int = FIRST_NAMES  # that a recital has; lessons proper begin at MAX_NAMES
+    max_words: int = FIRST_WORDS  # that a recital has; lessons proper begin at MAX_WORDS
     max_facts: int = 0
     accuracy: dict[str, float] = field(default_factory=dict)  # moving, by kind of reply
     curve: list[dict[str, Any]] = field(default_factory=list)  # see `CurvePoint`
@@ -69,12 +69,7 @@ class PocketTrainer:
         self.recipe, self._prompts = recipe, prompts
         self._encoder = LessonEncoder(tokenizer, reasoning=recipe.reasoning)
         self.model = make_model(recipe, tokenizer)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=recipe.learning_rate,
-            betas=BETAS,
-            weight_decay=recipe.weight_decay,
-        )
+        self.optimizers = make_optimizers(self.model, recipe)
         self.progress = Progress(max_facts=recipe.curriculum.start_facts)
 
     def lessons(self) -> list[TokenLesson]:
@@ -95,9 +90,9 @@ class PocketTrainer:
     def _made(self, rng: Random) -> list[Lesson]:
         """Lessons on new scenes; recitals alone until it can copy, and beside them for a while."""
         max_facts = self.progress.max_facts
-        max_names = self.progress.max_names
-        if max_names < MAX_NAMES:
-            return [make_recital(rng, Split.TRAIN, max_names)]
+        max_words = self.progress.max_words
+        if max_words < MAX_WORDS:
+            return [make_recital(rng, Split.TRAIN, max_words)]
         curriculum = self.recipe.curriculum
         made = make_lessons(
             rng,
@@ -107,22 +102,23 @@ class PocketTrainer:
             is_plain=max_facts <= curriculum.plain_facts,
         )
         if max_facts <= curriculum.reciting_facts:
-            made += [make_recital(rng, Split.TRAIN, max_names) for _ in range(NUM_RECITALS)]
+            made += [make_recital(rng, Split.TRAIN, max_words) for _ in range(NUM_RECITALS)]
         return made
 
     def step(self) -> float:
         """Train on the next lessons; the loss, nats a token, skills weighted alike."""
         begin_s = time.perf_counter()
         recipe, progress = self.recipe, self.progress
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(progress.step, recipe)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(progress.step, recipe)
         lessons = self.lessons()
         num_labels = {
             skill: sum(len(one.kinds) for one in lessons if one.skill == skill) for skill in SKILLS
         }
         taught = [skill for skill in SKILLS if num_labels[skill]]
         weights = {skill: 1 / (len(taught) * num_labels[skill]) for skill in taught}
-        self.optimizer.zero_grad()
         total, correct = 0.0, dict[str, list[int]]()
         for batch in in_batches(lessons, BATCH_TOKENS):
             losses, hits = label_losses(self.model, batch)
@@ -136,7 +132,8 @@ class PocketTrainer:
             for kind, hit in zip(kinds, hits.tolist(), strict=True):
                 correct.setdefault(kind, []).append(hit)
         nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         progress.step += 1
         progress.num_tokens += sum(len(lesson.ids) for lesson in lessons)
         progress.recent_losses.append(total)
@@ -164,7 +161,7 @@ class PocketTrainer:
         state = {
             "key": key,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": asdict(self.progress),
         }
         content = io.BytesIO()
@@ -190,7 +187,8 @@ class PocketTrainer:
         if not is_own:
             raise ArtifactError(f"the checkpoint {path} is of another recipe; {remedy}")
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
         self.progress = Progress(**state["progress"])
         self.progress.num_resumes += 1
 
@@ -201,9 +199,9 @@ class PocketTrainer:
             share = sum(hits) / len(hits)
             accuracy[kind] = MEMORY * accuracy.get(kind, 0.0) + (1 - MEMORY) * share
         progress = self.progress
-        if progress.max_names < MAX_NAMES:
+        if progress.max_words < MAX_WORDS:
             if accuracy["recite"] > CAN_COPY:
-                progress.max_names = min(int(progress.max_names * NAMES_GROWTH), MAX_NAMES)
+                progress.max_words = min(int(progress.max_words * WORDS_GROWTH), MAX_WORDS)
                 accuracy["recite"] -= GROWN_PENALTY
             return
         facts = progress.max_facts
@@ -215,6 +213,24 @@ class PocketTrainer:
             progress.max_facts = min(grown, curriculum.max_facts)
             for kind in accuracy:
                 accuracy[kind] -= GROWN_PENALTY
+
+
+def make_optimizers(model: nn.Module, recipe: PocketRecipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for embeddings and norms.
+
+    Muon's updates are scaled to AdamW's size, so that both have one learning rate.
+
+    Source: arXiv 2502.16982.
+    """
+    matrices, others = list[nn.Parameter](), list[nn.Parameter]()
+    for name, parameter in model.named_parameters():
+        is_matrix = parameter.ndim == 2 and "embed_tokens" not in name
+        (matrices if is_matrix else others).append(parameter)
+    shared: Any = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    return [
+        torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **shared),
+        torch.optim.AdamW(others, betas=BETAS, **shared),
+    ]
 
 
 def learning_rate(step: int, recipe: PocketRecipe) -> float:
@@ -287,7 +303,7 @@ def train(
         accuracy = (f"{kind} {value:.2f}" for kind, value in sorted(progress.accuracy.items()))
         report(
             progress.num_tokens - before,
-            f"{progress.max_names} names, {progress.max_facts} facts, loss {loss:.3f}, "
+            f"{progress.max_words} words, {progress.max_facts} facts, loss {loss:.3f}, "
             f"{' '.join(accuracy)}",
         )
         if progress.step % recipe.checkpoint_every_steps == 0 or progress.step == recipe.num_steps:
