@@ -1,6 +1,7 @@
-"""Analysis: records -> tidy tables, one rule a study, and the manifest of everything a run made."""
+"""Analysis: records -> tidy tables, one rule a study, the claims ledger, and the manifest of a run."""
 
 from blockwise.config.mxfp4 import Study as MXFP4Study
+from blockwise.pipeline import CLAIMS_FILE
 from blockwise.tables.registry import tables_of
 
 BATCHES = [f"{backbone}/{dataset}" for backbone, dataset in pipeline.batches()]
@@ -54,12 +55,33 @@ rule tabulate_mxfp4:
         " --store {params.store} --output-dir {params.folder}"
 
 
+rule judge_claims:
+    input:
+        rules.tabulate_compaction.output,
+        rules.tabulate_mxfp4.output if Family.MXFP4 in FAMILIES else [],
+    output:
+        f"{RESULTS}/tables/claims.csv",
+        f"{RESULTS}/tables/claim_points.csv",
+    params:
+        key=pipeline.claims_key(),
+        claims=CLAIMS_FILE,
+        tables=f"{RESULTS}/tables",
+        families=FAMILIES,
+    shell:
+        "exec {PYTHON} -m blockwise.claims.ledger --claims {params.claims}"
+        " --tables {params.tables} --families {params.families}"
+
+
 rule write_data_dictionary:
     output:
         f"{RESULTS}/tables/data_dictionary.csv",
     params:
         key=stage_code_key(
-            ["blockwise.tables.data_dictionary", *tables_of(*FAMILIES).values()]
+            [
+                "blockwise.tables.data_dictionary",
+                "blockwise.claims.ledger",
+                *tables_of(*FAMILIES).values(),
+            ]
         ),
         families=FAMILIES,
     shell:
@@ -74,6 +96,7 @@ rule write_manifest:
         [rules.tabulate_mxfp4.output, rules.tabulate_mxfp4.input]
         if Family.MXFP4 in FAMILIES
         else [],
+        rules.judge_claims.output,
         rules.write_data_dictionary.output,
         pipeline.figure_files(*FAMILIES),
     output:

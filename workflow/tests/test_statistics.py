@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 from scipy.special import ndtri
-from scipy.stats import ttest_rel
+from scipy.stats import ttest_ind, ttest_rel
 
 from blockwise.statistics import (
     MIN_CLUSTERS,
@@ -11,6 +11,7 @@ from blockwise.statistics import (
     PROVEN_CV,
     coefficient_of_variation,
     cv_interval,
+    independent_difference,
     mean_interval,
     paired_difference,
     paired_ratio,
@@ -336,4 +337,32 @@ def test_an_interval_of_similarity_covers_95_percent(draw, spread, unevenness):
     for similarities in cosines(draw(rng, NUM_REPEAT_DRAWS, spread, unevenness)).tolist():
         interval = pairwise_mean_interval(similarities)
         hits += (-math.inf if interval.low is None else interval.low) <= truth <= interval.high
+    assert 0.93 <= hits / NUM_REPEAT_DRAWS <= 0.97
+
+
+def test_independent_means_are_compared_as_welch_does():
+    own, other = [1.0, 2.5, 3.0, 4.0, 5.5, 6.0, 2.0], [2.0, 2.1, 2.2, 1.9, 2.3, 2.0]
+    found = independent_difference(
+        mean_interval(own, names(len(own))), mean_interval(other, names(len(other)))
+    )
+    expected = ttest_ind(own, other, equal_var=False).confidence_interval()
+    assert found == pytest.approx((np.mean(own) - np.mean(other), expected.low, expected.high))
+    few = mean_interval([1.0, 2.0], names(2))
+    assert independent_difference(few, few) is None
+    flat = mean_interval([2.0] * 6, names(6))
+    assert independent_difference(flat, flat) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+@pytest.mark.parametrize("count", [6, 12])
+def test_an_interval_between_two_runs_covers_95_percent(count, spread):
+    rng = np.random.default_rng(count)
+    hits = 0
+    for _ in range(NUM_REPEAT_DRAWS):
+        one, other = (
+            mean_interval(list(rng.normal(mean, deviation, count)), names(count))
+            for mean, deviation in ((3.0, 1.0), (1.0, spread))
+        )
+        _, low, high = independent_difference(one, other)
+        hits += low <= 2.0 <= high
     assert 0.93 <= hits / NUM_REPEAT_DRAWS <= 0.97

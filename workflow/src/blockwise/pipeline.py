@@ -11,6 +11,7 @@ from typing import Any
 
 from blockwise.artifacts import canonical_json, digest, digest_file, file_states, write_bytes
 from blockwise.config.backbones import PathModel, PocketModel
+from blockwise.config.claims import load_claims
 from blockwise.config.datasets import Source, local_file
 from blockwise.config.experiments import (
     LAYOUT_PACKAGE,
@@ -27,6 +28,7 @@ from blockwise.tables.registry import Family
 from blockwise.training_pipeline import TrainingPipeline
 
 PROMPTS_FOLDER = Path("config/prompts")
+CLAIMS_FILE = Path("config/claims.yaml")
 
 
 class Pipeline:
@@ -43,6 +45,7 @@ class Pipeline:
     def __init__(self, files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
         self.profile = load_profile(files or [DEFAULT_FILE], overrides, PROMPTS_FOLDER)
         check_files(self.profile, PROMPTS_FOLDER)
+        load_claims(CLAIMS_FILE)  # refused now, not when everything has run
         self.results = f"results/{self.profile.profile}"
         self.figures = f"figures/{self.profile.profile}"
         self.config_file = f"{self.results}/config.json"
@@ -144,6 +147,10 @@ class Pipeline:
         values = judge.model_dump(mode="json") if judge else None
         prompt = prompt_path(PROMPTS_FOLDER, judge.prompt).read_text() if judge else None
         return _key([values, prompt], "blockwise.compaction.judging")
+
+    def claims_key(self) -> str:
+        """When the claims must be judged again, beside a change of the tables."""
+        return _key(CLAIMS_FILE.read_text(), "blockwise.claims.ledger")
 
 
 def stage_code_key(modules: Iterable[str]) -> str:

@@ -120,6 +120,33 @@ def paired_difference(
     return PairedDifference(interval, interval.mean / standard_error)
 
 
+def independent_difference(own: Interval, other: Interval) -> tuple[float, float, float] | None:
+    """Difference of two means over different clusters, with Welch's 95% interval.
+
+    Args:
+        own: an interval of `mean_interval`.
+        other: another, of clusters that have nothing to do with its own (another run's).
+
+    Returns:
+        `own - other`, its lower and its upper end; `None` where one of them has no interval.
+    """
+    if own.low is None or own.high is None or other.low is None or other.high is None:
+        return None
+    variances = []
+    for one in (own, other):
+        assert one.low is not None and one.high is not None  # checked above
+        margin = (one.high - one.low) / 2
+        variances.append((margin / _t_quantile(one.num_clusters)) ** 2)
+    difference, variance = own.mean - other.mean, sum(variances)
+    if variance == 0:
+        return difference, difference, difference
+    freedom = variance**2 / sum(
+        part**2 / (one.num_clusters - 1) for part, one in zip(variances, (own, other), strict=True)
+    )
+    margin = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(variance)
+    return difference, difference - margin, difference + margin
+
+
 def paired_ratio(
     numerator: Mapping[str, float],
     denominator: Mapping[str, float],

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 from blockwise.artifacts import digest_file, read_json, write_model
+from blockwise.claims.ledger import TABLES as LEDGER_TABLES
+from blockwise.claims.ledger import write_ledger
 from blockwise.compaction.judgements import Judgements
 from blockwise.compaction.similarity import Similarities
 from blockwise.errors import ArtifactError
@@ -21,9 +23,11 @@ FACTS = {"compaction_cells", "compaction_events", "compaction_requests", "engine
 
 
 @pytest.fixture
-def written(tmp_path):
+def written(tmp_path, project_folder):
     batch, store = store_batch(tmp_path / "in", comparison(num_sessions=2))
     write_tables(CompactionSources([batch], store), tmp_path / "tables")
+    claims = project_folder / "config" / "claims.yaml"
+    write_ledger(claims, tmp_path / "tables", [Family.COMPACTION])
     write_dictionary([Family.COMPACTION], tmp_path / "tables" / "data_dictionary.csv")
     return tmp_path / "tables"
 
@@ -50,7 +54,8 @@ def test_units_stand_in_the_column_names(written):
 
 
 def test_all_tables_are_written_and_those_with_cells_are_not_empty(written):
-    assert {path.stem for path in written.glob("*.csv")} == {*TABLE_NAMES, "data_dictionary"}
+    expected = {*TABLE_NAMES, *LEDGER_TABLES, "data_dictionary"}
+    assert {path.stem for path in written.glob("*.csv")} == expected
     for name in (*FACTS, "compaction_end_to_end", "data_dictionary"):
         assert len(pd.read_csv(written / f"{name}.csv")), name
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from blockwise.artifacts import write_bytes
+from blockwise.claims import ledger
 from blockwise.errors import run_command
 from blockwise.tables.columns import Column, csv_bytes, frame, text
 from blockwise.tables.registry import Family, load_tables
@@ -49,9 +50,9 @@ def build(tables: Mapping[str, Sequence[Column]]) -> pd.DataFrame:
 
 
 def write_dictionary(families: Sequence[Family], path: Path) -> None:
-    """Write the dictionary of some families of tables as CSV."""
+    """Write the dictionary of some families of tables, and of the ledger, as CSV."""
     tables = {name: module.COLUMNS for name, module in load_tables(*families).items()}
-    write_bytes(path, csv_bytes(build(tables)))
+    write_bytes(path, csv_bytes(build({**tables, **ledger.TABLES})))
 
 
 def main() -> None:

@@ -1,0 +1,175 @@
+"""The ledger of a run: `claims.csv`, a row a claim, and `claim_points.csv`, a row a point.
+
+`python -m blockwise.claims.ledger --claims FILE --tables DIR --families compaction mxfp4`
+
+It reads the run's tables and nothing else, so that every verdict can be followed to the rows
+behind it: a claim to its points, a point to the row of the table it names.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blockwise.artifacts import write_bytes
+from blockwise.claims.verdicts import JudgedClaim, JudgedPoint, Verdict, judge
+from blockwise.config.claims import AboveRule, BelowRule, Claim, load_claims
+from blockwise.errors import run_command
+from blockwise.tables.columns import Column, ColumnKind, count, csv_bytes, flag, frame, number, text
+from blockwise.tables.registry import Family, tables_of
+
+VERDICTS = ", ".join(Verdict)
+
+CLAIM_COLUMNS: tuple[Column, ...] = (
+    text("claim", "Its id in config/claims.yaml."),
+    text("paper", "arXiv number of the paper."),
+    text("place", "Where the paper says so."),
+    text("statement", "The claim, in our words."),
+    text("reported", "What the paper reports."),
+    text("grade", "primary: the paper's own abstract; secondary: a reading of it by others."),
+    text("verdict", f"What the rule says: {VERDICTS}.", ColumnKind.TIMED),
+    text("reason", "Why.", ColumnKind.TIMED),
+    text("rule", "What would support it."),
+    text("metric", "Table and columns that it is measured by."),
+    text("point", "The decisive point: contradicting before inconclusive before supporting."),
+    number("value", "Estimate of that point, in the metric's unit.", ColumnKind.TIMED, "1"),
+    number("low", "Lower end of its 95% interval.", ColumnKind.TIMED, "1"),
+    number("high", "Upper end of its 95% interval.", ColumnKind.TIMED, "1"),
+    count("num_clusters", "Clusters behind it."),
+    count(
+        "needed_clusters",
+        "Clusters that would tell the reported effect from the threshold, by this spread.",
+        ColumnKind.TIMED,
+    ),
+    count("num_points", "Points that the metric found."),
+    text("figure", "The figure to look at."),
+)
+
+POINT_COLUMNS: tuple[Column, ...] = (
+    text("claim", "Id of the claim."),
+    text("table", "Table that the point is a row, or a group of rows, of."),
+    text("point", "Values that tell it apart there."),
+    text("verdict", f"What the rule says of it: {VERDICTS}.", ColumnKind.TIMED),
+    text("reason", "Why.", ColumnKind.TIMED),
+    number("value", "Estimate, in the metric's unit.", ColumnKind.TIMED, "1"),
+    number("low", "Lower end of its 95% interval.", ColumnKind.TIMED, "1"),
+    number("high", "Upper end of its 95% interval.", ColumnKind.TIMED, "1"),
+    count("num_clusters", "Clusters behind it."),
+    count("needed_clusters", "As in claims.csv.", ColumnKind.TIMED),
+    number("num_parameters", "Parameters of the model.", ColumnKind.EXACT, "parameters"),
+    flag("is_ratio", "Whether the interval is symmetric on the log scale."),
+)
+
+TABLES: Mapping[str, Sequence[Column]] = {"claims": CLAIM_COLUMNS, "claim_points": POINT_COLUMNS}
+"""Columns of the ledger's tables, by name."""
+
+
+def build_claims(judged: Sequence[JudgedClaim]) -> pd.DataFrame:
+    """One row a claim."""
+    return frame([_claim_row(one) for one in judged], CLAIM_COLUMNS)
+
+
+def build_points(judged: Sequence[JudgedClaim]) -> pd.DataFrame:
+    """One row a point, the decisive one of each claim first."""
+    rows = [
+        {
+            "claim": one.name,
+            "table": one.claim.metric.table,
+            "verdict": judged_point.verdict.value,
+            "reason": judged_point.reason,
+            "num_parameters": judged_point.point.num_parameters,
+            "is_ratio": one.claim.metric.is_on_log_scale,
+            **_estimate(judged_point),
+        }
+        for one in judged
+        for judged_point in one.points
+    ]
+    return frame(rows, POINT_COLUMNS)
+
+
+def _claim_row(one: JudgedClaim) -> dict[str, Any]:
+    claim = one.claim
+    return {
+        "claim": one.name,
+        "paper": claim.paper.value,
+        "place": claim.place,
+        "statement": claim.statement,
+        "reported": claim.reported.text,
+        "grade": claim.reported.grade.value,
+        "verdict": one.verdict.value,
+        "reason": one.reason,
+        "rule": _rule_words(claim),
+        "metric": _metric_words(claim),
+        "num_points": len(one.points),
+        "figure": claim.figure,
+        **_estimate(one.points[0] if one.points else None),
+    }
+
+
+def _estimate(one: JudgedPoint | None) -> dict[str, Any]:
+    point = one.point if one else None
+    return {
+        "point": point.where if point else None,
+        "value": point.value if point else None,
+        "low": point.low if point else None,
+        "high": point.high if point else None,
+        "num_clusters": point.num_clusters if point else None,
+        "needed_clusters": one.needed_clusters if one else None,
+    }
+
+
+def _rule_words(claim: Claim) -> str:
+    match claim.rule:
+        case AboveRule(than=than):
+            return f"above {than:g}"
+        case BelowRule(than=than):
+            return f"below {than:g}"
+        case within:
+            return f"within {within.low:g} to {within.high:g}"
+
+
+def _metric_words(claim: Claim) -> str:
+    metric = claim.metric
+    match metric.kind:
+        case "estimate":
+            return f"{metric.table}: {metric.name}"
+        case "slope":
+            unit = "" if metric.x_unit == 1 else f"{metric.x_unit:g} "
+            return f"{metric.table}: slope of {metric.y} per {unit}{metric.x}"
+        case "difference":
+            sides = (_side_words(side) for side in (metric.own, metric.reference))
+            return f"{metric.table}: {metric.value}, {' less '.join(sides)}"
+
+
+def _side_words(where: Mapping[str, Any]) -> str:
+    return " and ".join(f"{column} {value}" for column, value in where.items())
+
+
+def read_tables(folder: Path, families: Sequence[Family]) -> dict[str, pd.DataFrame]:
+    """The tables of some families, by name."""
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in tables_of(*families)}
+
+
+def write_ledger(claims_file: Path, folder: Path, families: Sequence[Family]) -> None:
+    """Judge the claims by the tables of a folder and write the ledger beside them."""
+    judged = judge(load_claims(claims_file), read_tables(folder, families))
+    for name, table in (("claims", build_claims(judged)), ("claim_points", build_points(judged))):
+        write_bytes(folder / f"{name}.csv", csv_bytes(table))
+
+
+def main() -> None:
+    """Command line: the claims, the folder of the tables, and which families it has."""
+    parser = argparse.ArgumentParser(
+        prog="python -m blockwise.claims.ledger", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--claims", type=Path, required=True)
+    parser.add_argument("--tables", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--families", type=Family, nargs="+", choices=list(Family), required=True)
+    arguments = parser.parse_args()
+    write_ledger(arguments.claims, arguments.tables, arguments.families)
+
+
+if __name__ == "__main__":
+    run_command(main)
