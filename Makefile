@@ -18,6 +18,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := .venv/bin/python
 # The profile of a run is the last one its config files name.
 PROFILE = $(shell awk '/^profile:/ { name = $$2 } END { print name }' $(CONFIG))
+REPORT = results/$(PROFILE)/report.html
 SNAKEMAKE = PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/snakemake --cores $(CORES) \
 	--configfile $(CONFIG) --rerun-incomplete
 PYTEST := PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest
@@ -31,7 +32,14 @@ help: ## List the commands
 reproduce: env unlock ## Environment, run, tables and figures: everything, or only what is missing
 	@echo "reproduce: profile $(PROFILE), $(CORES) cores; Snakemake's log is in .snakemake/log"
 	@$(SNAKEMAKE)
+	@$(SNAKEMAKE) --quiet all --report $(REPORT)
 	@$(PY) -m blockwise.listing results/$(PROFILE)/MANIFEST.json
+	@echo "reproduce: the report is $(REPORT)"
+
+.PHONY: report
+report: env ## One HTML file of a finished run: claims, figures, tables, provenance
+	@$(SNAKEMAKE) --quiet all --report $(REPORT)
+	@echo "report: $(REPORT)"
 
 .PHONY: test
 test: env ## The default tests, on a real model server

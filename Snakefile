@@ -31,6 +31,9 @@ FAMILIES = pipeline.families()
 PYTHON = sys.executable
 
 
+report: "workflow/report/workflow.rst"
+
+
 wildcard_constraints:
     backbone="[a-z0-9._-]+",
     dataset="[a-z0-9._-]+",

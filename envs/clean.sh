@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Removes what runs make: logs, caches, tables, figures. Finished cells and run records took
+# Removes what runs make: logs, caches, tables, figures, reports. Finished cells and run records took
 # hours to compute, so they go only with "1" as the first argument. READMEs, the committed
 # reference snapshot and the environment always stay.
 set -euo pipefail
@@ -19,7 +19,7 @@ for folder in results/*/ figures/*/; do
     if [[ $folder == figures/* || $confirmed == 1 ]]; then
         rm -rf "$folder"
     elif [[ $name != bench ]]; then
-        rm -rf "${folder}tables" "${folder}MANIFEST.json"
+        rm -rf "${folder}tables" "${folder}report" "${folder}report.html" "${folder}MANIFEST.json"
         kept=1
     fi
 done

@@ -89,6 +89,34 @@ rule write_data_dictionary:
         " --output {output}"
 
 
+rule build_report_pages:
+    input:
+        rules.judge_claims.input,
+        rules.judge_claims.output,
+        rules.write_data_dictionary.output,
+    output:
+        report(
+            f"{RESULTS}/report/claims.html",
+            caption="../report/claims.rst",
+            category="1 Claims",
+            labels={"page": "Claims and the points behind them"},
+        ),
+        report(
+            f"{RESULTS}/report/tables.html",
+            caption="../report/tables.rst",
+            category="4 Tables and provenance",
+            labels={"page": "Every table"},
+        ),
+    params:
+        key=stage_code_key(["blockwise.report.pages"]),
+        tables=f"{RESULTS}/tables",
+        folder=f"{RESULTS}/report",
+        families=FAMILIES,
+    shell:
+        "exec {PYTHON} -m blockwise.report.pages --tables {params.tables}"
+        " --families {params.families} --output-dir {params.folder}"
+
+
 # Every file of every study of the profile; `compaction` and `mxfp4` make one study alone.
 rule write_manifest:
     input:
@@ -98,6 +126,7 @@ rule write_manifest:
         else [],
         rules.judge_claims.output,
         rules.write_data_dictionary.output,
+        rules.build_report_pages.output,
         pipeline.figure_files(*FAMILIES),
     output:
         f"{RESULTS}/MANIFEST.json",

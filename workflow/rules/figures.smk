@@ -1,6 +1,13 @@
 """Figures: one pure drawing a figure, from one table, as PDF, PNG and the plotted CSV."""
 
 from blockwise.figures.registry import FIGURES as FIGURE_MODULES
+from blockwise.report.captions import title_of
+
+
+def report_category(wildcards):
+    """Where the report lists a figure: under its study, behind the claims."""
+    is_training = wildcards.figure.startswith("mxfp4_")
+    return "3 MXFP4 training" if is_training else "2 Context compaction"
 
 
 rule plot_figure:
@@ -8,9 +15,26 @@ rule plot_figure:
         f"{RESULTS}/tables/{{figure}}.csv",
     output:
         f"{FIGURES}/{{figure}}.pdf",
-        f"{FIGURES}/{{figure}}.png",
-        f"{FIGURES}/{{figure}}.csv",
+        report(
+            f"{FIGURES}/{{figure}}.png",
+            caption="../report/figure.rst",
+            category=report_category,
+            labels=lambda wildcards: {
+                "figure": title_of(wildcards.figure),
+                "form": "picture",
+            },
+        ),
+        report(
+            f"{FIGURES}/{{figure}}.csv",
+            caption="../report/figure.rst",
+            category=report_category,
+            labels=lambda wildcards: {
+                "figure": title_of(wildcards.figure),
+                "form": "plotted values",
+            },
+        ),
     params:
+        caption=lambda wildcards: pipeline.figure_caption(wildcards.figure),
         key=lambda wildcards: stage_code_key(
             ["blockwise.figures.write", FIGURE_MODULES[wildcards.figure]]
         ),

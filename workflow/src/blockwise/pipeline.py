@@ -24,6 +24,7 @@ from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_
 from blockwise.config.prompts import prompt_path
 from blockwise.figures.registry import figures_of
 from blockwise.provenance import code_digest
+from blockwise.report.captions import caption_of
 from blockwise.tables.registry import Family
 from blockwise.training_pipeline import TrainingPipeline
 
@@ -45,7 +46,7 @@ class Pipeline:
     def __init__(self, files: Sequence[Path], overrides: Mapping[str, Any]) -> None:
         self.profile = load_profile(files or [DEFAULT_FILE], overrides, PROMPTS_FOLDER)
         check_files(self.profile, PROMPTS_FOLDER)
-        load_claims(CLAIMS_FILE)  # refused now, not when everything has run
+        self._claims = load_claims(CLAIMS_FILE)
         self.results = f"results/{self.profile.profile}"
         self.figures = f"figures/{self.profile.profile}"
         self.config_file = f"{self.results}/config.json"
@@ -147,6 +148,10 @@ class Pipeline:
         values = judge.model_dump(mode="json") if judge else None
         prompt = prompt_path(PROMPTS_FOLDER, judge.prompt).read_text() if judge else None
         return _key([values, prompt], "blockwise.compaction.judging")
+
+    def figure_caption(self, figure: str) -> str:
+        """What the report says below a figure."""
+        return caption_of(figure, self._claims)
 
     def claims_key(self) -> str:
         """When the claims must be judged again, beside a change of the tables."""

@@ -6,13 +6,17 @@ its own test (test_interrupted_run.py).
 
 import csv
 import json
+import re
 from itertools import product
 
 import pytest
 from workspace import SMALL_TIMING, copy_workflow, run_snakemake, stored_units, write_config
 
+from blockwise.claims.verdicts import Verdict
+from blockwise.config.claims import load_claims
 from blockwise.config.experiments import Study, known_layouts
 from blockwise.figures.registry import figures_of
+from blockwise.report.captions import title_of
 from blockwise.tables.registry import Family, tables_of
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -122,6 +126,29 @@ def test_every_table_and_figure_is_there_and_verified(finished):
         assert (folder / f"figures/small/{name}.{suffix}").stat().st_size > 100
     manifest = json.loads((folder / "results/small/MANIFEST.json").read_text())
     assert len(manifest["files"]) >= len(tables) + 3 * len(figures)
+
+
+def test_the_report_is_one_file_that_needs_nothing_else(finished):
+    folder, config = finished
+    status, said = run_snakemake(folder, "--configfile", config, "--report", "report.html")
+    assert status == 0, said
+    report = (folder / "report.html").read_text()
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?:", report)
+    for figure in figures_of(Family.COMPACTION):
+        assert title_of(figure) in report
+    for category in ("1 Claims", "2 Context compaction", "4 Tables and provenance"):
+        assert category in report
+
+
+def test_the_ledger_judges_every_claim(finished):
+    folder, _ = finished
+    claims = {row["claim"]: row for row in table(folder, "claims")}
+    assert claims.keys() == load_claims(folder / "config" / "claims.yaml").keys()
+    assert {row["verdict"] for row in claims.values()} <= {verdict.value for verdict in Verdict}
+    faster = claims["parallel-is-faster-end-to-end"]
+    assert faster["value"]
+    points = [row for row in table(folder, "claim_points") if row["claim"] == faster["claim"]]
+    assert len(points) == int(faster["num_points"])
 
 
 def test_experiments_share_their_cells(finished):

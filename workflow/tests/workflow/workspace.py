@@ -33,7 +33,8 @@ def copy_workflow(project_folder: Path, target: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(project_folder / "Snakefile", target)
     shutil.copytree(project_folder / "config", target / "config")
-    shutil.copytree(project_folder / "workflow" / "rules", target / "workflow" / "rules")
+    for part in ("rules", "report"):
+        shutil.copytree(project_folder / "workflow" / part, target / "workflow" / part)
     return target
 
 

@@ -1,0 +1,55 @@
+"""Captions of the report's figures.
+
+They say what was done, in the words of the code that draws the figure, and what the papers
+report, in those of the claims. Nothing of a figure is imported: the workflow asks for captions
+at every start.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from blockwise.config.claims import Claim
+from blockwise.figures.registry import FIGURES
+
+TITLE = re.compile(r"Figure `\w+`: (?P<title>.*?)\.?")
+
+
+def title_of(figure: str) -> str:
+    """What a figure shows, in one line.
+
+    Raises:
+        KeyError: there is no such figure.
+    """
+    first = _docstring(figure).splitlines()[0]
+    match = TITLE.fullmatch(first)
+    assert match, f"{figure}: its docstring opens with {first!r}, not with Figure `name`: title."
+    return match["title"][0].upper() + match["title"][1:]
+
+
+def caption_of(figure: str, claims: Mapping[str, Claim]) -> str:
+    """The caption of a figure, as reStructuredText.
+
+    Args:
+        figure: its name.
+        claims: all claims by id; those that point to this figure are listed.
+    """
+    _, *paragraphs = _docstring(figure).split("\n\n")
+    own = [claim for claim in claims.values() if claim.figure == figure]
+    listed = [
+        f"- {claim.statement} Reported ({claim.reported.grade}, {claim.place}): "
+        f"{claim.reported.text}."
+        for claim in own
+    ]
+    said = ["The papers say:", "\n".join(listed)] if listed else []
+    return "\n\n".join([*paragraphs, *said])
+
+
+def _docstring(figure: str) -> str:
+    spec = find_spec(FIGURES[figure])
+    assert spec is not None and spec.origin is not None  # a module of ours
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    assert docstring is not None, f"{figure} has no docstring"
+    return docstring

@@ -1,0 +1,186 @@
+"""Pages of the report: the claims with the points behind them, and every table to be searched.
+
+`python -m blockwise.report.pages --tables DIR --families compaction mxfp4 --output-dir DIR`
+
+Each page is one file that needs nothing else: the library that sorts and searches the tables
+(DataTables, through itables) lies in it.
+"""
+
+import argparse
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from itables import to_html_datatable
+from itables.javascript import generate_init_offline_itables_html
+
+from blockwise.artifacts import write_bytes
+from blockwise.claims.ledger import TABLES as LEDGER_TABLES
+from blockwise.claims.verdicts import Verdict
+from blockwise.errors import run_command
+from blockwise.tables.data_dictionary import TABLE_NAME as DICTIONARY
+from blockwise.tables.registry import Family, tables_of
+from blockwise.tables.write import PROVENANCE
+
+CLAIMS_PAGE, TABLES_PAGE = "claims.html", "tables.html"
+SIGNS = {
+    Verdict.SUPPORTED: ("\N{HEAVY CHECK MARK}", "#0072b2"),
+    Verdict.CONTRADICTED: ("\N{HEAVY BALLOT X}", "#d55e00"),
+    Verdict.INCONCLUSIVE: ("?", "#595959"),
+    Verdict.NOT_TESTABLE: ("\N{EN DASH}", "#595959"),
+}
+"""Sign and colour of each verdict: the sign says it without the colour."""
+
+STYLE = """
+body { font-family: system-ui, sans-serif; margin: 1rem; color: #111; background: #fff; }
+h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+p { max-width: 50rem; line-height: 1.4; }
+.scroll { overflow-x: auto; }
+table { font-size: 0.85rem; } td { vertical-align: top; }
+.claims td:nth-child(2) { min-width: 15rem; } .claims td:nth-child(5) { min-width: 4rem; }
+details table { margin-top: 0.4rem; border-collapse: collapse; }
+details td, details th { border: 1px solid #ccc; padding: 0.15rem 0.4rem; text-align: left; }
+nav a { margin-right: 0.8rem; white-space: nowrap; }
+"""
+
+CLAIMS_INTRO = """What this run says of each claim of the two papers. A rule decides, from the 95%
+interval of every point that it finds in the tables; open the points of a claim to see them and the
+table each is a row of. A secondary grade means that the reported value comes from somebody else's
+reading of the paper."""
+
+
+def write_pages(tables_folder: Path, families: Sequence[Family], output_folder: Path) -> None:
+    """Write the pages of a run whose tables and ledger are there."""
+    claims, points = (pd.read_csv(tables_folder / f"{name}.csv") for name in LEDGER_TABLES)
+    pages = {
+        CLAIMS_PAGE: _page("Claims", _claims_body(claims, points)),
+        TABLES_PAGE: _page("Tables and provenance", _tables_body(tables_folder, families)),
+    }
+    for name, content in pages.items():
+        write_bytes(output_folder / name, content.encode())
+
+
+def _page(title: str, body: Iterator[str]) -> str:
+    bundle = files("itables") / "html" / "dt_bundle.js"
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
+            generate_init_offline_itables_html(str(bundle)),
+            f"<h1>{escape(title)}</h1>",
+            *body,
+            "</body></html>",
+        ]
+    )
+
+
+def _claims_body(claims: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
+    counts = claims["verdict"].value_counts()
+    yield f"<p>{escape(CLAIMS_INTRO)}</p>"
+    numbers = (f"{counts.get(one.value, 0)} {one.value}" for one in Verdict)
+    yield f"<p><b>{', '.join(numbers)}</b></p>"
+    order = [one.value for one in SIGNS]
+    ranked = claims.sort_values("verdict", key=lambda words: words.map(order.index), kind="stable")
+    rows = [_claim_cells(claim, points) for claim in ranked.to_dict("records")]
+    yield f'<div class="claims">{_searchable(pd.DataFrame(rows), allow_html=True)}</div>'
+
+
+def _claim_cells(claim: Mapping[Hashable, Any], points: pd.DataFrame) -> dict[str, str]:
+    own = points[points["claim"] == claim["claim"]]
+    sign, colour = SIGNS[Verdict(claim["verdict"])]
+    verdict = escape(claim["verdict"])
+    return {
+        "verdict": f'<b style="color:{colour}">{sign} {verdict}</b><br>{_text(claim["reason"])}',
+        "claim": f"{_text(claim['statement'])}<br><small>arXiv {_text(claim['paper'])}, "
+        f"{_text(claim['place'])}</small>",
+        "reported": f"{_text(claim['reported'])}<br><small>{_text(claim['grade'])}</small>",
+        "ours": f"{_estimate(claim)}<br><small>{_text(claim['metric'])}; supported if "
+        f"{_text(claim['rule'])}</small>",
+        "points": _points(own),
+        "figure": _text(claim["figure"]),
+    }
+
+
+def _points(points: pd.DataFrame) -> str:
+    if points.empty:
+        return "none"
+    rows = (
+        f"<tr><td>{_text(one['verdict'])}</td><td>{_estimate(one)}</td>"
+        f"<td>{_text(one['table'])}: {_text(one['point'])}</td></tr>"
+        for one in points.to_dict("records")
+    )
+    head = "<tr><th>verdict</th><th>estimate</th><th>row</th></tr>"
+    return (
+        f"<details><summary>{len(points)}</summary><table>{head}{''.join(rows)}</table></details>"
+    )
+
+
+def _estimate(row: Mapping[Hashable, Any]) -> str:
+    if pd.isna(row["value"]):
+        return "-"
+    interval = "" if pd.isna(row["low"]) else f" ({row['low']:.3g} to {row['high']:.3g})"
+    return f"{row['value']:.3g}{interval}, n = {int(row['num_clusters'])}"
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else escape(str(value), quote=False)
+
+
+def _tables_body(folder: Path, families: Sequence[Family]) -> Iterator[str]:
+    names = [*tables_of(*families), DICTIONARY]
+    links = (f'<a href="#{name}">{name}</a>' for name in ("provenance", *names))
+    yield f"<nav>{' '.join(links)}</nav>"
+    yield '<h2 id="provenance">provenance</h2>'
+    yield _searchable(_provenance(folder, families))
+    for name in names:
+        yield f'<h2 id="{name}">{name}</h2>'
+        table = pd.read_csv(folder / f"{name}.csv")
+        yield _searchable(table) if len(table) else "<p>This run has no such rows.</p>"
+
+
+def _provenance(folder: Path, families: Sequence[Family]) -> pd.DataFrame:
+    """What made the tables: code, machine, packages."""
+    rows = []
+    for family in families:
+        made = json.loads((folder / PROVENANCE[family]).read_text(encoding="utf-8"))
+        facts = {key: made[key] for key in ("commit", "dirty", "host", "written_at", "command")}
+        facts |= {f"package {name}": version for name, version in made["packages"].items()}
+        rows += [
+            {"tables": family.value, "what": key, "value": value} for key, value in facts.items()
+        ]
+    return pd.DataFrame(rows).astype(str)
+
+
+def _searchable(table: pd.DataFrame, *, allow_html: bool = False) -> str:
+    html = to_html_datatable(
+        table,
+        connected=False,
+        allow_html=allow_html,
+        showIndex=False,
+        maxBytes=0,  # never cut short
+        paging=len(table) > 50,
+        classes="display compact",
+    )
+    return f'<div class="scroll">{html}</div>'
+
+
+def main() -> None:
+    """Command line: the folder of the tables, which families it has, and where pages go."""
+    parser = argparse.ArgumentParser(
+        prog="python -m blockwise.report.pages", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--tables", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--families", type=Family, nargs="+", choices=list(Family), required=True)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    arguments = parser.parse_args()
+    write_pages(arguments.tables, arguments.families, arguments.output_dir)
+
+
+if __name__ == "__main__":
+    run_command(main)
