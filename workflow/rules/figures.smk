@@ -1,13 +1,7 @@
 """Figures: one pure drawing a figure, from one table, as PDF, PNG and the plotted CSV."""
 
 from blockwise.figures.registry import FIGURES as FIGURE_MODULES
-from blockwise.report.captions import title_of
-
-
-def report_category(wildcards):
-    """Where the report lists a figure: under its study, behind the claims."""
-    is_training = wildcards.figure.startswith("mxfp4_")
-    return "3 MXFP4 training" if is_training else "2 Context compaction"
+from blockwise.report.captions import category_of, title_of
 
 
 rule plot_figure:
@@ -18,7 +12,7 @@ rule plot_figure:
         report(
             f"{FIGURES}/{{figure}}.png",
             caption="../report/figure.rst",
-            category=report_category,
+            category=lambda wildcards: category_of(wildcards.figure),
             labels=lambda wildcards: {
                 "figure": title_of(wildcards.figure),
                 "form": "picture",
@@ -27,7 +21,7 @@ rule plot_figure:
         report(
             f"{FIGURES}/{{figure}}.csv",
             caption="../report/figure.rst",
-            category=report_category,
+            category=lambda wildcards: category_of(wildcards.figure),
             labels=lambda wildcards: {
                 "figure": title_of(wildcards.figure),
                 "form": "plotted values",

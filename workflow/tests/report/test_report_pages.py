@@ -12,7 +12,7 @@ from blockwise.claims.ledger import write_ledger
 from blockwise.claims.verdicts import Verdict
 from blockwise.config.claims import load_claims
 from blockwise.figures.registry import FIGURES
-from blockwise.report.captions import caption_of, title_of
+from blockwise.report.captions import caption_of, category_of, title_of
 from blockwise.report.pages import CLAIMS_PAGE, TABLES_PAGE, write_pages
 from blockwise.tables.data_dictionary import write_dictionary
 from blockwise.tables.registry import Family, load_tables
@@ -110,6 +110,7 @@ def test_every_figure_has_a_title_and_a_caption(figure, project_folder):
     claims = load_claims(project_folder / "config" / "claims.yaml")
     title, caption = title_of(figure), caption_of(figure, claims)
     assert title[0].isupper()
+    assert ("MXFP4" in category_of(figure)) == figure.startswith("mxfp4_")
     assert len(caption) > 80
     for claim in claims.values():
         assert (claim.statement in caption) == (claim.figure == figure)

@@ -12,9 +12,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from blockwise.config.claims import Claim
-from blockwise.figures.registry import FIGURES
+from blockwise.figures.registry import FIGURES, figures_of
+from blockwise.tables.registry import Family
 
 TITLE = re.compile(r"Figure `\w+`: (?P<title>.*?)\.?")
+
+
+CATEGORIES = {Family.COMPACTION: "2 Context compaction", Family.MXFP4: "3 MXFP4 training"}
+"""Where the report lists the figures of each study: behind the claims, before the tables."""
+
+
+def category_of(figure: str) -> str:
+    """The part of the report that a figure belongs to."""
+    return next(title for family, title in CATEGORIES.items() if figure in figures_of(family))
 
 
 def title_of(figure: str) -> str:
