@@ -32,13 +32,13 @@ help: ## List the commands
 reproduce: env unlock ## Environment, run, tables and figures: everything, or only what is missing
 	@echo "reproduce: profile $(PROFILE), $(CORES) cores; Snakemake's log is in .snakemake/log"
 	@$(SNAKEMAKE)
-	@$(SNAKEMAKE) --quiet all --report $(REPORT)
+	@$(SNAKEMAKE) --quiet host progress rules reason --report $(REPORT)
 	@$(PY) -m blockwise.listing results/$(PROFILE)/MANIFEST.json
 	@echo "reproduce: the report is $(REPORT)"
 
 .PHONY: report
 report: env ## One HTML file of a finished run: claims, figures, tables, provenance
-	@$(SNAKEMAKE) --quiet all --report $(REPORT)
+	@$(SNAKEMAKE) --quiet host progress rules reason --report $(REPORT)
 	@echo "report: $(REPORT)"
 
 .PHONY: test
