@@ -21,6 +21,7 @@ PROFILE = $(shell awk '/^profile:/ { name = $$2 } END { print name }' $(CONFIG))
 REPORT = results/$(PROFILE)/report.html
 SNAKEMAKE = PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/snakemake --cores $(CORES) \
 	--configfile $(CONFIG) --rerun-incomplete
+WRITE_REPORT = $(SNAKEMAKE) --quiet host progress rules reason --report $(REPORT)
 PYTEST := PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest
 DEFAULT_TESTS := not slow and not gpu and not network
 
@@ -32,13 +33,13 @@ help: ## List the commands
 reproduce: env unlock ## Environment, run, tables and figures: everything, or only what is missing
 	@echo "reproduce: profile $(PROFILE), $(CORES) cores; Snakemake's log is in .snakemake/log"
 	@$(SNAKEMAKE)
-	@$(SNAKEMAKE) --quiet host progress rules reason --report $(REPORT)
+	@$(WRITE_REPORT)
 	@$(PY) -m blockwise.listing results/$(PROFILE)/MANIFEST.json
 	@echo "reproduce: the report is $(REPORT)"
 
 .PHONY: report
 report: env ## One HTML file of a finished run: claims, figures, tables, provenance
-	@$(SNAKEMAKE) --quiet host progress rules reason --report $(REPORT)
+	@$(WRITE_REPORT)
 	@echo "report: $(REPORT)"
 
 .PHONY: test

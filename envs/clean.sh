@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Removes what runs make: logs, caches, tables, figures, reports. Finished cells and run records took
-# hours to compute, so they go only with "1" as the first argument. READMEs, the committed
+# Removes what runs make: logs, caches, tables, figures, reports. Finished cells and run records
+# took hours to compute, so they go only with "1" as the first argument. READMEs, the committed
 # reference snapshot and the environment always stay.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

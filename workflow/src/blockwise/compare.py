@@ -24,6 +24,7 @@ from blockwise.statistics import Interval, independent_difference
 
 MANIFEST, CONFIG = "MANIFEST.json", "config.json"
 POINT_KEY = ["claim", "table", "point"]
+SIDES, ABSENT = ("_1", "_2"), "absent"
 LINE_CHARS = 200
 
 
@@ -85,18 +86,17 @@ def _points(folder: Path) -> pd.DataFrame:
 
 
 def _compared(first: pd.DataFrame, second: pd.DataFrame) -> Iterator[list[str]]:
-    both = first.merge(second, on=POINT_KEY, how="outer", suffixes=("_1", "_2"), sort=False)
+    both = first.merge(second, on=POINT_KEY, how="outer", suffixes=SIDES, sort=False)
+    both = both.fillna({f"verdict{side}": ABSENT for side in SIDES})
     for _, row in both.iterrows():
-        estimates = [_interval(row, side) for side in ("_1", "_2")]
-        verdicts = [str(row[f"verdict{side}"]) for side in ("_1", "_2")]
-        kept = verdicts[0] if verdicts[0] == verdicts[1] else " -> ".join(verdicts)
-        is_ratio = str(row["is_ratio_1"]).lower() == "true"
+        estimates = [_interval(row, side) for side in SIDES]
+        verdicts = dict.fromkeys(row[f"verdict{side}"] for side in SIDES)
         yield [
             str(row["claim"]),
             str(row["point"]),
-            kept.replace("nan", "absent"),
+            " -> ".join(verdicts),
             *(_words(one) for one in estimates),
-            _difference(*estimates, is_ratio=is_ratio),
+            _difference(*estimates, is_ratio=bool(row["is_ratio_1"])),
         ]
 
 

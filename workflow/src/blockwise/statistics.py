@@ -116,8 +116,13 @@ def paired_difference(
     interval = mean_interval([own[name] - reference[name] for name in shared], shared)
     if interval.low is None or interval.high is None or interval.low == interval.high:
         return PairedDifference(interval, None)
-    standard_error = (interval.high - interval.low) / 2 / _t_quantile(interval.num_clusters)
-    return PairedDifference(interval, interval.mean / standard_error)
+    error = standard_error(interval.low, interval.high, interval.num_clusters)
+    return PairedDifference(interval, interval.mean / error)
+
+
+def standard_error(low: float, high: float, num_clusters: int) -> float:
+    """Standard error of the mean that a 95% t interval over so many clusters is around."""
+    return (high - low) / 2 / _t_quantile(num_clusters)
 
 
 def independent_difference(own: Interval, other: Interval) -> tuple[float, float, float] | None:
@@ -132,11 +137,10 @@ def independent_difference(own: Interval, other: Interval) -> tuple[float, float
     """
     if own.low is None or own.high is None or other.low is None or other.high is None:
         return None
-    variances = []
-    for one in (own, other):
-        assert one.low is not None and one.high is not None  # checked above
-        margin = (one.high - one.low) / 2
-        variances.append((margin / _t_quantile(one.num_clusters)) ** 2)
+    variances = [
+        standard_error(own.low, own.high, own.num_clusters) ** 2,
+        standard_error(other.low, other.high, other.num_clusters) ** 2,
+    ]
     difference, variance = own.mean - other.mean, sum(variances)
     if variance == 0:
         return difference, difference, difference

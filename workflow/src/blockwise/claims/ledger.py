@@ -15,7 +15,7 @@ import pandas as pd
 
 from blockwise.artifacts import write_bytes
 from blockwise.claims.verdicts import JudgedClaim, JudgedPoint, Verdict, judge
-from blockwise.config.claims import AboveRule, BelowRule, Claim, load_claims
+from blockwise.config.claims import Claim, load_claims
 from blockwise.errors import run_command
 from blockwise.tables.columns import Column, ColumnKind, count, csv_bytes, flag, frame, number, text
 from blockwise.tables.registry import Family, tables_of
@@ -100,7 +100,7 @@ def _claim_row(one: JudgedClaim) -> dict[str, Any]:
         "grade": claim.reported.grade.value,
         "verdict": one.verdict.value,
         "reason": one.reason,
-        "rule": _rule_words(claim),
+        "rule": claim.rule.inside,
         "metric": _metric_words(claim),
         "num_points": len(one.points),
         "figure": claim.figure,
@@ -118,16 +118,6 @@ def _estimate(one: JudgedPoint | None) -> dict[str, Any]:
         "num_clusters": point.num_clusters if point else None,
         "needed_clusters": one.needed_clusters if one else None,
     }
-
-
-def _rule_words(claim: Claim) -> str:
-    match claim.rule:
-        case AboveRule(than=than):
-            return f"above {than:g}"
-        case BelowRule(than=than):
-            return f"below {than:g}"
-        case within:
-            return f"within {within.low:g} to {within.high:g}"
 
 
 def _metric_words(claim: Claim) -> str:

@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import pandas as pd
-from scipy.special import ndtri, stdtr, stdtrit  # type: ignore[import-untyped]  # ships no types
+from scipy.special import ndtri, stdtr  # type: ignore[import-untyped]  # ships no types
 from scipy.stats import false_discovery_control  # type: ignore[import-untyped]
 
 from blockwise.claims.points import Point, points_of
-from blockwise.config.claims import AboveRule, BelowRule, Claim, Rule, WithinRule
-from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS
+from blockwise.config.claims import Claim, Rule
+from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, standard_error
 
 MAX_FALSE_DISCOVERY_FRAC = 0.05
 POWER = 0.8  # of the n that would resolve the reported effect
-NOT_TESTABLE_NOTE = "not testable at this scale"  # as the notes of tables say it
 
 
 class Verdict(StrEnum):
@@ -108,7 +107,8 @@ def _verdict(point: Point, claim: Claim, survivors: frozenset[int]) -> tuple[Ver
             f"alone it would be {side}; among all points of the ledger the false discovery rate "
             f"exceeds {MAX_FALSE_DISCOVERY_FRAC:.0%}",
         )
-    return side, f"the whole {CONFIDENCE:.0%} interval is {_place(side, claim.rule)}"
+    place = claim.rule.inside if side is Verdict.SUPPORTED else claim.rule.outside
+    return side, f"the whole {CONFIDENCE:.0%} interval is {place}"
 
 
 def _why_untestable(point: Point, claim: Claim) -> str:
@@ -119,7 +119,7 @@ def _why_untestable(point: Point, claim: Claim) -> str:
             f"{point.num_parameters:.1e}"
         )
         return "; ".join(filter(None, [reason, claim.scale_reason]))
-    return point.note if NOT_TESTABLE_NOTE in point.note else ""
+    return point.note if Verdict.NOT_TESTABLE in point.note else ""  # as notes of tables say it
 
 
 def _why_no_interval(point: Point) -> str:
@@ -131,30 +131,10 @@ def _why_no_interval(point: Point) -> str:
 
 
 def _side(low: float, high: float, rule: Rule) -> Verdict:
-    match rule:
-        case AboveRule():
-            inside, outside = low > rule.than, high < rule.than
-        case BelowRule():
-            inside, outside = high < rule.than, low > rule.than
-        case WithinRule():
-            inside = rule.low < low and high < rule.high
-            outside = high < rule.low or low > rule.high
-    if inside:
+    least, most = rule.bounds
+    if least < low and high < most:
         return Verdict.SUPPORTED
-    return Verdict.CONTRADICTED if outside else Verdict.INCONCLUSIVE
-
-
-def _place(side: Verdict, rule: Rule) -> str:
-    match rule:
-        case AboveRule():
-            word = "above" if side is Verdict.SUPPORTED else "below"
-            return f"{word} {rule.than:g}"
-        case BelowRule():
-            word = "below" if side is Verdict.SUPPORTED else "above"
-            return f"{word} {rule.than:g}"
-        case WithinRule():
-            word = "within" if side is Verdict.SUPPORTED else "outside"
-            return f"{word} {rule.low:g} to {rule.high:g}"
+    return Verdict.CONTRADICTED if high < least or low > most else Verdict.INCONCLUSIVE
 
 
 def _survivors(claims: Mapping[str, Claim], found: Mapping[str, Sequence[Point]]) -> frozenset[int]:
@@ -180,13 +160,11 @@ def _p_value(point: Point, claim: Claim) -> float | None:
     spread = _spread(point, claim)
     if spread is None or _why_untestable(point, claim):
         return None
-    centre, standard_error = spread
-    rule = claim.rule
-    edges = [rule.low, rule.high] if isinstance(rule, WithinRule) else [rule.than]
-    distance = min(abs(centre - _scaled(edge, claim)) for edge in edges)
-    if standard_error == 0:
+    centre, error = spread
+    distance = min(abs(centre - _scaled(edge, claim)) for edge in _thresholds(claim))
+    if error == 0:
         return 0.0 if distance else 1.0
-    return float(2 * stdtr(point.num_clusters - 1, -distance / standard_error))
+    return float(2 * stdtr(point.num_clusters - 1, -distance / error))
 
 
 def _spread(point: Point, claim: Claim) -> tuple[float, float] | None:
@@ -194,12 +172,16 @@ def _spread(point: Point, claim: Claim) -> tuple[float, float] | None:
     if point.low is None or point.high is None or point.num_clusters < MIN_CLUSTERS:
         return None
     low, high = (_scaled(bound, claim) for bound in (point.low, point.high))
-    quantile = float(stdtrit(point.num_clusters - 1, (1 + CONFIDENCE) / 2))
-    return (low + high) / 2, (high - low) / 2 / quantile
+    return (low + high) / 2, standard_error(low, high, point.num_clusters)
 
 
 def _scaled(value: float, claim: Claim) -> float:
     return math.log(value) if claim.metric.is_on_log_scale else value
+
+
+def _thresholds(claim: Claim) -> list[float]:
+    """Where the rule's verdict turns."""
+    return [edge for edge in claim.rule.bounds if math.isfinite(edge)]
 
 
 def _needed_clusters(point: Point, claim: Claim) -> int | None:
@@ -208,9 +190,10 @@ def _needed_clusters(point: Point, claim: Claim) -> int | None:
     A normal approximation: at a two-sided 5% and a power of 80%, and never below MIN_CLUSTERS.
     """
     spread, effect = _spread(point, claim), claim.reported.effect
-    if spread is None or effect is None or isinstance(claim.rule, WithinRule):
+    thresholds = _thresholds(claim)
+    if spread is None or effect is None or len(thresholds) > 1:
         return None
-    distance = abs(_scaled(effect, claim) - _scaled(claim.rule.than, claim))
+    distance = abs(_scaled(effect, claim) - _scaled(thresholds[0], claim))
     if distance == 0:
         return None
     deviation = spread[1] * math.sqrt(point.num_clusters)

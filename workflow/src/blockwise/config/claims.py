@@ -4,6 +4,7 @@ A claim is an entry of `config/claims.yaml`. Nothing about a verdict is written 
 of the entry reads the interval of every point that its metric finds in the run's tables.
 """
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -100,12 +101,42 @@ class AboveRule(ConfigModel):
     kind: Literal["above"]
     than: float
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which the interval supports the claim."""
+        return self.than, math.inf
+
+    @property
+    def inside(self) -> str:
+        """Where that is, in words."""
+        return f"above {self.than:g}"
+
+    @property
+    def outside(self) -> str:
+        """Where the interval contradicts it, in words."""
+        return f"below {self.than:g}"
+
 
 class BelowRule(ConfigModel):
     """Supported where the whole interval lies below, contradicted where it lies above."""
 
     kind: Literal["below"]
     than: float
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """As of `AboveRule`."""
+        return -math.inf, self.than
+
+    @property
+    def inside(self) -> str:
+        """As of `AboveRule`."""
+        return f"below {self.than:g}"
+
+    @property
+    def outside(self) -> str:
+        """As of `AboveRule`."""
+        return f"above {self.than:g}"
 
 
 class WithinRule(ConfigModel):
@@ -114,6 +145,21 @@ class WithinRule(ConfigModel):
     kind: Literal["within"]
     low: float
     high: float
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """As of `AboveRule`."""
+        return self.low, self.high
+
+    @property
+    def inside(self) -> str:
+        """As of `AboveRule`."""
+        return f"within {self.low:g} to {self.high:g}"
+
+    @property
+    def outside(self) -> str:
+        """As of `AboveRule`."""
+        return f"outside {self.low:g} to {self.high:g}"
 
 
 Rule = Annotated[AboveRule | BelowRule | WithinRule, Field(discriminator="kind")]

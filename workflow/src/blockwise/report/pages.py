@@ -20,10 +20,11 @@ from itables.javascript import generate_init_offline_itables_html
 
 from blockwise.artifacts import write_bytes
 from blockwise.claims.ledger import TABLES as LEDGER_TABLES
+from blockwise.claims.ledger import read_tables
 from blockwise.claims.verdicts import Verdict
 from blockwise.errors import run_command
 from blockwise.tables.data_dictionary import TABLE_NAME as DICTIONARY
-from blockwise.tables.registry import Family, tables_of
+from blockwise.tables.registry import Family
 from blockwise.tables.write import PROVENANCE
 
 CLAIMS_PAGE, TABLES_PAGE = "claims.html", "tables.html"
@@ -85,7 +86,7 @@ def _claims_body(claims: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
     yield f"<p>{escape(CLAIMS_INTRO)}</p>"
     numbers = (f"{counts.get(one.value, 0)} {one.value}" for one in Verdict)
     yield f"<p><b>{', '.join(numbers)}</b></p>"
-    order = [one.value for one in SIGNS]
+    order = list(Verdict)
     ranked = claims.sort_values("verdict", key=lambda words: words.map(order.index), kind="stable")
     rows = [_claim_cells(claim, points) for claim in ranked.to_dict("records")]
     yield f'<div class="claims">{_searchable(pd.DataFrame(rows), allow_html=True)}</div>'
@@ -133,14 +134,14 @@ def _text(value: Any) -> str:
 
 
 def _tables_body(folder: Path, families: Sequence[Family]) -> Iterator[str]:
-    names = [*tables_of(*families), DICTIONARY]
-    links = (f'<a href="#{name}">{name}</a>' for name in ("provenance", *names))
+    tables = read_tables(folder, families)
+    tables[DICTIONARY] = pd.read_csv(folder / f"{DICTIONARY}.csv")
+    links = (f'<a href="#{name}">{name}</a>' for name in ("provenance", *tables))
     yield f"<nav>{' '.join(links)}</nav>"
     yield '<h2 id="provenance">provenance</h2>'
     yield _searchable(_provenance(folder, families))
-    for name in names:
+    for name, table in tables.items():
         yield f'<h2 id="{name}">{name}</h2>'
-        table = pd.read_csv(folder / f"{name}.csv")
         yield _searchable(table) if len(table) else "<p>This run has no such rows.</p>"
 
 
