@@ -26,6 +26,7 @@ from blockwise.config.datasets import Split
 from blockwise.config.pocket import PocketRecipe
 from blockwise.errors import ArtifactError
 from blockwise.pocket.lessons import Lesson, make_lessons, make_recital
+from blockwise.pocket.muon import Muon
 from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, TokenLesson, in_batches, padded
 from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN, draw_weights
 
@@ -216,19 +217,14 @@ class PocketTrainer:
 
 
 def make_optimizers(model: nn.Module, recipe: PocketRecipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings and norms.
-
-    Muon's updates are scaled to AdamW's size, so that both have one learning rate.
-
-    Source: arXiv 2502.16982.
-    """
+    """Muon for the matrices of the layers, AdamW for embeddings and norms; one learning rate."""
     matrices, others = list[nn.Parameter](), list[nn.Parameter]()
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim == 2 and "embed_tokens" not in name
         (matrices if is_matrix else others).append(parameter)
     shared: Any = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     return [
-        torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **shared),
+        Muon(matrices, **shared),
         torch.optim.AdamW(others, betas=BETAS, **shared),
     ]
 
