@@ -221,3 +221,21 @@ def test_recipes_of_the_default_profile_fit_their_backbones():
             backbone = profile.backbones[name]
             assert backbone.context_window_tokens <= recipe.context_window_tokens
             assert backbone.reasoning == recipe.reasoning
+
+
+def test_after_enough_steps_a_lower_mastery_lets_scenes_grow(tokenizer):
+    curriculum = RECIPE.curriculum.model_copy(
+        update={"late_after_steps": 4, "mastery": {"single": 0.9}, "late_mastery": {"single": 0.5}}
+    )
+    patient = PocketTrainer(
+        RECIPE.model_copy(update={"curriculum": curriculum}), tokenizer, PROMPTS
+    )
+    patient.progress.max_words = MAX_WORDS
+    patient.progress.accuracy = {"single": 0.7}
+    start = patient.progress.max_facts
+    patient.progress.step = 4
+    patient._grow({})
+    assert patient.progress.max_facts == start
+    patient.progress.step = 5
+    patient._grow({})
+    assert patient.progress.max_facts > start

@@ -21,6 +21,18 @@ class Curriculum(ConfigModel):
         default_factory=lambda: {"compact": 0.9, "single": 0.85},
         description="Token accuracy, by kind of reply, above which they do.",
     )
+    late_after_steps: int | None = Field(
+        None, gt=0, description="After so many steps `late_mastery` is enough; default: never."
+    )
+    late_mastery: dict[str, float] = Field(
+        default_factory=lambda: {"compact": 0.74, "single": 0.68},
+        description="Lower: whatever the last scenes hold must be met before the rate decays.",
+    )
+
+    def mastery_after(self, num_steps: int) -> dict[str, float]:
+        """What must be exceeded after so many steps for scenes to grow."""
+        is_late = self.late_after_steps is not None and num_steps > self.late_after_steps
+        return self.late_mastery if is_late else self.mastery
 
 
 class Examination(ConfigModel):

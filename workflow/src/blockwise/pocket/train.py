@@ -207,7 +207,8 @@ class PocketTrainer:
             return
         facts = progress.max_facts
         is_mastered = all(
-            accuracy.get(kind, 0.0) > needed for kind, needed in curriculum.mastery.items()
+            accuracy.get(kind, 0.0) > needed
+            for kind, needed in curriculum.mastery_after(progress.step).items()
         )
         if is_mastered and facts < curriculum.max_facts:
             grown = max(facts + 1, int(facts * curriculum.growth))
