@@ -3,7 +3,8 @@
     python -m blockwise.reference results/default figures/default
 
 Copies the tables (CSV) to results/reference and the figures (PNG) to figures/reference, with
-the manifest of the run they came from. Only an undamaged run is taken.
+the manifest of the run they came from, and writes its claims into the README. Only an undamaged
+run is taken.
 """
 
 import argparse
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from blockwise.errors import ArtifactError, run_command
 from blockwise.manifest import damaged_files
+from blockwise.report.front_page import write_front_page
 
 MAX_TABLE_BYTES = 2_000_000  # the snapshot lives in git: a few MB in all
 
 
-def refresh(results: Path, figures: Path) -> list[Path]:
+def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
     """Replace the snapshot by the tables and figures of this run; return what was written.
 
     Raises:
@@ -43,7 +45,8 @@ def refresh(results: Path, figures: Path) -> list[Path]:
         for file in source_files:
             shutil.copyfile(file, target / file.name)
             written.append(target / file.name)
-    return written
+    write_front_page(readme, results / "tables" / "claims.csv")
+    return [*written, readme]
 
 
 def main() -> None:
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("figures", type=Path)
     arguments = parser.parse_args()
-    for path in refresh(arguments.results, arguments.figures):
+    for path in refresh(arguments.results, arguments.figures, Path("README.md")):
         print(path)
 
 

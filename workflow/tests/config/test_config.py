@@ -402,7 +402,7 @@ def test_every_committed_profile_is_sound(project_folder):
     folder = project_folder / "config"
     default = load_profile([folder / "config.yaml"])
     assert default.profile == "default"
-    assert len(default.backbones) == 2
+    assert len(default.backbones) == 4
     paper = load_profile([folder / "config.yaml", folder / "paper.yaml"])
     assert len(paper.backbones) == 4
     assert paper.require_pinned

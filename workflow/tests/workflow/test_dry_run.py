@@ -26,11 +26,12 @@ def job_counts(done):
     return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.M)}
 
 
-def test_the_default_profile_plays_two_backbones_on_two_datasets(workspace):
+def test_the_default_profile_plays_each_backbone_on_the_datasets_of_its_role(workspace):
     counts = job_counts(dry_run(workspace))
-    assert counts["prepare_backbone"] == counts["prepare_dataset"] == 2
-    assert counts["run_compaction"] == counts["build_sessions"] == 3
-    assert counts["compare_summaries"] == counts["judge_answers"] == 3
+    assert counts["prepare_backbone"] == 4
+    assert counts["prepare_dataset"] == 5
+    assert counts["run_compaction"] == counts["build_sessions"] == 6
+    assert counts["compare_summaries"] == counts["judge_answers"] == 6
     assert counts["tabulate_compaction"] == counts["tabulate_mxfp4"] == 1
     assert counts["train_mxfp4"] == counts["measure_mxfp4"] == 2
     assert counts["plot_figure"] == len(FIGURES) > len(Study)
@@ -52,12 +53,12 @@ def test_a_dry_run_writes_nothing(workspace):
 
 def test_one_more_backbone_is_one_more_entry(workspace, tmp_path):
     content = yaml.safe_load((workspace / "config" / "config.yaml").read_text())
-    content["backbones"]["third"] = content["backbones"]["timing-2m"]
-    file = tmp_path / "three.yaml"
+    content["backbones"]["another"] = content["backbones"]["pocket-1m"]
+    file = tmp_path / "more.yaml"
     file.write_text(yaml.safe_dump(content))
     counts = job_counts(dry_run(workspace, "--configfile", str(file)))
-    assert counts["prepare_backbone"] == 3
-    assert counts["run_compaction"] == 4
+    assert counts["prepare_backbone"] == 5
+    assert counts["run_compaction"] == 7
 
 
 def test_experiments_that_name_a_replaced_backbone_are_listed_once_each(workspace):

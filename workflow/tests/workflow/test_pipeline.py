@@ -19,9 +19,10 @@ def make(tmp_path, project_folder, monkeypatch):
     base = yaml.safe_load((project_folder / "config" / "config.yaml").read_text())
     end_to_end = {**base["experiments"]["compaction_end_to_end"], "datasets": None}
     base["experiments"] = {"compaction_end_to_end": end_to_end}
-    base["backbones"]["mine"] = {
-        **base["backbones"]["timing-8m"],
-        "model": {"source": "path", "path": str(model)},
+    timing = {**base["backbones"]["timing-8m"], "datasets": None}
+    base["backbones"] = {
+        "timing-8m": timing,
+        "mine": {**timing, "model": {"source": "path", "path": str(model)}},
     }
     base["datasets"]["own"] = {
         **base["datasets"]["hotpotqa"],
@@ -54,7 +55,7 @@ def test_new_weights_under_an_old_path_are_prepared_again(make):
 def test_an_experiment_touches_only_its_own_batches(make):
     experiments = {
         **make.base["experiments"],
-        "more": {**make.base["experiments"]["compaction_end_to_end"], "backbones": ["timing-2m"]},
+        "more": {**make.base["experiments"]["compaction_end_to_end"], "backbones": ["mine"]},
     }
     before, after = make(), make(experiments=experiments)
     changed = {
@@ -62,7 +63,7 @@ def test_an_experiment_touches_only_its_own_batches(make):
         for batch in before.batches()
         if before.compaction_key(*batch) != after.compaction_key(*batch)
     }
-    assert changed == {("timing-2m", "hotpotqa"), ("timing-2m", "locomo"), ("timing-2m", "own")}
+    assert changed == {("mine", dataset) for dataset in before.profile.datasets}
     assert before.dataset_key("locomo") == after.dataset_key("locomo")
 
 

@@ -157,7 +157,7 @@ def bench_profile(files: Sequence[Path], backbone: str, num_rounds: int) -> Prof
     return Profile.model_validate(
         {
             "profile": "compaction-benchmark",
-            "backbones": {backbone: profile.backbones[backbone].model_dump()},
+            "backbones": {backbone: {**profile.backbones[backbone].model_dump(), "datasets": None}},
             "datasets": {
                 DATASET: {
                     "format": "hotpotqa",

@@ -101,7 +101,7 @@ def _claim_cells(claim: Mapping[Hashable, Any], points: pd.DataFrame) -> dict[st
         "claim": f"{_text(claim['statement'])}<br><small>arXiv {_text(claim['paper'])}, "
         f"{_text(claim['place'])}</small>",
         "reported": f"{_text(claim['reported'])}<br><small>{_text(claim['grade'])}</small>",
-        "ours": f"{_estimate(claim)}<br><small>{_text(claim['metric'])}; supported if "
+        "ours": f"{estimate_words(claim)}<br><small>{_text(claim['metric'])}; supported if "
         f"{_text(claim['rule'])}</small>",
         "points": _points(own),
         "figure": _text(claim["figure"]),
@@ -112,7 +112,7 @@ def _points(points: pd.DataFrame) -> str:
     if points.empty:
         return "none"
     rows = (
-        f"<tr><td>{_text(one['verdict'])}</td><td>{_estimate(one)}</td>"
+        f"<tr><td>{_text(one['verdict'])}</td><td>{estimate_words(one)}</td>"
         f"<td>{_text(one['table'])}: {_text(one['point'])}</td></tr>"
         for one in points.to_dict("records")
     )
@@ -122,7 +122,8 @@ def _points(points: pd.DataFrame) -> str:
     )
 
 
-def _estimate(row: Mapping[Hashable, Any]) -> str:
+def estimate_words(row: Mapping[Hashable, Any]) -> str:
+    """An estimate of the ledger with its interval and n, or a dash."""
     if pd.isna(row["value"]):
         return "-"
     interval = "" if pd.isna(row["low"]) else f" ({row['low']:.3g} to {row['high']:.3g})"
