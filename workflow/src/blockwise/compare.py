@@ -115,8 +115,12 @@ def _interval(row: "pd.Series[Any]", side: str) -> Interval | None:
 def _words(interval: Interval | None) -> str:
     if interval is None:
         return "-"
-    if interval.low is None or interval.high is None:
+    if interval.low is None and interval.high is None:
         return f"{interval.mean:.3g} (n = {interval.num_clusters})"
+    if interval.high is None:
+        return f"{interval.mean:.3g} (above {interval.low:.3g})"
+    if interval.low is None:
+        return f"{interval.mean:.3g} (below {interval.high:.3g})"
     return f"{interval.mean:.3g} ({interval.low:.3g} to {interval.high:.3g})"
 
 

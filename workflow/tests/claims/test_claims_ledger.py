@@ -71,6 +71,10 @@ def verdict(one, tables):
         ({"kind": "within", "low": 1, "high": 3}, (3, 2.5, 3.5, 8), Verdict.INCONCLUSIVE),
         ({"kind": "above", "than": 1}, (2, None, None, 3), Verdict.INCONCLUSIVE),
         ({"kind": "above", "than": 1}, (None, None, None, 0), Verdict.INCONCLUSIVE),
+        ({"kind": "above", "than": 1}, (2, 1.5, None, 8), Verdict.SUPPORTED),
+        ({"kind": "below", "than": 1}, (2, 1.5, None, 8), Verdict.CONTRADICTED),
+        ({"kind": "within", "low": 1, "high": 3}, (2, 1.5, None, 8), Verdict.INCONCLUSIVE),
+        ({"kind": "below", "than": 1}, (2, None, 2.5, 8), Verdict.INCONCLUSIVE),
     ],
 )
 def test_the_rule_decides_by_the_whole_interval(rule, row, expected):
@@ -190,6 +194,48 @@ def test_slopes_and_differences_are_taken_inside_clusters():
     assert difference_point.value == pytest.approx(0.23 / 2)
     assert slope_point.num_clusters == difference_point.num_clusters == 7
     assert slope_point.where == "b"
+
+
+def test_a_bound_of_seeds_that_never_got_there_is_judged():
+    row = table((None, 1.5, None, 6)).assign(gain_at_least=1.9)
+    judged = verdict(claim(), row)
+    assert (judged.verdict, judged.points[0].point.value) == (Verdict.SUPPORTED, 1.9)
+
+
+def test_conversations_are_the_clusters_whatever_sessions_they_stand_in():
+    """Every session chains two conversations, and each of these stands in two sessions."""
+    rows = [
+        {
+            "backbone": "b",
+            "num_parameters": 1e6,
+            "session_id": f"s{session}",
+            "cluster": f"c{(session + place) % 8}",
+            "question_id": f"q{place}",
+            "answer_context": context,
+            "f1": 0.5 + (context == "full") * (0.1 + session / 100),
+        }
+        for session in range(8)
+        for place in range(2)
+        for context in ("compacted", "full")
+        if (session, place, context) != (0, 0, "compacted")  # its partner is left out too
+    ]
+    one = claim(
+        metric={
+            "kind": "difference",
+            "table": "t",
+            "value": "f1",
+            "own": {"answer_context": "compacted"},
+            "reference": {"answer_context": "full"},
+            "cluster": "cluster",
+            "paired_by": ["session_id", "question_id"],
+            "by": ["backbone"],
+        },
+        rule={"kind": "below", "than": 0},
+    )
+    point = verdict(one, pd.DataFrame(rows)).points[0].point
+    own = [0.17 if c == 0 else 0.1 + (2 * c - 1) / 200 for c in range(8)]
+    assert point.num_clusters == 8
+    assert point.value == pytest.approx(-sum(own) / 8)
 
 
 def test_a_metric_with_an_unknown_column_is_refused_by_name():

@@ -131,12 +131,12 @@ def test_locomo_clusters_by_conversation_and_hotpotqa_by_session():
     answers = tuple(
         answer(
             question_id=f"q{number}",
-            cluster=f"conversation {number}",
+            cluster=f"conversation {number % 7}",
             context=AnswerContext.COMPACTED,
             num_evidence_compactions=2,
-            f1=number / 8,
+            f1=(number % 7) / 8,
         )
-        for number in range(7)
+        for number in range(70)
     )
     (locomo,) = build(recall_cell(answers, format="locomo", spec={"asks_truncated": False})).iloc
     assert locomo.f1_num_clusters == 7

@@ -10,7 +10,7 @@ from blockwise.compaction.similarity import NO_WORD, Similarities, SummaryGroup
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
-from blockwise.statistics import MIN_REPEATS
+from blockwise.statistics import MIN_REPEATS, PROVEN_CV
 from blockwise.tables import (
     compaction_length_invariance,
     compaction_stability,
@@ -180,11 +180,17 @@ def test_ten_repeats_earn_intervals():
     assert pd.isna(row.note)
 
 
-def test_an_interval_beyond_what_is_proven_says_so():
+def test_an_interval_beyond_what_is_proven_is_open_or_absent_and_says_so():
     row = only_row(build(compaction_stability, repeats([5, 7, 9, 11, 13, 15, 17, 19, 40, 90])))
-    assert row.output_cv > 0.6
+    assert row.output_cv > PROVEN_CV
     assert pd.notna(row.output_cv_low)
+    assert pd.isna(row.output_cv_high)
     assert compaction_stability.HEAVY_TAIL in row.note
+    cells = repeats()
+    row = only_row(build(compaction_stability, cells, compared(cells, cosine=0.01)))
+    assert (row.cosine_mean, row.note) == (pytest.approx(0.01), compaction_stability.NOT_PROVEN)
+    assert pd.isna(row.cosine_low)
+    assert pd.isna(row.cosine_high)
 
 
 def test_fewer_repeats_have_values_and_no_interval():

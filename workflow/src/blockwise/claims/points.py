@@ -21,7 +21,8 @@ from blockwise.config.claims import (
     Value,
 )
 from blockwise.errors import ConfigError
-from blockwise.statistics import Interval, mean_interval, paired_difference
+from blockwise.shares import share_difference_interval
+from blockwise.statistics import Interval, mean_interval
 
 LABELS = (
     "experiment",
@@ -48,11 +49,12 @@ MIN_SLOPE_POINTS = 2
 class Point:
     """One estimate.
 
-    `low` and `high` are `None` where no interval is given: too few clusters, or no spread.
+    `low` and `high` are both `None` where no interval is given, and one of them where the
+    interval is open there (tokens to a target that some seeds never reach).
     """
 
     where: str  # what tells it apart, as words
-    value: float | None  # None: the table has a row, and nothing was measured
+    value: float | None  # None: nothing was measured; a lower bound where the table has no mean
     low: float | None
     high: float | None
     num_clusters: int
@@ -106,16 +108,18 @@ def _require(rows: pd.DataFrame, columns: Sequence[str], metric: Metric) -> None
 def _estimates(rows: pd.DataFrame, metric: EstimateMetric) -> Iterator[Point]:
     names = {
         statistic: f"{metric.name}_{statistic}{metric.suffix}"
-        for statistic in ("mean", "median", "low", "high")
+        for statistic in ("mean", "median", "low", "high", "at_least")
     }
     value = next((names[one] for one in ("mean", "median") if names[one] in rows.columns), None)
     value = value or metric.name + metric.suffix
-    counted = [f"{metric.name}_{one}" for one in COUNTED if f"{metric.name}_{one}" in rows.columns]
+    names_of_counts = (*(f"{metric.name}_{one}" for one in COUNTED), *COUNTED)
+    counted = [name for name in names_of_counts if name in rows.columns]
     _require(rows, [value], metric)
     for _, row in rows.iterrows():
+        measured = _number(row[value])
         yield Point(
             where=_label(row),
-            value=_number(row[value]),
+            value=_number(row.get(names["at_least"])) if measured is None else measured,
             low=_number(row.get(names["low"])),
             high=_number(row.get(names["high"])),
             num_clusters=int(_number(row[counted[0]]) or 0) if counted else 0,
@@ -138,21 +142,23 @@ def _slopes(rows: pd.DataFrame, metric: SlopeMetric) -> Iterator[Point]:
 
 
 def _differences(rows: pd.DataFrame, metric: DifferenceMetric) -> Iterator[Point]:
-    _require(rows, [metric.value, metric.cluster, *metric.by], metric)
+    _require(rows, [metric.value, metric.cluster, *metric.paired_by, *metric.by], metric)
     rows = rows.dropna(subset=[metric.value])
     for _, group in rows.groupby(metric.by, sort=True, dropna=False):
         own, reference = (
-            _cluster_means(_matching(group, where, metric), metric)
+            _means(_matching(group, where, metric), metric)
             for where in (metric.own, metric.reference)
         )
-        difference = paired_difference(own, reference)
-        if difference is not None:
-            yield _over_clusters(group, difference.interval, metric.by)
+        differences = (own - reference).dropna()
+        if len(differences):
+            clusters = [str(cluster) for cluster in differences.index.get_level_values(0)]
+            interval = share_difference_interval(differences.tolist(), clusters)
+            yield _over_clusters(group, interval, metric.by)
 
 
-def _cluster_means(rows: pd.DataFrame, metric: DifferenceMetric) -> dict[str, float]:
-    means = rows.groupby(metric.cluster)[metric.value].mean()
-    return {str(cluster): float(mean) for cluster, mean in means.items()}
+def _means(rows: pd.DataFrame, metric: DifferenceMetric) -> "pd.Series[float]":
+    """Mean by cluster and what pairs rows inside it."""
+    return rows.groupby([metric.cluster, *metric.paired_by])[metric.value].mean().astype(float)
 
 
 def _over_clusters(rows: pd.DataFrame, interval: Interval, by: Sequence[str]) -> Point:

@@ -96,9 +96,9 @@ def _verdict(point: Point, claim: Claim, survivors: frozenset[int]) -> tuple[Ver
     untestable = _why_untestable(point, claim)
     if untestable:
         return Verdict.NOT_TESTABLE, untestable
-    if point.low is None or point.high is None:
+    if point.low is None and point.high is None:
         return Verdict.INCONCLUSIVE, _why_no_interval(point)
-    side = _side(point.low, point.high, claim.rule)
+    side = _side(*_ends(point), claim.rule)
     if side is Verdict.INCONCLUSIVE:
         return side, "the interval holds the threshold"
     if id(point) not in survivors:
@@ -127,7 +127,13 @@ def _why_no_interval(point: Point) -> str:
         return point.note or "nothing was measured here"
     if point.num_clusters < MIN_CLUSTERS:
         return f"{point.num_clusters} clusters, and below {MIN_CLUSTERS} no interval is given"
-    return point.note or "no interval"
+    return point.note or "no interval: data_dictionary.csv says when there is none"
+
+
+def _ends(point: Point) -> tuple[float, float]:
+    """Ends of the interval; one that is open ends nowhere."""
+    low = -math.inf if point.low is None else point.low
+    return low, math.inf if point.high is None else point.high
 
 
 def _side(low: float, high: float, rule: Rule) -> Verdict:
@@ -169,9 +175,15 @@ def _p_value(point: Point, claim: Claim) -> float | None:
 
 def _spread(point: Point, claim: Claim) -> tuple[float, float] | None:
     """Centre and standard error on the scale where the interval is symmetric."""
-    if point.low is None or point.high is None or point.num_clusters < MIN_CLUSTERS:
+    ends = [_scaled(end, claim) for end in (point.low, point.high) if end is not None]
+    if not ends or point.num_clusters < MIN_CLUSTERS:
         return None
-    low, high = (_scaled(bound, claim) for bound in (point.low, point.high))
+    if len(ends) == 1:  # open: the known end is as far from the estimate as the other would be
+        if point.value is None:
+            return None
+        centre = _scaled(point.value, claim)
+        ends = sorted((ends[0], 2 * centre - ends[0]))
+    low, high = ends
     return (low + high) / 2, standard_error(low, high, point.num_clusters)
 
 

@@ -89,6 +89,10 @@ class DifferenceMetric(_Metric):
     own: dict[str, Value | list[Value]]
     reference: dict[str, Value | list[Value]]
     cluster: str
+    paired_by: list[str] = Field(
+        default_factory=list,
+        description="Columns that pair rows inside a cluster; rows that agree are averaged first.",
+    )
     by: list[str]
 
 

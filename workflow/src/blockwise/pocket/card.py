@@ -73,7 +73,8 @@ def _lines(training: PocketTraining, skills: PocketSkills) -> Iterator[str]:
         "",
         "## Skills",
         "",
-        "Held-out names and facts, greedy, through vLLM. Shares have 95% Wilson intervals.",
+        "Held-out names and facts, greedy, through vLLM. Shares have 95% intervals over scenes; -: "
+        "too few answers on one side for one.",
         "",
         "| skill | context | facts | right | share | interval |",
         "|---|---|---|---|---|---|",
@@ -102,9 +103,11 @@ def _lines(training: PocketTraining, skills: PocketSkills) -> Iterator[str]:
 
 def _skill_row(one: SkillResult) -> str:
     name = one.kind if one.skill == "answer" else f"compaction, {one.kind}"
+    is_bounded = one.low_frac is not None and one.high_frac is not None
+    interval = f"{one.low_frac:.0%} to {one.high_frac:.0%}" if is_bounded else "-"
     return (
         f"| {name} | {one.context} | {one.num_facts} | {one.num_right} of {one.num} | "
-        f"{one.num_right / one.num:.0%} | {one.low_frac:.0%} to {one.high_frac:.0%} |"
+        f"{one.num_right / one.num:.0%} | {interval} |"
     )
 
 

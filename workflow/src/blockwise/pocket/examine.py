@@ -5,20 +5,19 @@
 
 Questions are asked one by one in a branch of their own, as the study asks them; blocks are
 compacted with the requests of the layouts. Names and facts are those of the validation split: no
-lesson holds them, and no session of the study does. Shares have Wilson intervals over answers, or
-over facts for summaries; those of one scene share its text, so they are somewhat too narrow.
+lesson holds them, and no session of the study does. Shares have intervals over scenes, because the
+answers, or the facts of a summary, that come from one scene share its text.
 """
 
 import argparse
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Literal
-
-from scipy.stats import binomtest  # type: ignore[import-untyped]  # scipy ships no types
 
 from blockwise.artifacts import read_model, write_model
 from blockwise.compaction.agent import SYSTEM_PROMPT
@@ -41,6 +40,7 @@ from blockwise.serving.engine import ChatRequest, Engine
 from blockwise.serving.models import folder_model
 from blockwise.serving.renderer import Message, Renderer
 from blockwise.serving.server import end_with_parent, managed_server, raise_on_sigterm
+from blockwise.shares import share_interval
 
 ANSWER_TOKENS = 128  # thinking included
 CONCURRENT_REQUESTS = 16
@@ -57,6 +57,7 @@ CHAT_FACTS = 16  # a chat of this many fits the window with room for a summary
 class Question:
     """One question on one held-out history."""
 
+    scene: str
     num_facts: int
     shown: tuple[Message, ...]
     probe: Probe
@@ -67,6 +68,7 @@ class Question:
 class Task:
     """One history block to be compacted, and what a detailed summary of it says."""
 
+    scene: str
     layout: str
     context: str
     num_facts: int
@@ -79,22 +81,21 @@ def questions(rng: Random, num_scenes: int) -> Iterator[Question]:
     settings = [(DatasetFormat.HOTPOTQA, num) for num in ASKED_FACTS]
     settings.append((DatasetFormat.LOCOMO, CHAT_FACTS))
     for dataset_format, num_facts in settings:
-        for _ in range(num_scenes):
+        for index in range(num_scenes):
             scene = _scene(rng, num_facts, dataset_format)
             shown = tuple(turn.message() for turn in _history(scene).turns)
             taken: dict[str, int] = {}
             for probe in scene.probes(scene.notes, rng):
                 taken[probe.kind] = taken.get(probe.kind, 0) + 1
                 if taken[probe.kind] <= QUESTIONS_PER_SCENE:
-                    yield Question(
-                        num_facts, (*shown, question_message(probe.question)), probe, dataset_format
-                    )
+                    messages = (*shown, question_message(probe.question))
+                    yield Question(str(index), num_facts, messages, probe, dataset_format)
 
 
 def tasks(rng: Random, prompts: Mapping[str, str], plan: Examination) -> Iterator[Task]:
     """One block among others under every layout, and whole histories of several lengths."""
     prompt = prompts["detailed"]
-    for _ in range(plan.num_block_scenes):
+    for number in range(plan.num_block_scenes):
         scenes = [_scene(rng, BLOCK_FACTS) for _ in range(NUM_BLOCKS)]
         history = _history(*scenes)
         edges = [1]
@@ -105,15 +106,27 @@ def tasks(rng: Random, prompts: Mapping[str, str], plan: Examination) -> Iterato
         for layout in LAYOUTS:
             messages = load_layout(layout).worker_messages(history, blocks, index, prompt)
             yield Task(
-                layout, "one history block", BLOCK_FACTS, tuple(messages), _facts(scenes[index])
+                str(number),
+                layout,
+                "one history block",
+                BLOCK_FACTS,
+                tuple(messages),
+                _facts(scenes[index]),
             )
     for num_facts in SEQUENTIAL_FACTS:
-        for _ in range(plan.num_sequential_scenes):
+        for number in range(plan.num_sequential_scenes):
             scene = _scene(rng, num_facts)
             history = _history(scene)
             block = HistoryBlock(Cut(1), Cut(len(history.turns)), 0)
             messages = load_layout(SEQUENTIAL).worker_messages(history, [block], 0, prompt)
-            yield Task(SEQUENTIAL, "whole history", num_facts, tuple(messages), _facts(scene))
+            yield Task(
+                str(number),
+                SEQUENTIAL,
+                "whole history",
+                num_facts,
+                tuple(messages),
+                _facts(scene),
+            )
 
 
 def _scene(
@@ -175,25 +188,25 @@ async def examine(
 
 
 def _answer_results(asked: Sequence[Question], answers: Sequence[str]) -> Iterator[SkillResult]:
-    hits: dict[Setting, list[bool]] = {}
+    hits: dict[Setting, list[tuple[str, bool]]] = {}
     for one, answer in zip(asked, answers, strict=True):
         setting = Setting("answer", one.probe.kind, f"raw documents, {one.format}", one.num_facts)
-        hits.setdefault(setting, []).append(is_right(one.probe, answer))
+        hits.setdefault(setting, []).append((one.scene, is_right(one.probe, answer)))
     for setting, right in hits.items():
-        yield setting.result(sum(right), len(right))
+        yield setting.result(right)
 
 
 def _summary_results(done: Sequence[Task], summaries: Sequence[str]) -> Iterator[SkillResult]:
-    counts: dict[Setting, list[int]] = {}
+    hits: dict[Setting, list[tuple[str, bool]]] = {}
+    spurious: Counter[Setting] = Counter()
     for task, summary in zip(done, summaries, strict=True):
         said = set(sentences_of(summary))
         setting = Setting("compact", task.layout, task.context, task.num_facts)
-        count = counts.setdefault(setting, [0, 0, 0])
-        count[0] += len(said & task.sentences)
-        count[1] += len(task.sentences)
-        count[2] += len(said - task.sentences)
-    for setting, (kept, num, spurious) in counts.items():
-        yield setting.result(kept, num, spurious)
+        kept = [(task.scene, sentence in said) for sentence in task.sentences]
+        hits.setdefault(setting, []).extend(kept)
+        spurious[setting] += len(said - task.sentences)
+    for setting, right in hits.items():
+        yield setting.result(right, spurious[setting])
 
 
 @dataclass(frozen=True)
@@ -205,18 +218,18 @@ class Setting:
     context: str
     num_facts: int
 
-    def result(self, num_right: int, num: int, num_spurious: int = 0) -> SkillResult:
-        """The share with its interval."""
-        interval = binomtest(num_right, num).proportion_ci(method="wilson")
+    def result(self, hits: Sequence[tuple[str, bool]], num_spurious: int = 0) -> SkillResult:
+        """The share with its interval, from the scene of each answer and whether it is right."""
+        interval = share_interval([float(right) for _, right in hits], [scene for scene, _ in hits])
         return SkillResult(
             skill=self.skill,
             kind=self.kind,
             context=self.context,
             num_facts=self.num_facts,
-            num_right=num_right,
-            num=num,
-            low_frac=float(interval.low),
-            high_frac=float(interval.high),
+            num_right=sum(right for _, right in hits),
+            num=len(hits),
+            low_frac=interval.low,
+            high_frac=interval.high,
             num_spurious=num_spurious,
         )
 

@@ -63,8 +63,8 @@ class SkillResult(Record):
     num_facts: int  # that the context states, about
     num_right: int
     num: int
-    low_frac: float  # 95% interval of the share
-    high_frac: float
+    low_frac: float | None  # 95% interval of the share over scenes; None: too little for one
+    high_frac: float | None
     num_spurious: int = 0  # sentences of summaries that the text does not state
 
 

@@ -20,6 +20,7 @@ from blockwise.statistics import (
     CONFIDENCE,
     MIN_REPEATS,
     PROVEN_CV,
+    PROVEN_SIMILARITIES,
     cv_interval,
     pairwise_mean_interval,
 )
@@ -42,14 +43,19 @@ from blockwise.tables.single_compactions import (
 
 SPREAD_BOUND = (
     f"end of its {CONFIDENCE:.0%} interval over repeats, empty below {MIN_REPEATS} repeats, where "
-    "all or all but one agree"
+    "all or all but one agree; see the note"
 )
 CV_MEANING = "Coefficient of variation of output tokens over repeats"
 COSINE_MEANING = "Cosine of two different repeats' summaries by this embedder"
 VARIATION = ("output_cv", "output_cv_low", "output_cv_high")
 COSINES = ("cosine_mean", "cosine_low", "cosine_high", "cosine_min", "cosine_max")
 NOT_COMPARED = "no similarity was measured"
-HEAVY_TAIL = f"output_cv above {PROVEN_CV}: its interval is too narrow where the tail is heavy"
+HEAVY_TAIL = (
+    f"output_cv above {PROVEN_CV}: no upper bound, so few repeats do not show how heavy the tail is"
+)
+NOT_PROVEN = "cosine_mean outside {} to {}: no interval, its coverage is not proven there".format(
+    *PROVEN_SIMILARITIES
+)
 
 
 def _number(name: str, meaning: str, unit: str = "1") -> Column:
@@ -136,8 +142,8 @@ def _variation(volumes: Sequence[int]) -> tuple[dict[str, float | None], list[st
         return dict.fromkeys(VARIATION), []
     interval = cv_interval(volumes)
     values = dict(zip(VARIATION, (interval.value, interval.low, interval.high), strict=True))
-    is_narrow = interval.low is not None and interval.value > PROVEN_CV
-    return values, [HEAVY_TAIL] if is_narrow else []
+    is_open = interval.low is not None and interval.value > PROVEN_CV
+    return values, [HEAVY_TAIL] if is_open else []
 
 
 def _identical_frac(summaries: Sequence[str]) -> float | None:
@@ -160,6 +166,7 @@ def _cosines(
     }
     if group is None:
         return values, [NOT_COMPARED]
+    notes = []
     if len(known) > 1:
         # A repeat without a vector has no cosine with any other.
         matrix = [[one for one in group.cosines[row] if one is not None] for row in known]
@@ -167,10 +174,16 @@ def _cosines(
         interval = pairwise_mean_interval(matrix)
         bounds = (interval.value, interval.low, interval.high, min(pairs), max(pairs))
         values |= dict(zip(COSINES, bounds, strict=True))
+        least, most = PROVEN_SIMILARITIES
+        if len(known) >= MIN_REPEATS and not least <= interval.value <= most:
+            notes.append(NOT_PROVEN)
     missing = Counter(reason for reason in reasons if reason is not None)
     return values, [
-        f"{num} of {len(cells)} repeats have no cosine: {reason}"
-        for reason, num in sorted(missing.items())
+        *notes,
+        *(
+            f"{num} of {len(cells)} repeats have no cosine: {reason}"
+            for reason, num in sorted(missing.items())
+        ),
     ]
 
 

@@ -52,7 +52,7 @@ def _target_errors(target_frac: float | None) -> tuple[Measure, Measure]:
     meaning = "Output over input, over target_frac, less 1; empty without a target"
     kind = ColumnKind.SAMPLED
     return (
-        Measure("target_error", "_frac", "1", kind, meaning, error),
+        Measure("target_error", "_frac", "1", kind, meaning, error, is_size=False),
         Measure("target_absolute_error", "_frac", "1", kind, f"Size of: {meaning}", distance),
     )
 

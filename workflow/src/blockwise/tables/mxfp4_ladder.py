@@ -5,9 +5,9 @@ seed, as the baseline itself computes it. An arm's loss, as the arm computes it,
 target where it first crosses it, interpolated between evaluations; the baseline's tokens are
 counted by the same rule, so that a lucky dip helps no arm against it. An arm that does not get
 there within the horizon is censored (`not reached`), one that diverged is counted apart. A mean
-over the seeds that got there would flatter the arm: where one did not, mean, interval and
-maximum are empty, and a lower bound counts it with the horizon. A baseline's own row compares
-nothing.
+over the seeds that got there would flatter the arm: where one did not, it counts with the
+horizon, mean and maximum are empty, and what is left of the interval is its lower end: whatever
+the censored seeds would have needed, it holds below. A baseline's own row compares nothing.
 
 What the paper reports stands beside the rows of its kind, and is marked as such.
 """
@@ -68,8 +68,8 @@ OVERHEAD = Spread(
     "overhead",
     "_frac",
     "1",
-    "Tokens of the arm over those of the baseline, less 1; mean, interval and maximum are empty "
-    "where some seed does not get there",
+    "Tokens of the arm over those of the baseline, less 1; where some seed does not get there, it "
+    "counts with the horizon, the lower end is a bound from below, and the rest is empty",
 )
 LOSSES = {f"final_{name}": loss for name, loss in FINAL_LOSSES.items()}
 LEVELS = {
@@ -259,11 +259,12 @@ def _overhead_values(crossings: Mapping[int, _Crossing]) -> dict[str, Any]:
     at_least = interval_of(overheads)
     values = {
         **OVERHEAD.values({seed: overheads[seed] for seed in reached}),
+        "overhead_low_frac": at_least and at_least.low,
         "overhead_at_least_frac": None,
         "verdict": verdict(at_least, above="slower", below="faster"),
     }
     if at_least is not None and len(reached) < len(crossings):
-        biased = (f"overhead_{name}_frac" for name in ("mean", "low", "high", "max"))
+        biased = (f"overhead_{name}_frac" for name in ("mean", "high", "max"))
         values |= {**dict.fromkeys(biased), "overhead_at_least_frac": at_least.mean}
     return values
 

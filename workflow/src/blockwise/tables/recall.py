@@ -9,14 +9,20 @@ Statistics).
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from blockwise.compaction.records import AnswerContext, AnswerRecord
 from blockwise.compaction.scoring import ADVERSARIAL
 from blockwise.config.datasets import DatasetFormat
-from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval, mean_interval
+from blockwise.shares import (
+    MIN_DIFFERING_CLUSTERS,
+    NO_INTERVAL,
+    share_difference_interval,
+    share_interval,
+)
+from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval
 from blockwise.tables import compaction_cells
 from blockwise.tables.columns import Column, ColumnKind, count, number
 from blockwise.tables.load import LoadedCell, LoadedOmission
@@ -66,11 +72,11 @@ class Score:
 
     def columns(self) -> list[Column]:
         """The statistics, and the questions and clusters behind them."""
-        return _columns(self.name, self.meaning)
+        return _columns(self.name, self.meaning, NO_INTERVAL)
 
     def values(self, asked: Iterable[Asked]) -> dict[str, Any]:
         """The columns over these answers."""
-        return _values(self.name, _interval(self.by_question(asked)))
+        return _values(self.name, _interval(self.by_question(asked), share_interval))
 
     def by_question(self, asked: Iterable[Asked]) -> dict[tuple[QuestionId, str], float]:
         """Mean score of each question with its cluster, seeds and repeats averaged."""
@@ -92,13 +98,15 @@ class Difference:
 
     def columns(self) -> list[Column]:
         """The statistics, and the questions and clusters behind them."""
-        return _columns(self.name, self.meaning)
+        too_few = f"fewer than {MIN_DIFFERING_CLUSTERS} of them differ at all"
+        return _columns(self.name, self.meaning, too_few)
 
     def values(self, own: Iterable[Asked], other: Iterable[Asked]) -> dict[str, Any]:
         """The columns over the questions that both contexts answered."""
         above, below = self.score.by_question(own), self.score.by_question(other)
         shared = above.keys() & below.keys()
-        return _values(self.name, _interval({key: above[key] - below[key] for key in shared}))
+        differences = {key: above[key] - below[key] for key in shared}
+        return _values(self.name, _interval(differences, share_difference_interval))
 
 
 EXACT_MATCH = Score(
@@ -159,11 +167,17 @@ def counted_questions(cells: Iterable[LoadedCell]) -> set[QuestionId]:
     }
 
 
-def _columns(name: str, meaning: str) -> list[Column]:
+def _columns(name: str, meaning: str, no_interval: str) -> list[Column]:
     sampled = ColumnKind.SAMPLED
+    exceptions = dict.fromkeys(("low", "high"), f" and where {no_interval}")
     return [
         *(
-            number(f"{name}_{statistic}", f"{meaning}: {words}.", sampled, "1")
+            number(
+                f"{name}_{statistic}",
+                f"{meaning}: {words}{exceptions.get(statistic, '')}.",
+                sampled,
+                "1",
+            )
             for statistic, words in STATISTIC_MEANINGS.items()
         ),
         count(f"{name}_num_questions", f"Questions behind the {name} columns.", sampled),
@@ -183,14 +197,18 @@ def _values(name: str, interval: Interval | None) -> dict[str, Any]:
     }
 
 
-def _interval(scores: Mapping[tuple[QuestionId, str], float]) -> Interval | None:
+def _interval(
+    scores: Mapping[tuple[QuestionId, str], float],
+    interval_of: Callable[[Sequence[float], Sequence[str]], Interval],
+) -> Interval | None:
     if not scores:
         return None
     ordered = sorted(scores)  # the sum must not depend on the order of a set
-    return mean_interval([scores[key] for key in ordered], [cluster for _, cluster in ordered])
+    return interval_of([scores[key] for key in ordered], [cluster for _, cluster in ordered])
 
 
-def _asked(cell: LoadedCell, context: AnswerContext) -> list[Asked]:
+def asked_in(cell: LoadedCell) -> list[Asked]:
+    """Every question as one cell answered it, in all contexts."""
     is_locomo = cell.format == DatasetFormat.LOCOMO
     session_id = cell.record.session_id
     return [
@@ -201,5 +219,8 @@ def _asked(cell: LoadedCell, context: AnswerContext) -> list[Asked]:
             answer=answer,
         )
         for answer in cell.record.answers
-        if answer.context is context
     ]
+
+
+def _asked(cell: LoadedCell, context: AnswerContext) -> list[Asked]:
+    return [one for one in asked_in(cell) if one.answer.context is context]

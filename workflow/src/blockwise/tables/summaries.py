@@ -1,7 +1,8 @@
 """What a table says about one arm: statistics over clusters, and ratios inside timing blocks.
 
 A measure is summed up over clusters: a session and seed is one, so repeats are averaged first.
-Below six clusters the range and n say all there is to say. A ratio is formed inside one timing
+Below six clusters, and where sizes differ too much for one, the range and n stand without an
+interval. A ratio is formed inside one timing
 block and treated on the log scale (METHOD, Statistics). The measures that several tables show
 are defined here, so that they mean the same in each.
 """
@@ -13,7 +14,15 @@ from statistics import median
 from typing import Any
 
 from blockwise.compaction.records import CellRecord
-from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval, mean_interval, paired_ratio
+from blockwise.statistics import (
+    CONFIDENCE,
+    MAX_CLUSTER_CV,
+    MIN_CLUSTERS,
+    Interval,
+    mean_interval,
+    paired_ratio,
+    size_interval,
+)
 from blockwise.tables import measures
 from blockwise.tables.columns import Column, ColumnKind, count, number
 
@@ -28,6 +37,9 @@ STATISTIC_MEANINGS = {
     "max": "largest cluster mean",
 }
 
+BOUNDS = ("low", "high")
+TOO_SKEWED = f" and where clusters differ by a CV above {MAX_CLUSTER_CV}, too skewed for one"
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -40,6 +52,7 @@ class Measure:
     meaning: str
     of: Callable[[CellRecord], float | None]
     statistics: tuple[str, ...] = MEANS
+    is_size: bool = True  # never below zero
 
     def column(self, statistic: str) -> str:
         """Name of the column that holds one of the statistics."""
@@ -51,7 +64,7 @@ class Measure:
             *(
                 number(
                     self.column(statistic),
-                    f"{self.meaning}: {STATISTIC_MEANINGS[statistic]}.",
+                    f"{self.meaning}: {self._words(statistic)}.",
                     self.kind,
                     self.unit,
                 )
@@ -68,11 +81,17 @@ class Measure:
         """The columns over these cells; a cell that has no such value takes no part."""
         values = [(self.of(record), cluster_of(record)) for record in records]
         known = [(value, cluster) for value, cluster in values if value is not None]
-        statistics, num_clusters = summarise(known)
+        statistics, num_clusters = summarise(
+            known, size_interval if self.is_size else mean_interval
+        )
         return {
             **{self.column(name): statistics[name] for name in self.statistics},
             f"{self.name}_num_clusters": num_clusters,
         }
+
+    def _words(self, statistic: str) -> str:
+        words = STATISTIC_MEANINGS[statistic]
+        return f"{words}{TOO_SKEWED}" if self.is_size and statistic in BOUNDS else words
 
 
 @dataclass(frozen=True)
@@ -177,11 +196,14 @@ def cluster_of(record: CellRecord) -> str:
     return f"{record.session_id} seed {record.seed}"
 
 
-def summarise(values: Sequence[tuple[float, str]]) -> tuple[dict[str, float | None], int]:
+def summarise(
+    values: Sequence[tuple[float, str]],
+    interval_of: Callable[[Sequence[float], Sequence[str]], Interval] = mean_interval,
+) -> tuple[dict[str, float | None], int]:
     """Every statistic of values that carry their cluster, and the number of clusters."""
     if not values:
         return _statistics(None, None), 0
-    interval = mean_interval([value for value, _ in values], [cluster for _, cluster in values])
+    interval = interval_of([value for value, _ in values], [cluster for _, cluster in values])
     return _statistics(interval, _median_of_clusters(values)), interval.num_clusters
 
 
