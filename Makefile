@@ -6,23 +6,29 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# What can be set: make reproduce CORES=2, make preflight BACKBONE=timing-8m ...
+# What can be set: make reproduce CORES=2, make preflight BACKBONE=timing-8m, DEVICE=gpu ...
 PYTHON ?= $(shell for name in python3.11 python3; do \
 	"$$name" -c '' 2>/dev/null && { echo "$$name"; break; }; done)
+# Which environment every command uses and makes: cpu (.venv) or gpu (.venv-gpu).
+DEVICE ?= cpu
 CORES ?= all
 CONFIG ?= config/config.yaml
 BACKBONE ?=
 # The one place that carries CPU builds of torch where pip's own configuration has none.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-PY := .venv/bin/python
+ifeq ($(filter cpu gpu,$(DEVICE)),)
+$(error DEVICE is '$(DEVICE)'; it is cpu or gpu)
+endif
+VENV := $(if $(filter gpu,$(DEVICE)),.venv-gpu,.venv)
+PY := $(VENV)/bin/python
 # The profile of a run is the last one its config files name.
 PROFILE = $(shell awk '/^profile:/ { name = $$2 } END { print name }' $(CONFIG))
 REPORT = results/$(PROFILE)/report.html
-SNAKEMAKE = PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/snakemake --cores $(CORES) \
+SNAKEMAKE = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/snakemake --cores $(CORES) \
 	--configfile $(CONFIG) --rerun-incomplete
 WRITE_REPORT = $(SNAKEMAKE) --quiet host progress rules reason --report $(REPORT)
-PYTEST := PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m pytest
+PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest
 DEFAULT_TESTS := not slow and not gpu and not network
 
 .PHONY: help
@@ -49,7 +55,7 @@ test: env ## The default tests, on a real model server
 
 .PHONY: test-all
 test-all: env ## The slow tests too
-	@echo "test-all: leaves out gpu and network tests; name them: .venv/bin/pytest -m gpu"
+	@echo "test-all: leaves out gpu and network tests; name them: $(VENV)/bin/pytest -m gpu"
 	@$(PYTEST) -m "not gpu and not network"
 
 .PHONY: check
@@ -86,15 +92,19 @@ unlock: env ## Remove the lock of a killed run, if nobody is at work here
 	@$(PY) -m blockwise.run_lock --configfile $(CONFIG)
 
 .PHONY: env
-env: ## Make .venv from envs/cpu.lock, if it is not finished already
+env: ## Make the environment from its lock, if it is not finished already
 	@"$(PYTHON)" -c '' 2>/dev/null || { echo "error: $(or $(PYTHON),python3.11 or python3)" \
 		"does not run; install Python 3.11 or name one: make PYTHON=/path/to/it" >&2; exit 2; }
-	@"$(PYTHON)" envs/check_platform.py
-	@"$(PYTHON)" envs/build_env.py --torch-index "$(TORCH_INDEX)"
+	@"$(PYTHON)" envs/check_platform.py $(DEVICE)
+	@"$(PYTHON)" envs/build_env.py --environment $(DEVICE) --torch-index "$(TORCH_INDEX)"
+
+.PHONY: env-gpu
+env-gpu: ## The environment for CUDA GPUs; then name it: make reproduce DEVICE=gpu
+	@$(MAKE) env DEVICE=gpu
 
 .PHONY: lock
-lock: ## Resolve envs/cpu.in into envs/cpu.lock [UPGRADE=1: let versions move]
-	@"$(PYTHON)" envs/make_lock.py $(if $(UPGRADE),--upgrade)
+lock: ## Resolve what an environment asks for into its lock [UPGRADE=1: let versions move]
+	@"$(PYTHON)" envs/make_lock.py --environment $(DEVICE) $(if $(UPGRADE),--upgrade)
 
 .PHONY: clean
 clean: ## Remove logs, caches, tables and figures; with CONFIRM=1 also finished cells and runs

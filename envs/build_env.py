@@ -1,4 +1,4 @@
-"""Makes `.venv` from cpu.lock, and knows in a moment when there is nothing to make.
+"""Makes an environment from its lock, and knows in a moment when there is nothing to make.
 
 The idea: an environment counts only once its stamp is written, and the stamp is the
 last thing written. The stamp holds what the environment was made from (the lock, the
@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import check_platform
+import environments
+from environments import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
 HEARTBEAT_S = 20.0  # long enough not to be noise, short enough to show that it is alive
-DISK_NEEDED_BYTES = 5 * 2**30  # .venv takes 3.2 GB and pip unpacks wheels beside it
 LOG_TAIL_LINES = 8  # pip ends with its errors; more belongs in the log
 AS_PINNED = ("--no-deps", "--no-build-isolation")  # nothing but the lock decides what comes in
 MISSING_PIN = "No matching distribution found for"  # pip's words for a pin no index has
@@ -63,26 +64,26 @@ def read_names(path: Path) -> frozenset[str]:
     return frozenset(name for line in lines if (name := line.partition("#")[0].strip()))
 
 
-def wanted_stamp(root: Path) -> dict[str, str]:
+def wanted_stamp(root: Path, environment: Environment) -> dict[str, str]:
     """What a finished environment was made from; any difference means work to do."""
 
     def digest(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
     return {
-        "lock": digest(root / "envs/cpu.lock"),
+        "lock": digest(root / "envs" / environment.lock),
         "project": digest(root / "pyproject.toml"),
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "folder": str(root),  # scripts in a virtual environment name it, so it cannot move
     }
 
 
-def read_stamp(root: Path) -> dict[str, str]:
-    """The stamp of `.venv`, or an empty one where it is missing, damaged or has no Python."""
-    if not (root / ".venv/bin/python").exists():  # also false for a link to a removed Python
+def read_stamp(folder: Path) -> dict[str, str]:
+    """The stamp of an environment, or an empty one where it is missing, damaged or no Python."""
+    if not (folder / "bin/python").exists():  # also false for a link to a removed Python
         return {}
     try:
-        stamp = json.loads((root / ".venv/.installed").read_text(encoding="utf-8"))
+        stamp = json.loads((folder / ".installed").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return stamp if isinstance(stamp, dict) else {}
@@ -131,18 +132,19 @@ def logged_runner(log: Path, lock_descriptor: int) -> Runner:
 
 
 class Builder:
-    """Makes one project's `.venv`; `run` is how commands are run, so tests can pretend."""
+    """Makes one environment of a project; `run` is how commands are run, so tests can pretend."""
 
-    def __init__(self, root: Path, torch_index: str, run: Runner) -> None:
+    def __init__(self, root: Path, environment: Environment, torch_index: str, run: Runner) -> None:
         self.root = root
-        self.venv = root / ".venv"
+        self.environment = environment
+        self.venv = root / environment.folder
         self.python = str(self.venv / "bin/python")
         self.torch_index = torch_index
         self.run = run
 
     def build(self) -> None:
-        """Bring `.venv` to the wanted stamp with as little work as that takes."""
-        wanted, found = wanted_stamp(self.root), read_stamp(self.root)
+        """Bring the environment to the wanted stamp with as little work as that takes."""
+        wanted, found = wanted_stamp(self.root, self.environment), read_stamp(self.venv)
         self._unstamp()
         only_project_changed = {**found, "project": wanted["project"]} == wanted
         if not only_project_changed:
@@ -154,45 +156,48 @@ class Builder:
 
     def _make_from_nothing(self) -> None:
         free_bytes = shutil.disk_usage(self.root).free
-        if free_bytes < DISK_NEEDED_BYTES:
+        needed_bytes = self.environment.disk_needed_bytes
+        if free_bytes < needed_bytes:
             raise SetupError(
                 f"{free_bytes / 2**30:.1f} GiB are free here, and the environment needs "
-                f"{DISK_NEEDED_BYTES / 2**30:.0f}; free some space and run this again"
+                f"{needed_bytes / 2**30:.0f}; free some space and run this again"
             )
         if self.venv.exists():
-            say("removing an unfinished or outdated .venv")
+            say(f"removing an unfinished or outdated {self.venv.name}")
             shutil.rmtree(self.venv)
-        lock = self.root / "envs/cpu.lock"
+        lock = self.root / "envs" / self.environment.lock
         pins = read_pins(lock)
-        say("an empty .venv")
-        base = getattr(sys, "_base_executable", sys.executable)  # never the .venv just removed
+        say(f"an empty {self.venv.name}")
+        base = getattr(sys, "_base_executable", sys.executable)  # never the one just removed
         self._checked([base, "-m", "venv", str(self.venv)])
         self._install_torch(pins)
-        say(f"{len(pins)} pinned packages (about a minute)")
+        say(f"{len(pins)} pinned packages (a minute for the CPU's, several for the GPU's)")
         self._pip("install", *AS_PINNED, "--no-compile", "-r", str(lock))
         say("compiling them on all cores")  # pip would use one, and half its time
         self.run([self.python, "-m", "compileall", "-q", "-j", "0", str(self.venv / "lib")])
 
     def _install_torch(self, pins: dict[str, str]) -> None:
-        """Install the CPU build of torch, which most package indexes do not carry.
+        """Install torch first: most package indexes do not carry the CPU build.
 
         pip's own configuration is tried as it is; only when that has no such build is
-        PyTorch's index added, and only for this one command. setuptools comes along
+        PyTorch's index added, and only for this one command. (The GPU build is an ordinary
+        release, and that index would answer its pin with a CPU build.) setuptools comes along
         because the packages that follow are built without isolation.
         """
         say(pins["torch"])
         install = ["install", "--no-deps", "--no-compile", pins["torch"], pins["setuptools"]]
         code, output = self._try_pip(*install)
-        if code != 0 and f"{MISSING_PIN} torch" in output:
+        is_missing = code != 0 and f"{MISSING_PIN} torch" in output
+        if is_missing and self.environment.has_own_torch_index:
             say(f"  not where pip looks by itself; trying {self.torch_index}")
             code, output = self._try_pip(*install, "--extra-index-url", self.torch_index)
         if code != 0:
-            raise SetupError(_failure("installing torch", code, output))
+            raise SetupError(self._failure("installing torch", code, output))
 
     def _check(self) -> None:
         """Hold the installed set against its own requirements; only known gaps may remain."""
         _, output = self._try_pip("check")
-        excluded = read_names(self.root / "envs/cpu.excluded")
+        excluded = read_names(self.root / "envs" / self.environment.excluded)
         unexpected = [
             line
             for line in output.splitlines()
@@ -202,7 +207,9 @@ class Builder:
         if unexpected:
             raise SetupError(
                 f"the installed packages do not fit each other: {'; '.join(unexpected)}; "
-                "mend envs/cpu.in, run `make lock`, or add the gap to envs/cpu.excluded"
+                f"mend envs/{self.environment.asked_for[-1]}, run "
+                f"`{self.environment.lock_command}`, or add the gap to "
+                f"envs/{self.environment.excluded}"
             )
 
     def _unstamp(self) -> None:
@@ -222,50 +229,62 @@ class Builder:
     def _checked(self, command: Sequence[str]) -> None:
         code, output = self.run(command)
         if code != 0:
-            raise SetupError(_failure(" ".join(command[1:4]), code, output))
+            raise SetupError(self._failure(" ".join(command[1:4]), code, output))
+
+    def _failure(self, what: str, code: int, output: str) -> str:
+        lines = [line for line in output.splitlines() if line.strip()]
+        tail = "\n  ".join(lines[-LOG_TAIL_LINES:])
+        return (
+            f"{what} ended with status {code}; its last words:\n  {tail}\n"
+            f"run `{self.environment.make_command}` again"
+        )
 
 
-def _failure(what: str, code: int, output: str) -> str:
-    lines = [line for line in output.splitlines() if line.strip()]
-    tail = "\n  ".join(lines[-LOG_TAIL_LINES:])
-    return f"{what} ended with status {code}; its last words:\n  {tail}\nrun `make env` again"
-
-
-def ensure(root: Path, torch_index: str, runner: Callable[[Path, int], Runner]) -> None:
-    """Make the environment unless it is finished already.
+def ensure(
+    root: Path,
+    environment: Environment,
+    torch_index: str,
+    runner: Callable[[Path, int], Runner],
+) -> None:
+    """Make an environment unless it is finished already.
 
     Raises:
         SetupError: it could not be made; nothing half-made will be taken for finished.
     """
-    if read_stamp(root) == wanted_stamp(root):
+    folder = root / environment.folder
+    if read_stamp(folder) == wanted_stamp(root, environment):
         return
     with exclusive(root) as descriptor:
-        if read_stamp(root) == wanted_stamp(root):  # another set-up finished meanwhile
+        if read_stamp(folder) == wanted_stamp(
+            root, environment
+        ):  # another set-up finished meanwhile
             return
         log = root / "logs/env.log"
         log.write_text("", encoding="utf-8")
-        say(f"making .venv from envs/cpu.lock; log: {log.relative_to(root)}")
+        say(f"making {folder.name} from envs/{environment.lock}; log: {log.relative_to(root)}")
         if sys.version_info[:2] != check_platform.PYTHON_TESTED:
             say("note: only Python 3.11 is tested; 3.12 is expected to work")
         started_s = time.monotonic()
-        Builder(root, torch_index, runner(log, descriptor)).build()
+        Builder(root, environment, torch_index, runner(log, descriptor)).build()
         say(f"ready after {time.monotonic() - started_s:.0f} s")
 
 
 def main() -> int:
     """Command line: check the platform, then make the environment."""
-    parser = argparse.ArgumentParser(description="Make .venv from envs/cpu.lock.")
+    parser = argparse.ArgumentParser(description="Make an environment from its lock.")
+    environments.add_argument(parser)
     parser.add_argument("--torch-index", required=True, help="index that carries CPU torch")
     arguments = parser.parse_args()
-    os.environ.pop("PIP_USER", None)  # both would send packages past .venv
+    environment = environments.ENVIRONMENTS[arguments.environment]
+    os.environ.pop("PIP_USER", None)  # both would send packages past it
     os.environ.pop("PIP_TARGET", None)
     try:
-        ensure(ROOT, arguments.torch_index, logged_runner)
+        ensure(ROOT, environment, arguments.torch_index, logged_runner)
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: interrupted; run `make env` again", file=sys.stderr)
+        print(f"error: interrupted; run `{environment.make_command}` again", file=sys.stderr)
         return 130
     return 0
 

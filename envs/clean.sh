@@ -6,9 +6,12 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 confirmed=${1:-}
 
-if [[ -x .venv/bin/python ]] && ! .venv/bin/python -m blockwise.run_lock --only-look; then
-    exit 2
-fi
+for python in .venv/bin/python .venv-gpu/bin/python; do
+    if [[ -x $python ]]; then
+        "$python" -m blockwise.run_lock --only-look || exit 2
+        break
+    fi
+done
 rm -rf logs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 find workflow envs -name __pycache__ -type d -prune -exec rm -rf {} +
 kept=0

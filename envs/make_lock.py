@@ -1,9 +1,10 @@
-"""Makes cpu.lock from cpu.in: exact versions of everything, less what cpu.excluded names.
+"""Makes a lock: exact versions of everything that an environment asks for, less its exclusions.
 
 The resolver is uv, in a throwaway environment of its own, because pip can neither leave
 a package out of a resolution nor resolve without downloading. uv does not read pip's
 configuration, so what it says about indexes is handed on. Versions already in the lock
-are kept while they fit; `--upgrade` lets them move.
+are kept while they fit; `--upgrade` lets them move. A lock that does not exist yet starts from
+the CPU's, so that what both hold has one version.
 """
 
 import argparse
@@ -15,14 +16,16 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import environments
 from check_platform import GLIBC_MINIMUM, PYTHON_TESTED
+from environments import CPU, Environment
 
 ENVS = Path(__file__).resolve().parent
 UV = "uv==0.13.8"  # a resolver of another version may word or order the lock otherwise
 SOURCE_ONLY = ("connection-pool",)  # published without a wheel; everything else must have one
 HEADER = """\
-# Made by `make lock` from cpu.in, less cpu.excluded: edit those, not this.
-# Install with --no-deps (README.md says why): pip install --no-deps -r cpu.lock
+# Made by `{command}` from {asked_for}, less {excluded}: edit those, not this.
+# Install with --no-deps (README.md says why): pip install --no-deps -r {lock}
 """
 UV_OPTIONS = {"index-url": "--default-index", "find-links": "--find-links"}
 
@@ -50,11 +53,24 @@ def index_options(pip_config: Iterable[str]) -> list[str]:
     ]
 
 
-def compile_command(uv: Path, output: Path, *, upgrade: bool) -> list[str]:
-    """The uv command that resolves cpu.in for the platforms the project promises."""
+def header(environment: Environment) -> str:
+    """What stands above the pins of a lock."""
+    return HEADER.format(
+        command=environment.lock_command,
+        asked_for=" and ".join(environment.asked_for),
+        excluded=environment.excluded,
+        lock=environment.lock,
+    )
+
+
+def compile_command(
+    uv: Path, output: Path, environment: Environment, *, upgrade: bool
+) -> list[str]:
+    """The uv command that resolves an environment for the platforms the project promises."""
     glibc = "_".join(str(part) for part in GLIBC_MINIMUM)
-    command = [str(uv), "pip", "compile", "cpu.in", "--output-file", str(output)]
-    command += ["--excludes", "cpu.excluded", "--no-header", "--quiet"]
+    command = [str(uv), "pip", "compile", *environment.asked_for, "--output-file", str(output)]
+    command += ["--excludes", environment.excluded, "--no-header", "--quiet"]
+    command += ["--overrides", environment.overrides] if environment.overrides else []
     command += ["--annotation-style", "line"]
     command += ["--python-version", ".".join(str(part) for part in PYTHON_TESTED)]
     command += ["--python-platform", f"x86_64-manylinux_{glibc}", "--only-binary", ":all:"]
@@ -63,11 +79,11 @@ def compile_command(uv: Path, output: Path, *, upgrade: bool) -> list[str]:
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    # In this folder, so that the lock's annotations say cpu.in wherever make was called.
+    # In this folder, so that annotations name files of it, wherever make was called.
     return subprocess.run(command, cwd=ENVS, check=False, capture_output=True, text=True)
 
 
-def resolve(folder: Path, *, upgrade: bool) -> str:
+def resolve(folder: Path, environment: Environment, *, upgrade: bool) -> str:
     """Resolve in a throwaway environment below `folder` and return the lock's text."""
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     programs = folder / "venv/bin"
@@ -75,39 +91,44 @@ def resolve(folder: Path, *, upgrade: bool) -> str:
     listing = subprocess.run(
         [str(programs / "pip"), "config", "list"], check=True, capture_output=True, text=True
     )
-    output = folder / "cpu.lock"
-    if (ENVS / "cpu.lock").exists():
-        shutil.copy(ENVS / "cpu.lock", output)
-    command = compile_command(programs / "uv", output, upgrade=upgrade)
+    output = folder / environment.lock
+    for known in (ENVS / CPU.lock, ENVS / environment.lock):  # the second wins where it exists
+        if known.exists():
+            shutil.copy(known, output)
+    command = compile_command(programs / "uv", output, environment, upgrade=upgrade)
     options = index_options(listing.stdout.splitlines())
     first = _run(*command, *options)
-    if first.returncode != 0:
+    if first.returncode != 0 and environment.has_own_torch_index:
         print("lock: not resolvable from pip's own indexes; adding PyTorch's CPU index")
         second = _run(*command, *options, "--torch-backend", "cpu")
         if second.returncode != 0:
             raise SystemExit(f"error: no resolution\n{first.stderr}\n{second.stderr}")
+    elif first.returncode != 0:
+        raise SystemExit(f"error: no resolution\n{first.stderr}")
     lines = output.read_text(encoding="utf-8").splitlines()
     pins = [" ".join(line.split()) for line in lines if line and not line.startswith("#")]
-    return HEADER + "\n".join(line.replace(" # ", "  # ") for line in pins) + "\n"
+    return header(environment) + "\n".join(line.replace(" # ", "  # ") for line in pins) + "\n"
 
 
 def main() -> None:
-    """Command line: write cpu.lock and say what moved."""
-    parser = argparse.ArgumentParser(description="Resolve envs/cpu.in into envs/cpu.lock.")
+    """Command line: write a lock and say what moved."""
+    parser = argparse.ArgumentParser(description="Resolve what an environment asks for.")
+    environments.add_argument(parser)
     parser.add_argument("--upgrade", action="store_true", help="let pinned versions move")
     arguments = parser.parse_args()
-    lock = ENVS / "cpu.lock"
+    environment = environments.ENVIRONMENTS[arguments.environment]
+    lock = ENVS / environment.lock
     before = lock.read_text(encoding="utf-8") if lock.exists() else ""
     with tempfile.TemporaryDirectory() as folder:
-        after = resolve(Path(folder), upgrade=arguments.upgrade)
+        after = resolve(Path(folder), environment, upgrade=arguments.upgrade)
     if after == before:
-        print("lock: envs/cpu.lock is up to date")
+        print(f"lock: envs/{lock.name} is up to date")
         return
     unfinished = lock.with_suffix(".tmp")
     unfinished.write_text(after, encoding="utf-8")
     unfinished.replace(lock)
     changed = sorted(set(after.splitlines()) ^ set(before.splitlines()))
-    print(f"lock: wrote envs/cpu.lock, {len(changed)} lines differ from the one before")
+    print(f"lock: wrote envs/{lock.name}, {len(changed)} lines differ from the one before")
 
 
 if __name__ == "__main__":

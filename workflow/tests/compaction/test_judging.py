@@ -218,6 +218,17 @@ def test_the_prompt_must_hold_every_placeholder_once(tmp_path):
         judge_identity(judge, tmp_path)
 
 
+def test_a_verdict_is_of_the_commit_that_the_endpoint_is_said_to_serve(prompts):
+    judge = Judge(url="http://localhost/v1", served_model="m", version="v1")
+    keys = set()
+    for revision in (None, "a" * 40, "b" * 40):
+        model = revision and {"id": "o/m", "revision": revision}
+        changed = Judge.model_validate({**judge.model_dump(), "model": model})
+        keys.add(judge_identity(changed, prompts).key(Item("q", "g", "a")))
+    assert len(keys) == 3
+    assert judge_identity(judge, prompts).version == "v1"
+
+
 def errors_of(verdict_of):
     """Judge errors where `verdict_of` says what the judge makes of (kind, number)."""
     verdicts = {}

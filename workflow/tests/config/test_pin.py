@@ -24,19 +24,27 @@ def paper_files(project_folder, tmp_path):
 
 def test_values_are_written_in_place_and_comments_stay(project_folder, tmp_path, monkeypatch):
     files = paper_files(project_folder, tmp_path)
-    info = SimpleNamespace(sha=COMMIT)
-    api = SimpleNamespace(model_info=lambda name: info, dataset_info=lambda name: info)
+    asked = {"model": [], "dataset": []}
+
+    def answer(kind):
+        return lambda name: asked[kind].append(name) or SimpleNamespace(sha=COMMIT)
+
+    api = SimpleNamespace(model_info=answer("model"), dataset_info=answer("dataset"))
     monkeypatch.setattr(pin, "HfApi", lambda: api)
     monkeypatch.setattr(pin, "_digest_of_url", lambda url: "b" * 64)
     before = files[1].read_text()
     profile = load_profile(files)
     keys = unpinned(profile)
-    assert len(keys) == 9
+    assert len(keys) == 10
+    assert {("judge", "model", "revision"), ("mxfp4", "tokenizer", "revision")} <= set(keys)
     for key in keys:
         assert pin.write_value(files, key, pin.resolve(profile, key)) == files[1]
+    assert asked["dataset"] == ["hotpotqa/hotpot_qa", "allenai/c4"]
+    assert len(asked["model"]) == 7  # four backbones, embedder, judge, tokenizer
     pinned = load_profile(files)
     assert unpinned(pinned) == []
     assert pinned.backbones["gpt-oss-20b"].model.revision == COMMIT
+    assert pinned.judge.model.revision == COMMIT
     assert pinned.datasets["locomo"].source.sha256 == "b" * 64
     after = files[1].read_text()
     assert after.replace(COMMIT, "unpinned").replace("b" * 64, "unpinned") == before

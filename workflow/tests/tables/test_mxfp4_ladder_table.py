@@ -90,6 +90,23 @@ def test_a_diverged_run_is_apart_from_one_that_does_not_get_there():
     assert row.final_quantized_loss_difference_mean_nats == 0.0
 
 
+def test_a_set_target_is_one_for_all_seeds_and_for_the_baseline_too():
+    changes = {"target_step": None, "target_loss": 1.5}
+    baselines = [(3.0, 2.0, 1.0), (3.0, 1.0, 1.0)]  # there after 15 and 7.5 steps
+    row = row_of((3.0, 2.25, 1.5), (3.0, 2.0, 1.0), baseline_losses=baselines, **changes)
+    assert pd.isna(row.target_step)
+    assert (row.target_loss_min_nats, row.target_loss_max_nats) == (1.5, 1.5)
+    assert row.baseline_to_target_mean_tokens == 11.25 * STEP_TOKENS
+    assert (row.overhead_min_frac, row.overhead_max_frac) == pytest.approx((20 / 15 - 1, 1.0))
+
+
+def test_a_baseline_that_never_has_the_set_target_compares_nothing():
+    changes = {"target_step": None, "target_loss": 0.5}
+    row = row_of((3.0, 2.0, 0.25), **changes)
+    assert (row.num_no_target, row.num_reached) == (1, 0)
+    assert row[["overhead_mean_frac", "verdict"]].isna().all()
+
+
 @pytest.mark.parametrize("baseline_losses", [(3.0, 3.5, 1.0), (3.0, None, 1.0)])
 def test_a_baseline_that_learns_nothing_gives_no_target(baseline_losses):
     row = row_of((3.0, 2.0, 1.0), baseline_losses=(baseline_losses,))

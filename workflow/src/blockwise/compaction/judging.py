@@ -79,7 +79,7 @@ def judge_identity(judge: Judge, prompts_folder: Path) -> JudgeIdentity:
             )
     return JudgeIdentity(
         served_model=judge.served_model,
-        version=judge.version,
+        version=judge.described,
         prompt=text,
         max_reply_tokens=MAX_REPLY_TOKENS,
     )

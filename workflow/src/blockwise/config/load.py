@@ -271,6 +271,9 @@ def unpinned(profile: Profile) -> list[tuple[str, ...]]:
             keys.append(("datasets", name, "source", "sha256"))
     if profile.embedder.kind == "hub" and profile.embedder.revision == UNPINNED:
         keys.append(("embedder", "revision"))
+    judge = profile.judge
+    if judge is not None and judge.model is not None and judge.model.revision == UNPINNED:
+        keys.append(("judge", "model", "revision"))
     if profile.mxfp4 is not None:
         keys += [
             ("mxfp4", name, "revision")

@@ -151,13 +151,22 @@ class LadderExperiment(TrainingExperiment):
     """Tokens to a target loss, FP4 in one GEMM after the other, against each baseline."""
 
     study: Literal[Study.LADDER]
-    target_step: int = Field(
-        gt=0, description="The target is the baseline's validation loss at this step."
+    target_step: int | None = Field(
+        None, gt=0, description="The target is the baseline's validation loss at this step."
+    )
+    target_loss: float | None = Field(
+        None, gt=0, description="The target itself, in nats: one for every seed and baseline."
     )
 
     @model_validator(mode="after")
-    def _horizon_is_long_enough(self) -> "LadderExperiment":
-        if self.training.num_steps < MIN_HORIZON * self.target_step:
+    def _target_is_fixed_and_within_reach(self) -> "LadderExperiment":
+        if (self.target_step is None) == (self.target_loss is None):
+            given = "neither is" if self.target_step is None else "both are"
+            raise ValueError(
+                f"{given} given of target_step and target_loss; name one: the step whose loss of "
+                "the baseline is the target (and set the other to null), or the loss itself"
+            )
+        if self.target_step and self.training.num_steps < MIN_HORIZON * self.target_step:
             raise ValueError(
                 f"num_steps {self.training.num_steps} is under {MIN_HORIZON} times target_step "
                 f"{self.target_step}, so a slow arm could not be told from one that never gets "

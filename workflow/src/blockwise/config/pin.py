@@ -8,7 +8,9 @@ Comments and layout of the YAML files stay as they are.
 
 import argparse
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -30,30 +32,16 @@ def resolve(profile: Profile, key: tuple[str, ...]) -> str:
     Raises:
         ConfigError: it cannot be reached; the value stays unpinned.
     """
-    collection, name, *_ = key
+    entry: Any = profile
+    for part in key[:-1]:
+        entry = entry[part] if isinstance(entry, Mapping) else getattr(entry, part)
     shown = ".".join(key)
     try:
-        if collection == "backbones":
-            model = profile.backbones[name].model
-            assert model.source == "hub"
-            commit = HfApi().model_info(model.id).sha
-        elif collection == "embedder":
-            assert profile.embedder.kind == "hub"
-            commit = HfApi().model_info(profile.embedder.id).sha
-        elif collection == "mxfp4":
-            assert profile.mxfp4 is not None
-            if name == "corpus":
-                assert profile.mxfp4.corpus.kind == "hub"
-                commit = HfApi().dataset_info(profile.mxfp4.corpus.id).sha
-            else:
-                assert profile.mxfp4.tokenizer.kind == "hub"
-                commit = HfApi().model_info(profile.mxfp4.tokenizer.id).sha
-        else:
-            source = profile.datasets[name].source
-            if source.kind == "url":
-                return _digest_of_url(source.url)
-            assert source.kind == "hub"
-            commit = HfApi().dataset_info(source.id).sha
+        if key[-1] == "sha256":
+            return _digest_of_url(entry.url)
+        is_dataset = key[0] == "datasets" or key[:2] == ("mxfp4", "corpus")
+        ask = HfApi().dataset_info if is_dataset else HfApi().model_info
+        commit = ask(entry.id).sha
     except Exception as error:  # the hub client raises many kinds; all mean the same here
         raise ConfigError(
             f"{shown} stays {UNPINNED!r}: {error}. Pinning needs the network and, for gated "

@@ -35,6 +35,7 @@ REPORTED = Panel(
 KEPT = (
     *notes.PAIR_LABELS,
     "target_step",
+    "target_loss_mean_nats",
     "horizon_tokens",
     "num_reached",
     "num_not_reached",
@@ -84,10 +85,11 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _title(own: pd.DataFrame) -> str:
     first = own.iloc[0]
-    return (
-        f"target: each baseline's validation loss at step {first['target_step']}; "
-        f"horizon {first['horizon_tokens']:,} tokens"
-    )
+    target = f"each baseline's validation loss at step {first['target_step']}"
+    if pd.isna(first["target_step"]):
+        loss = own["target_loss_mean_nats"].max()  # one for all; absent where no baseline has it
+        target = "a set validation loss" if pd.isna(loss) else f"a validation loss of {loss:g}"
+    return f"target: {target}; horizon {first['horizon_tokens']:,} tokens"
 
 
 def _words(row: Mark) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """`mxfp4_ladder.csv`: how many more tokens an arm needs, FP4 in one GEMM after the other.
 
 The target is fixed before the run: the baseline's validation loss at a set step of the same
-seed, as the baseline itself computes it. An arm's loss, as the arm computes it, reaches the
-target where it first crosses it, interpolated between evaluations; the baseline's tokens are
-counted by the same rule, so that a lucky dip helps no arm against it. An arm that does not get
-there within the horizon is censored (`not reached`), one that diverged is counted apart. A mean
-over the seeds that got there would flatter the arm: where one did not, it counts with the
+seed, as the baseline itself computes it, or one loss for all. An arm's loss, as the arm computes
+it, reaches the target where it first crosses it, interpolated between evaluations; the baseline's
+tokens are counted by the same rule, so that a lucky dip helps no arm against it. An arm that does
+not get there within the horizon is censored (`not reached`), one that diverged is counted apart.
+A mean over the seeds that got there would flatter the arm: where one did not, it counts with the
 horizon, mean and maximum are empty, and what is left of the interval is its lower end: whatever
 the censored seeds would have needed, it holds below. A baseline's own row compares nothing.
 
@@ -46,7 +46,7 @@ TARGET_LOSS = Spread(
     "target_loss",
     "_nats",
     "nats",
-    "Validation loss of the baseline at target_step",
+    "Validation loss that is the target: the baseline's at target_step, or a set one",
     statistics=(*RANGE, "num"),
 )
 BASELINE_TOKENS = Spread(
@@ -84,7 +84,11 @@ DIFFERENCES = {
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
     tokens("step_tokens", "Tokens of one optimizer step."),
-    count("target_step", "Step of the baseline whose validation loss is the target.", unit=""),
+    count(
+        "target_step",
+        "Step of the baseline whose validation loss is the target; empty: the target is a set one.",
+        unit="",
+    ),
     tokens("horizon_tokens", "Tokens of a whole run; an arm that needs more is censored."),
     count("num_reached", "Seeds in which the arm reached the target.", ColumnKind.SAMPLED),
     count(
@@ -95,8 +99,8 @@ COLUMNS: tuple[Column, ...] = (
     count(
         "num_no_target",
         "Seeds without a target that training could reach: the baseline diverged before "
-        "target_step, or its loss there is not below its loss before the first step. Diverged "
-        "seeds of the arm may be among them.",
+        "target_step, its loss there is not below its loss before the first step, or it never "
+        "has a set target. Diverged seeds of the arm may be among them.",
         ColumnKind.SAMPLED,
     ),
     *TARGET_LOSS.columns(),
@@ -152,25 +156,23 @@ def build(inputs: TableInputs) -> pd.DataFrame:
     rows = []
     for experiment in trained_experiments(inputs, Study.LADDER):
         assert isinstance(experiment.settings, LadderExperiment)  # the study says so
-        rows += [
-            _row(experiment, experiment.settings.target_step, baseline, arm)
-            for baseline, arm in experiment.pairs()
-        ]
+        settings = experiment.settings
+        rows += [_row(experiment, settings, baseline, arm) for baseline, arm in experiment.pairs()]
     return frame(rows, COLUMNS)
 
 
 def _row(
-    experiment: TrainedExperiment, target_step: int, baseline: str, arm: str
+    experiment: TrainedExperiment, settings: LadderExperiment, baseline: str, arm: str
 ) -> dict[str, Any]:
     own, reference = experiment.arms[arm], experiment.arms[baseline]
     shared = sorted(own.keys() & reference.keys())
-    crossings = {seed: _crossing(own[seed], reference[seed], target_step) for seed in shared}
+    crossings = {seed: _crossing(own[seed], reference[seed], settings) for seed in shared}
     known = {seed: crossing for seed, crossing in crossings.items() if crossing is not None}
     one_run = next(iter(own.values()))
     return {
         **label_values(experiment, baseline, arm),
         "step_tokens": one_run.tokens_per_step,
-        "target_step": target_step,
+        "target_step": settings.target_step,
         "horizon_tokens": _horizon_tokens(one_run),
         "num_reached": sum(crossing.own_tokens is not None for crossing in known.values()),
         "num_not_reached": sum(
@@ -184,9 +186,13 @@ def _row(
     }
 
 
-def _crossing(own: TrainingRun, baseline: TrainingRun, target_step: int) -> _Crossing | None:
+def _crossing(
+    own: TrainingRun, baseline: TrainingRun, settings: LadderExperiment
+) -> _Crossing | None:
     """The way to the target in one seed; None where there is no target to reach."""
-    target = _loss_at(baseline.evaluations, target_step)
+    target = settings.target_loss
+    if settings.target_step is not None:
+        target = _loss_at(baseline.evaluations, settings.target_step)
     if target is None:
         return None
     baseline_step = _first_step_at(baseline.evaluations, target)

@@ -1,0 +1,70 @@
+"""The environments that this folder describes: what each is made from and where it is put.
+
+Two exist because vLLM's builds pin different versions of torch. They lie side by side, so that
+one checkout can hold both and neither rebuilds the other.
+
+Standard library only: it is read before anything is installed.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One kind of machine's environment; its lock is `NAME.lock`, its gaps `NAME.excluded`."""
+
+    name: str
+    folder: str  # below the project's folder
+    asked_for: tuple[str, ...]  # files of this folder, all of them together
+    overrides: str | None  # the one of them that wins where another asks for the same package
+    has_own_torch_index: bool  # its build of torch is on no ordinary index
+    disk_needed_bytes: int
+
+    @property
+    def lock(self) -> str:
+        """File of this folder with every package at an exact version."""
+        return f"{self.name}.lock"
+
+    @property
+    def excluded(self) -> str:
+        """File of this folder that says what the lock leaves out, and why."""
+        return f"{self.name}.excluded"
+
+    @property
+    def make_command(self) -> str:
+        """What a user types to make it."""
+        return "make env" if self == CPU else f"make env-{self.name}"
+
+    @property
+    def lock_command(self) -> str:
+        """What a user types to make its lock."""
+        return "make lock" if self == CPU else f"make lock DEVICE={self.name}"
+
+
+CPU = Environment(
+    name="cpu",
+    folder=".venv",
+    asked_for=("cpu.in",),
+    overrides=None,
+    has_own_torch_index=True,
+    disk_needed_bytes=5 * GIB,  # it takes 3.2 GB and pip unpacks wheels beside it
+)
+GPU = Environment(
+    name="gpu",
+    folder=".venv-gpu",
+    asked_for=("cpu.in", "gpu.in"),
+    overrides="gpu.in",
+    has_own_torch_index=False,
+    disk_needed_bytes=20 * GIB,  # 4.5 GB of wheels, about twice that unpacked, and room for both
+)
+ENVIRONMENTS = {environment.name: environment for environment in (CPU, GPU)}
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag by which a command is told which environment is meant."""
+    parser.add_argument(
+        "--environment", choices=sorted(ENVIRONMENTS), default=CPU.name, help="default: cpu"
+    )
