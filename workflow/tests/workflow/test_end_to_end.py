@@ -16,8 +16,10 @@ from blockwise.claims.verdicts import Verdict
 from blockwise.config.claims import load_claims
 from blockwise.config.experiments import Study, known_layouts
 from blockwise.figures.registry import figures_of
-from blockwise.report.captions import title_of
+from blockwise.report.captions import CATEGORIES, title_of
 from blockwise.tables.registry import Family, tables_of
+from report.browser import CHROMIUM, WHY_NOT, chromium
+from report.click_through import read_report
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -138,6 +140,25 @@ def test_the_report_is_one_file_that_needs_nothing_else(finished):
         assert title_of(figure) in report
     for category in ("1 Claims", "2 Context compaction", "4 Tables and provenance"):
         assert category in report
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_reader_gets_everywhere_in_the_report(finished, tmp_path, width):
+    folder, _ = finished
+    report = folder / "report.html"  # of the test above
+    if not report.exists():
+        pytest.skip("the test that writes the report did not run")
+    figures = [title_of(figure) for figure in figures_of(Family.COMPACTION)]
+    with chromium(tmp_path / "profile") as browser:
+        read_report(
+            browser,
+            report,
+            width,
+            figures={CATEGORIES[Family.COMPACTION]: figures},
+            tables=[*tables_of(Family.COMPACTION), "provenance", "data_dictionary"],
+            claim="parallel",
+        )
 
 
 def test_the_ledger_judges_every_claim(finished):

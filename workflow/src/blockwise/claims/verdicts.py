@@ -138,7 +138,7 @@ def _ends(point: Point) -> tuple[float, float]:
 
 def _side(low: float, high: float, rule: Rule) -> Verdict:
     least, most = rule.bounds
-    if least < low and high < most:
+    if (least < low or least == -math.inf) and (high < most or most == math.inf):
         return Verdict.SUPPORTED
     return Verdict.CONTRADICTED if high < least or low > most else Verdict.INCONCLUSIVE
 

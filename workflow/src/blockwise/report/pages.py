@@ -3,12 +3,15 @@
 `python -m blockwise.report.pages --tables DIR --families compaction mxfp4 --output-dir DIR`
 
 Each page is one file that needs nothing else: the library that sorts and searches the tables
-(DataTables, through itables) lies in it.
+(DataTables, through itables) lies in it. The report holds pages as data URIs, and Chromium leaves
+a frame of more than 2 MiB of URI blank, so a page is packed: gzip, which browsers undo themselves.
 """
 
 import argparse
+import base64
+import gzip
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +31,7 @@ from blockwise.tables.registry import Family
 from blockwise.tables.write import PROVENANCE
 
 CLAIMS_PAGE, TABLES_PAGE = "claims.html", "tables.html"
+MAX_PAGE_BYTES = 1_500_000  # as a data URI, a third more, it stays below Chromium's 2 MiB
 SIGNS = {
     Verdict.SUPPORTED: ("\N{HEAVY CHECK MARK}", "#0072b2"),
     Verdict.CONTRADICTED: ("\N{HEAVY BALLOT X}", "#d55e00"),
@@ -42,10 +46,36 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 p { max-width: 50rem; line-height: 1.4; }
 .scroll { overflow-x: auto; }
 table { font-size: 0.85rem; } td { vertical-align: top; }
-.claims td:nth-child(2) { min-width: 15rem; } .claims td:nth-child(5) { min-width: 4rem; }
-details table { margin-top: 0.4rem; border-collapse: collapse; }
-details td, details th { border: 1px solid #ccc; padding: 0.15rem 0.4rem; text-align: left; }
+.claims td { overflow-wrap: anywhere; }
+.claims th:nth-child(1), .claims th:nth-child(4), .claims th:nth-child(5) { width: 18%; }
+.claims th:nth-child(2) { width: 22%; } .claims th:nth-child(3) { width: 11%; }
+@media (max-width: 40rem) {
+  .claims thead { display: none; }
+  .claims table, .claims tbody, .claims tr, .claims td { display: block; width: auto !important; }
+  .claims tr { border-top: 2px solid #999; padding: 0.4rem 0; }
+  .claims td:nth-child(n+3)::before { font-weight: bold; }
+  .claims td:nth-child(3)::before { content: "reported: "; }
+  .claims td:nth-child(4)::before { content: "ours: "; }
+  .claims td:nth-child(5)::before { content: "points: "; }
+  .claims td:nth-child(6)::before { content: "figure: "; }
+}
+details ul { margin: 0.3rem 0; padding-left: 1.1rem; } details li { margin-bottom: 0.4rem; }
 nav a { margin-right: 0.8rem; white-space: nowrap; }
+"""
+
+PACKED = "data:application/gzip;base64,"
+UNPACK = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>blockwise</title></head><body>
+<noscript>This page needs JavaScript; the same tables lie in tables/ as CSV.</noscript>
+<script>
+const bytes = Uint8Array.from(atob("CONTENT".split(",")[1]), (one) => one.charCodeAt(0));
+const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+new Response(stream).text().then((page) => {
+  document.open();
+  document.write(page);
+  document.close();
+});
+</script></body></html>
 """
 
 CLAIMS_INTRO = """What this run says of each claim of the two papers. A rule decides, from the 95%
@@ -58,11 +88,38 @@ def write_pages(tables_folder: Path, families: Sequence[Family], output_folder: 
     """Write the pages of a run whose tables and ledger are there."""
     claims, points = (pd.read_csv(tables_folder / f"{name}.csv") for name in LEDGER_TABLES)
     pages = {
-        CLAIMS_PAGE: _page("Claims", _claims_body(claims, points)),
-        TABLES_PAGE: _page("Tables and provenance", _tables_body(tables_folder, families)),
+        CLAIMS_PAGE: _packed(_page("Claims", _claims_body(claims, points))),
+        TABLES_PAGE: _packed_tables(tables_folder, families),
     }
     for name, content in pages.items():
         write_bytes(output_folder / name, content.encode())
+
+
+def unpacked(page: str) -> str:
+    """The page that a packed one holds."""
+    start = page.index(PACKED) + len(PACKED)
+    return gzip.decompress(base64.b64decode(page[start : page.index('"', start)])).decode()
+
+
+def _packed(page: str) -> str:
+    content = base64.b64encode(gzip.compress(page.encode(), mtime=0)).decode()
+    return UNPACK.replace("CONTENT", PACKED + content)
+
+
+def _packed_tables(folder: Path, families: Sequence[Family]) -> str:
+    """The page of all tables; the longest are left to their files where it would be too large."""
+    left_out: list[str] = []
+    tables = {
+        **read_tables(folder, families),
+        DICTIONARY: pd.read_csv(folder / f"{DICTIONARY}.csv"),
+    }
+    longest_first = sorted(tables, key=lambda name: tables[name].size, reverse=True)
+    while True:
+        body = _tables_body(tables, _provenance(folder, families), left_out)
+        page = _packed(_page("Tables and provenance", body))
+        if len(page) <= MAX_PAGE_BYTES or len(left_out) == len(tables):
+            return page
+        left_out.append(longest_first[len(left_out)])
 
 
 def _page(title: str, body: Iterator[str]) -> str:
@@ -111,39 +168,46 @@ def _claim_cells(claim: Mapping[Hashable, Any], points: pd.DataFrame) -> dict[st
 def _points(points: pd.DataFrame) -> str:
     if points.empty:
         return "none"
-    rows = (
-        f"<tr><td>{_text(one['verdict'])}</td><td>{estimate_words(one)}</td>"
-        f"<td>{_text(one['table'])}: {_text(one['point'])}</td></tr>"
+    items = (
+        f"<li>{_text(one['verdict'])}: {estimate_words(one)}<br>"
+        f"<small>{_text(one['table'])}: {_text(one['point'])}</small></li>"
         for one in points.to_dict("records")
     )
-    head = "<tr><th>verdict</th><th>estimate</th><th>row</th></tr>"
-    return (
-        f"<details><summary>{len(points)}</summary><table>{head}{''.join(rows)}</table></details>"
-    )
+    return f"<details><summary>{len(points)}</summary><ul>{''.join(items)}</ul></details>"
 
 
 def estimate_words(row: Mapping[Hashable, Any]) -> str:
     """An estimate of the ledger with its interval and n, or a dash."""
     if pd.isna(row["value"]):
         return "-"
-    interval = "" if pd.isna(row["low"]) else f" ({row['low']:.3g} to {row['high']:.3g})"
-    return f"{row['value']:.3g}{interval}, n = {int(row['num_clusters'])}"
+    return f"{row['value']:.3g}{_interval(row['low'], row['high'])}, n = {int(row['num_clusters'])}"
+
+
+def _interval(low: float, high: float) -> str:
+    if pd.isna(low) and pd.isna(high):
+        return ""
+    if pd.isna(high):
+        return f" (above {low:.3g})"
+    return f" (below {high:.3g})" if pd.isna(low) else f" ({low:.3g} to {high:.3g})"
 
 
 def _text(value: Any) -> str:
     return "" if pd.isna(value) else escape(str(value), quote=False)
 
 
-def _tables_body(folder: Path, families: Sequence[Family]) -> Iterator[str]:
-    tables = read_tables(folder, families)
-    tables[DICTIONARY] = pd.read_csv(folder / f"{DICTIONARY}.csv")
+def _tables_body(
+    tables: Mapping[str, pd.DataFrame], provenance: pd.DataFrame, left_out: Collection[str]
+) -> Iterator[str]:
     links = (f'<a href="#{name}">{name}</a>' for name in ("provenance", *tables))
     yield f"<nav>{' '.join(links)}</nav>"
     yield '<h2 id="provenance">provenance</h2>'
-    yield _searchable(_provenance(folder, families))
+    yield _searchable(provenance)
     for name, table in tables.items():
         yield f'<h2 id="{name}">{name}</h2>'
-        yield _searchable(table) if len(table) else "<p>This run has no such rows.</p>"
+        if name in left_out:
+            yield f"<p>{len(table)} rows, too many for this page: see tables/{name}.csv.</p>"
+        else:
+            yield _searchable(table) if len(table) else "<p>This run has no such rows.</p>"
 
 
 def _provenance(folder: Path, families: Sequence[Family]) -> pd.DataFrame:
@@ -168,6 +232,7 @@ def _searchable(table: pd.DataFrame, *, allow_html: bool = False) -> str:
         maxBytes=0,  # never cut short
         paging=len(table) > 50,
         classes="display compact",
+        autoWidth=not allow_html,  # the style says how wide the columns of claims are
     )
     return f'<div class="scroll">{html}</div>'
 
