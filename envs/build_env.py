@@ -255,9 +255,7 @@ def ensure(
     if read_stamp(folder) == wanted_stamp(root, environment):
         return
     with exclusive(root) as descriptor:
-        if read_stamp(folder) == wanted_stamp(
-            root, environment
-        ):  # another set-up finished meanwhile
+        if read_stamp(folder) == wanted_stamp(root, environment):  # another set-up made it
             return
         log = root / "logs/env.log"
         log.write_text("", encoding="utf-8")

@@ -1,11 +1,29 @@
-"""Backbones: make, check or fetch a model's files before a server needs them.
+"""Backbones: fetch, make or check a model's files before a server needs them.
 
 The server itself is not a rule: each batch job starts, probes and stops its own
 (workflow/docs/decisions/0004-one-job-one-server.md).
 """
 
 
+# Models of the hub. A job of its own without a GPU, so that none waits for a download; no local
+# rule, because hundreds of gigabytes are no work for a cluster's head node. A retry goes on.
+rule fetch_model:
+    output:
+        f"{RESULTS}/runs/models/{{backbone}}.json",
+    retries: 2
+    resources:
+        gpu=0,
+    params:
+        key=lambda wildcards: pipeline.fetched_model_key(wildcards.backbone),
+        config=pipeline.config_file,
+    shell:
+        "exec {PYTHON} -m blockwise.serving.hub_model --config {params.config}"
+        " --backbone {wildcards.backbone} --output {output}"
+
+
 rule prepare_backbone:
+    input:
+        fetched=lambda wildcards: pipeline.fetched_model_files(wildcards.backbone),
     output:
         f"{RESULTS}/runs/backbones/{{backbone}}.json",
     params:
@@ -15,4 +33,4 @@ rule prepare_backbone:
     shell:
         "exec {PYTHON} -m blockwise.serving.models --config {params.config}"
         " --backbone {wildcards.backbone} --folder {params.folder}/{wildcards.backbone}"
-        " --output {output}"
+        " --fetched {input.fetched} --output {output}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import canonical_json, digest, digest_file, file_states, write_bytes
-from blockwise.config.backbones import PathModel, PocketModel
+from blockwise.config.backbones import HubModel, PathModel, PocketModel
 from blockwise.config.claims import load_claims
 from blockwise.config.datasets import Source, local_file
 from blockwise.config.experiments import (
@@ -96,6 +96,18 @@ class Pipeline:
         file = _local_file(dataset_config.source)
         content = digest_file(file) if file is not None and file.is_file() else None
         return _key([entry, content], "blockwise.data.prepare")
+
+    def fetched_model_files(self, backbone: str) -> list[str]:
+        """The record of a backbone's fetched model, if its model is the hub's."""
+        if not isinstance(self.profile.backbones[backbone].model, HubModel):
+            return []
+        return [f"{self.results}/runs/models/{backbone}.json"]
+
+    def fetched_model_key(self, backbone: str) -> str:
+        """When a backbone's model must be fetched again."""
+        entry = self.profile.backbones[backbone]
+        values = [entry.model.model_dump(mode="json"), entry.engine.kind]
+        return _key(values, "blockwise.serving.hub_model")
 
     def backbone_key(self, backbone: str) -> str:
         """When a backbone's files must be prepared again."""

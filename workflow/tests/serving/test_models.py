@@ -5,19 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import pytest
-from httpx import Request, Response
-from huggingface_hub.errors import GatedRepoError
 
 from blockwise.artifacts import read_model, write_json
-from blockwise.config.backbones import ExternalEngine, HubModel, PathModel, PocketModel
-from blockwise.errors import ConfigError, ServerError
+from blockwise.config.backbones import PathModel, PocketModel
+from blockwise.errors import ConfigError
 from blockwise.serving.models import PreparedModel, prepare_model
 from serving_fixtures import tiny_backbone
-
-COMMIT = "a" * 40
-EXTERNAL = ExternalEngine(kind="external", url="http://h/v1", served_model="m", version="1")
 
 
 def profile_with(backbone) -> dict:
@@ -65,45 +59,6 @@ def test_a_folder_without_model_files_is_refused(tmp_path):
     backbone = tiny_backbone(model=PathModel(source="path", path=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"lacks config.json and a tokenizer"):
         prepare_model("local", backbone, tmp_path / "unused")
-
-
-def test_an_unpinned_revision_is_refused(tmp_path):
-    backbone = tiny_backbone(model=HubModel(source="hub", id="some/model"))
-    with pytest.raises(ConfigError, match="make pin"):
-        prepare_model("hub", backbone, tmp_path)
-
-
-@pytest.mark.parametrize("engine", [None, EXTERNAL])
-def test_hub_files_are_fetched_at_the_commit(tmp_path, monkeypatch, engine):
-    calls = []
-
-    def fetch(repo_id, **arguments):
-        calls.append((repo_id, arguments))
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    changes = {"engine": engine} if engine else {}
-    backbone = tiny_backbone(
-        model=HubModel(source="hub", id="some/model", revision=COMMIT), **changes
-    )
-    prepared = prepare_model("hub", backbone, tmp_path)
-    assert prepared.digest == f"some/model@{COMMIT}"
-    assert (prepared.path, prepared.revision) == ("some/model", COMMIT)
-    ((repo_id, arguments),) = calls
-    assert (repo_id, arguments["revision"]) == ("some/model", COMMIT)
-    only_tokenizer = arguments["allow_patterns"] is not None
-    assert only_tokenizer == (engine is not None)
-
-
-def test_a_gated_model_names_the_token_variable(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        request = Request("GET", "https://hub")
-        raise GatedRepoError("Access is restricted", response=Response(401, request=request))
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    backbone = tiny_backbone(model=HubModel(source="hub", id="some/model", revision=COMMIT))
-    with pytest.raises(ServerError, match="HF_TOKEN"):
-        prepare_model("hub", backbone, tmp_path)
 
 
 def test_the_command_line_writes_the_model_and_its_card(tmp_path):

@@ -30,6 +30,7 @@ def test_the_default_profile_plays_each_backbone_on_the_datasets_of_its_role(wor
     counts = job_counts(dry_run(workspace))
     assert counts["prepare_backbone"] == 4
     assert counts["prepare_dataset"] == 5
+    assert "fetch_model" not in counts  # nothing is the hub's
     assert counts["run_compaction"] == counts["build_sessions"] == 6
     assert counts["compare_summaries"] == counts["judge_answers"] == 6
     assert counts["tabulate_compaction"] == counts["tabulate_mxfp4"] == 1
@@ -40,8 +41,15 @@ def test_the_default_profile_plays_each_backbone_on_the_datasets_of_its_role(wor
 def test_the_paper_overlay_has_exactly_four_backbones(workspace):
     done = dry_run(workspace, "--configfile", "config/config.yaml", "config/paper.yaml")
     counts = job_counts(done)
-    assert counts["prepare_backbone"] == 4
+    assert counts["fetch_model"] == counts["prepare_backbone"] == 4
     assert counts["run_compaction"] == 8
+    jobs = re.findall(r"^rule (\w+):\n    input: (.*)", done[1], re.M)
+    prepared = [inputs for name, inputs in jobs if name == "prepare_backbone"]
+    assert len(prepared) == 4
+    assert all(inputs.startswith("results/paper/runs/models/") for inputs in prepared)
+    probing = [inputs for name, inputs in jobs if name == "run_compaction"]
+    assert len(probing) == 8
+    assert all("results/paper/runs/backbones/" in inputs for inputs in probing)
     assert "timing-8m" not in done[1]
     assert "results/paper/" in done[1]
 

@@ -1,6 +1,6 @@
-"""Prepare a backbone's model: make it, check it or fetch it, before any server needs it.
+"""Prepare a backbone's model: make it, or check what is there, before any server needs it.
 
-Downloads and mistakes belong here, where a job costs nothing, and not in the job that holds a
+Mistakes belong here, where a job costs nothing, and not in the job that holds a
 GPU. What comes out is a `PreparedModel`: a path that exists, and a digest that changes exactly
 when the files do, so that cells re-run when their model does.
 """
@@ -12,30 +12,32 @@ from pathlib import Path
 
 from blockwise.artifacts import digest_tree, read_model, write_model
 from blockwise.config.backbones import Backbone, HubModel, PathModel, PocketModel, RandomModel
-from blockwise.config.base import UNPINNED
 from blockwise.config.profile import Profile
-from blockwise.errors import ArtifactError, ConfigError, ServerError, run_command
+from blockwise.errors import ArtifactError, ConfigError, run_command
+from blockwise.serving.hub_model import FetchedModel, check_in_place, fetch_model
 from blockwise.serving.prepared_model import PreparedModel
 
 __all__ = ["PreparedModel", "prepare_model"]
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
-# What a tokenizer needs and nothing else: an external engine has the weights itself.
-TOKENIZER_PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
 
-def prepare_model(name: str, backbone: Backbone, folder: Path) -> PreparedModel:
-    """Make, check or fetch the model of a backbone.
+def prepare_model(
+    name: str, backbone: Backbone, folder: Path, fetched: FetchedModel | None = None
+) -> PreparedModel:
+    """Make or check the model of a backbone.
 
     Args:
         name: the backbone's name.
         backbone: its configuration.
         folder: where a random model is written; replaced if it exists.
+        fetched: the snapshot of a model of the hub; None: it is fetched here.
 
     Raises:
         ConfigError: the revision is unpinned, or the folder is no model.
         ServerError: the hub refused or could not be reached.
+        ArtifactError: files cannot be written, or are not what was fetched.
     """
     tokenizer_only = backbone.engine.kind == "external"
     match backbone.model:
@@ -45,8 +47,8 @@ def prepare_model(name: str, backbone: Backbone, folder: Path) -> PreparedModel:
             return _pocket(name, source)
         case PathModel() as source:
             return _path(name, source, tokenizer_only)
-        case HubModel() as source:
-            return _hub(name, source, tokenizer_only)
+        case HubModel():
+            return _hub(name, backbone, fetched)
 
 
 def _random(
@@ -119,47 +121,30 @@ def folder_model(name: str, source: str, folder: Path) -> PreparedModel:
     )
 
 
-def _hub(name: str, source: HubModel, tokenizer_only: bool) -> PreparedModel:
-    if source.revision == UNPINNED:
-        raise ConfigError(
-            f"backbones.{name}.model.revision of {source.id} is {UNPINNED!r}: nobody has verified "
-            "which commit is meant; run `make pin` where the hub can be reached"
-        )
-    # Imported here: the other sources need no hub client.
-    import huggingface_hub  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
-    try:
-        folder = huggingface_hub.snapshot_download(
-            source.id,
-            revision=source.revision,
-            allow_patterns=TOKENIZER_PATTERNS if tokenizer_only else None,
-        )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        # OSError: no network, a full disk; ValueError: a malformed id
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise ServerError(
-            f"cannot fetch {source.id} at {source.revision} for backbone {name}: {first_line}. "
-            "If it is gated, accept its licence and set HF_TOKEN; if the network failed, run the "
-            "same command again: what is complete is kept"
-        ) from error
+def _hub(name: str, backbone: Backbone, fetched: FetchedModel | None) -> PreparedModel:
+    if fetched is None:
+        fetched = fetch_model(name, backbone)
+    check_in_place(fetched)
     return PreparedModel(
         backbone=name,
         source="hub",
-        path=source.id,
-        revision=source.revision,
-        tokenizer_path=str(folder),
-        digest=f"{source.id}@{source.revision}",
+        path=fetched.id,
+        revision=fetched.revision,
+        tokenizer_path=fetched.folder,
+        digest=f"{fetched.id}@{fetched.revision}",
         num_parameters=None,
     )
 
 
 def main() -> None:
     """Command line: prepare one backbone and write its `PreparedModel`."""
-    parser = argparse.ArgumentParser(description="Make, check or fetch a backbone's model.")
+    parser = argparse.ArgumentParser(description="Make or check a backbone's model.")
     parser.add_argument("--config", type=Path, required=True, help="resolved profile, JSON")
     parser.add_argument("--backbone", required=True, help="its name in the profile")
     parser.add_argument("--folder", type=Path, required=True, help="where to write a random model")
+    parser.add_argument(
+        "--fetched", type=Path, nargs="*", default=[], help="record of a hub model; else nothing"
+    )
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     profile = read_model(arguments.config, Profile)
@@ -169,7 +154,9 @@ def main() -> None:
             f"{', '.join(sorted(profile.backbones))}"
         )
     backbone = profile.backbones[arguments.backbone]
-    write_model(arguments.output, prepare_model(arguments.backbone, backbone, arguments.folder))
+    fetched = [read_model(path, FetchedModel) for path in arguments.fetched]
+    prepared = prepare_model(arguments.backbone, backbone, arguments.folder, *fetched)
+    write_model(arguments.output, prepared)
 
 
 if __name__ == "__main__":
