@@ -230,6 +230,12 @@ def test_other_languages_fall_back_to_bytes(tokenizer):
     assert all(re.fullmatch(r"<0x[0-9A-F]{2}>", piece) or len(piece) <= 2 for piece in pieces)
 
 
+def test_the_tags_of_thinking_stay_in_a_text_without_its_special_tokens(tokenizer):
+    ids = tokenizer("<think>A was b.</think>no<|eot|>", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "<think>A was b.</think>no"
+    assert tokenizer.convert_tokens_to_ids("</think>") in ids
+
+
 def test_no_piece_crosses_a_word(tokenizer):
     for piece in tokenizer.get_vocab():
         if not piece.startswith("<"):

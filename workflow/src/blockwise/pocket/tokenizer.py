@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from blockwise.config.datasets import Split
@@ -22,7 +22,10 @@ from blockwise.pocket.lessons import make_lessons
 from blockwise.serving.random_backbone import BOS_TOKEN, CHAT_TEMPLATE, END_TOKEN, ROLE_TOKENS
 
 THINK_TOKENS = ("<think>", "</think>")
-SPECIAL_TOKENS = (BOS_TOKEN, END_TOKEN, *ROLE_TOKENS, *THINK_TOKENS)
+"""Tokens of their own, but not special: a server leaves special tokens out of the text that its
+reasoning parser splits."""
+
+SPECIAL_TOKENS = (BOS_TOKEN, END_TOKEN, *ROLE_TOKENS)
 WORD_PATTERN = r"\w+ ?|\n+|[^\w\s] ?|\s"
 """What is never cut across: a word with its space, a mark with its space, line breaks."""
 
@@ -41,17 +44,18 @@ def make_tokenizer(prompts: Mapping[str, str]) -> PreTrainedTokenizerFast:
         prompts: compaction prompts by name, whose words belong to the language.
     """
     pieces = [*_bytes(), *_numbers(), *_name_pieces(), *_words(prompts)]
-    vocabulary = [(token, 0.0) for token in SPECIAL_TOKENS]
+    vocabulary = [(token, 0.0) for token in (*SPECIAL_TOKENS, *THINK_TOKENS)]
     vocabulary += [(piece, _score(piece)) for piece in dict.fromkeys(pieces)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in THINK_TOKENS])
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=BOS_TOKEN,
         eos_token=END_TOKEN,
-        additional_special_tokens=[*ROLE_TOKENS, *THINK_TOKENS],
+        additional_special_tokens=list(ROLE_TOKENS),
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
