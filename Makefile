@@ -14,6 +14,8 @@ DEVICE ?= cpu
 CORES ?= all
 CONFIG ?= config/config.yaml
 BACKBONE ?=
+EARLIER ?=
+ARGS ?=
 # The one place that carries CPU builds of torch where pip's own configuration has none.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -69,6 +71,10 @@ verify: env ## Hold tables and figures against the digests the run recorded
 .PHONY: preflight
 preflight: env ## One minute: can this machine run the profile? [BACKBONE=name]
 	@$(PY) -m blockwise.preflight --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
+
+.PHONY: estimate
+estimate: env ## The bill first: cells, tokens, hours, disk, what does not fit [EARLIER=tables ARGS=]
+	@$(PY) -m blockwise.estimate --configfile $(CONFIG) $(if $(EARLIER),--earlier $(EARLIER)) $(ARGS)
 
 .PHONY: bench-compaction
 bench-compaction: env ## Ratios between layouts and the client's own cost [BACKBONE=name]

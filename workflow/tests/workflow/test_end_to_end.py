@@ -8,6 +8,7 @@ import csv
 import json
 import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 from workspace import SMALL_TIMING, copy_workflow, run_snakemake, stored_units, write_config
@@ -15,6 +16,8 @@ from workspace import SMALL_TIMING, copy_workflow, run_snakemake, stored_units, 
 from blockwise.claims.verdicts import Verdict
 from blockwise.config.claims import load_claims
 from blockwise.config.experiments import Study, known_layouts
+from blockwise.estimate.__main__ import estimate
+from blockwise.estimate.hardware import gpu
 from blockwise.figures.registry import figures_of
 from blockwise.report.captions import CATEGORIES, title_of
 from blockwise.tables.registry import Family, tables_of
@@ -230,6 +233,31 @@ def test_recall_cells_asked_after_the_closing_compaction(finished):
     assert sorted(row["arm"] for row in rows) == sorted(2 * arms)
     assert all(int(row["num_answers"]) >= 3 for row in rows)
     assert all(row["timing_block_id"] == "" for row in rows)
+
+
+def test_the_estimate_agrees_with_the_run(finished, monkeypatch):
+    folder, config = finished
+    monkeypatch.chdir(folder)
+    bill = estimate([Path(config)], None, gpu(80, 1000, 3000))
+    assert bill.warnings == ()
+    assert any("speed from engine cards" in text for text in bill.assumptions)
+    cells = {row["cell_key"]: row for row in table(folder, "compaction_cells")}
+    requests = table(folder, "compaction_requests")
+    for dataset in ("hotpotqa", "locomo"):
+        lines = [line for line in bill.lines if line.dataset == dataset]
+        own = [row for row in cells.values() if row["dataset"] == dataset]
+        assert sum(line.num_cells for line in lines) == len(own)
+        sent = [row for row in requests if row["dataset"] == dataset]
+        # Bystanders ask for as long as a compaction lasts: no plan holds their number.
+        sure = [row for row in sent if row["role"] != "bystander" or row["compaction_index"] == ""]
+        unsure = sum(line.num_unsure_requests for line in lines)
+        assert sum(line.num_requests for line in lines) - unsure == len(sure)
+        tokens = sum(int(row["prompt_tokens"]) for row in sent)
+        estimated = sum(line.prompt_tokens for line in lines)
+        assert estimated == pytest.approx(tokens, rel=0.05), dataset
+    timed_s = sum(float(row["wall_s"]) for row in cells.values() if row["timing_block_id"])
+    estimated_s = 3600 * sum(line.wall_h for line in bill.lines if line.stage == "timing")
+    assert timed_s / 1.5 < estimated_s < timed_s * 1.5
 
 
 def test_a_second_run_has_nothing_to_do(finished):

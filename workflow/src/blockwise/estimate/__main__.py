@@ -1,0 +1,120 @@
+"""The bill of a run before it is paid for: `make estimate`.
+
+    python -m blockwise.estimate --configfile config/config.yaml config/paper.yaml
+
+No server is started and nothing is downloaded. Cells come from the run's own planner and are
+played by its own protocols on an engine without a model.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from blockwise.config.backbones import HubModel
+from blockwise.config.load import DEFAULT_FILE
+from blockwise.errors import BlockwiseError, run_command
+from blockwise.estimate.bill import Bill, DiskLine, Line
+from blockwise.estimate.compaction_bill import GB, CompactionBill, Notes
+from blockwise.estimate.earlier import load_earlier
+from blockwise.estimate.hardware import (
+    H100_GB_PER_S,
+    H100_GIB,
+    H100_TFLOPS,
+    Device,
+    cpu,
+    gpu,
+    model_size,
+)
+from blockwise.estimate.report import print_bill, write_bill
+from blockwise.estimate.sessions import Datasets
+from blockwise.estimate.training_bill import TrainingBill
+from blockwise.pipeline import PROMPTS_FOLDER, Pipeline
+
+DATASET_GB = 0.1  # the distractor validation split of HotpotQA or all of LoCoMo, at most
+
+
+def estimate(files: Sequence[Path], earlier_folder: Path | None, device: Device) -> Bill:
+    """The bill of a configuration.
+
+    Args:
+        files: the configuration, the base first.
+        earlier_folder: tables of an earlier run; default: of this profile.
+        device: the GPU that backbones with `gpus` take.
+
+    Raises:
+        ConfigError: the configuration is refused.
+    """
+    pipeline = Pipeline(files, {})
+    profile = pipeline.profile
+    earlier = load_earlier(earlier_folder or Path(pipeline.results) / "tables")
+    notes = Notes()
+    devices = {True: device, False: cpu()}
+    datasets = Datasets(profile, Path(pipeline.results) / "runs" / "data")
+    compaction = CompactionBill(
+        profile, datasets, earlier, devices, prompts_folder=PROMPTS_FOLDER, notes=notes
+    )
+    lines = [line for batch in pipeline.batches() for line in compaction.lines(*batch)]
+    disk = _downloads(pipeline)
+    if profile.mxfp4 is not None:
+        used = devices[profile.mxfp4.device == "cuda"]
+        training = TrainingBill(profile.mxfp4, earlier, used, notes)
+        lines += training.lines()
+        disk += training.disk()
+    disk.append(_cells(lines))
+    return Bill(
+        profile=profile.profile,
+        lines=tuple(lines),
+        disk=tuple(disk),
+        warnings=tuple(notes.warnings),
+        assumptions=tuple(notes.assumptions),
+    )
+
+
+def _downloads(pipeline: Pipeline) -> list[DiskLine]:
+    profile = pipeline.profile
+    lines = []
+    for name, backbone in profile.backbones.items():
+        is_served = backbone.engine.kind == "vllm"
+        if isinstance(backbone.model, HubModel) and is_served:
+            size = model_size(backbone)
+            lines.append(
+                DiskLine(what=f"model {name}", disk_gb=size.weights_bytes / GB, source=size.source)
+            )
+    for name, dataset in profile.datasets.items():
+        if dataset.source.kind in {"hub", "url"}:
+            lines.append(DiskLine(what=f"dataset {name}", disk_gb=DATASET_GB, source="assumed"))
+    return lines
+
+
+def _cells(lines: Sequence[Line]) -> DiskLine:
+    size = sum(line.disk_gb for line in lines)
+    return DiskLine(what="cells", disk_gb=size, source="records of the cells as played")
+
+
+def main() -> None:
+    """Command line of the estimate."""
+    parser = argparse.ArgumentParser(
+        prog="python -m blockwise.estimate", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--configfile", type=Path, nargs="+", default=[DEFAULT_FILE])
+    parser.add_argument(
+        "--earlier", type=Path, help="tables of an earlier run (default: of this profile)"
+    )
+    parser.add_argument("--device-memory-gib", type=float, default=H100_GIB)
+    parser.add_argument("--device-tflops", type=float, default=H100_TFLOPS, help="dense bf16")
+    parser.add_argument("--device-gb-per-s", type=float, default=H100_GB_PER_S)
+    parser.add_argument("--json", type=Path, help="also write the whole bill here")
+    parser.add_argument("--csv", type=Path, help="also write its lines here")
+    arguments = parser.parse_args()
+    sizes = (arguments.device_memory_gib, arguments.device_tflops, arguments.device_gb_per_s)
+    if min(sizes) <= 0:
+        raise BlockwiseError(
+            f"device memory, TFLOP/s and GB/s are {sizes}: give positive values of its data sheet"
+        )
+    bill = estimate(arguments.configfile, arguments.earlier, gpu(*sizes))
+    print_bill(bill)
+    write_bill(bill, arguments.json, arguments.csv)
+
+
+if __name__ == "__main__":
+    run_command(main)

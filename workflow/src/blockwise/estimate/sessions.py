@@ -1,0 +1,130 @@
+"""Sessions to play without a download: the real ones where they are here, else assumed ones.
+
+Synthetic and local datasets are prepared as the run prepares them. A dataset of the hub or the
+web counts if an earlier run of this profile prepared it; otherwise documents of the published
+average size stand in, chained to `target_tokens` by the real chainer.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from blockwise.artifacts import read_model
+from blockwise.config.datasets import Dataset, DatasetFormat, local_file
+from blockwise.config.profile import Profile
+from blockwise.data.documents import Document, DocumentSet, Question, SessionSet
+from blockwise.data.prepare import prepare_documents
+from blockwise.data.sessions import build_sessions
+from blockwise.errors import ArtifactError
+from blockwise.estimate.dry_engine import FILLER, SHORT_ANSWER
+from blockwise.serving.renderer import Renderer
+
+ASSUMED_ORIGIN = "assumed"
+DOCUMENT_TOKENS = {DatasetFormat.HOTPOTQA: 1200, DatasetFormat.LOCOMO: 700}
+"""Source: arXiv 2605.23296 (secondary reading): about 1.2k and 0.7k tokens a document."""
+QUESTIONS_PER_DOCUMENT = {DatasetFormat.HOTPOTQA: 1, DatasetFormat.LOCOMO: 6}  # same source
+CATEGORY = {DatasetFormat.HOTPOTQA: "bridge", DatasetFormat.LOCOMO: "4"}  # the commonest ones
+QUESTION_TOKENS = 20  # HotpotQA's questions have 18 words on average, LoCoMo's fewer
+NUM_CONVERSATIONS = 10  # of LoCoMo
+
+
+class Datasets:
+    """The documents of a profile, each dataset loaded once.
+
+    Args:
+        profile: the configuration.
+        prepared_folder: where a run of this profile leaves prepared datasets.
+    """
+
+    def __init__(self, profile: Profile, prepared_folder: Path) -> None:
+        self._profile = profile
+        self._folder = prepared_folder
+        self._known: dict[str, DocumentSet | None] = {}
+
+    def documents(self, name: str) -> DocumentSet | None:
+        """The dataset's own documents; None where they are not on this machine."""
+        if name not in self._known:
+            self._known[name] = self._load(name, self._profile.datasets[name])
+        return self._known[name]
+
+    def sessions(self, name: str, backbone: str, renderer: Renderer) -> SessionSet:
+        """The sessions that a backbone plays of a dataset.
+
+        Raises:
+            DatasetError: the documents do not make the sessions that are asked for.
+        """
+        dataset = self._profile.datasets[name]
+        documents = self.documents(name) or assumed_documents(name, dataset, renderer.count_text)
+        return build_sessions(
+            documents,
+            dataset.sessions,
+            renderer.count_text,
+            backbone,
+            self._profile.backbones[backbone].context_window_tokens,
+        )
+
+    def _load(self, name: str, dataset: Dataset) -> DocumentSet | None:
+        source = dataset.source
+        is_here = source.kind in {"synthetic", "path"} or (
+            source.kind == "url" and local_file(source.url) is not None
+        )
+        if is_here:
+            return prepare_documents(name, dataset, self._folder)
+        try:
+            prepared = read_model(self._folder / f"{name}.json", DocumentSet)
+        except ArtifactError:
+            return None
+        wanted = source.url if source.kind == "url" else f"at {getattr(source, 'revision', '')}"
+        return prepared if prepared.origin.endswith(wanted) else None
+
+
+def assumed_documents(name: str, dataset: Dataset, count_text: Callable[[str], int]) -> DocumentSet:
+    """Documents of the published average size, enough for the sessions of a plan."""
+    per_document = QUESTIONS_PER_DOCUMENT[dataset.format]
+    text = _filler(DOCUMENT_TOKENS[dataset.format], count_text)
+    asked = _filler(QUESTION_TOKENS, count_text)
+    plan = dataset.sessions
+    per_session = plan.target_tokens // DOCUMENT_TOKENS[dataset.format] + 1
+    if dataset.format is DatasetFormat.LOCOMO:  # each session goes round all conversations
+        clusters = max(NUM_CONVERSATIONS, plan.num_sessions)
+        sizes = [per_session // clusters + 1] * clusters
+    else:
+        sizes = [1] * (per_session * plan.num_sessions)
+    questions = [(asked, CATEGORY[dataset.format])] * per_document
+    documents = [
+        _document(f"{name}-{cluster}-{number}", f"{name}-{cluster}", text, questions)
+        for cluster, size in enumerate(sizes)
+        for number in range(size)
+    ]
+    return DocumentSet(
+        dataset=name,
+        format=dataset.format,
+        origin=ASSUMED_ORIGIN,
+        content_digest=ASSUMED_ORIGIN,
+        num_rows=len(sizes),
+        num_skipped_rows=0,
+        skipped=(),
+        documents=tuple(documents),
+    )
+
+
+def _document(
+    document_id: str, cluster: str, text: str, asked: Sequence[tuple[str, str]]
+) -> Document:
+    questions = tuple(
+        Question(
+            id=f"{document_id}-{index}",
+            text=question,
+            answer=SHORT_ANSWER,
+            category=category,
+            evidence=(document_id,),
+        )
+        for index, (question, category) in enumerate(asked)
+    )
+    return Document(id=document_id, cluster=cluster, text=text, questions=questions)
+
+
+def _filler(num_tokens: int, count_text: Callable[[str], int]) -> str:
+    """A text of about so many tokens, whatever counts them."""
+    per_copy = max(1, count_text(FILLER))
+    whole = FILLER * (num_tokens // per_copy + 1)
+    return whole[: max(1, round(len(whole) * num_tokens / count_text(whole)))]

@@ -1,0 +1,97 @@
+"""The bill: prices, sizes, assumed sessions, the training study, and what is printed."""
+
+import pytest
+
+from blockwise.config.datasets import Dataset
+from blockwise.config.load import load_profile
+from blockwise.data.sessions import build_sessions
+from blockwise.estimate.bill import Bill
+from blockwise.estimate.clock import Speed, playback_s
+from blockwise.estimate.compaction_bill import Notes
+from blockwise.estimate.dry_engine import NaturalVolume, Sent
+from blockwise.estimate.earlier import load_earlier
+from blockwise.estimate.hardware import cpu, gpu, memory_problems, model_size
+from blockwise.estimate.renderers import AssumedRenderer
+from blockwise.estimate.report import print_bill, write_bill
+from blockwise.estimate.sessions import assumed_documents
+from blockwise.estimate.training_bill import TrainingBill
+
+SPEED = Speed(step_s=1.0, step_request_s=0.1, step_context_token_s=0.0, prefill_token_s=0.01,
+              prefill_context_token_s=0.0, request_s=0.5, startup_s=0.0, source="")  # fmt: skip
+
+
+def test_a_step_is_shared_by_the_requests_that_run_and_prefills_are_not():
+    together = [Sent(100, 100, 10, 0.0, 10.0), Sent(100, 100, 10, 0.0, 10.0)]
+    apart = [together[0], Sent(100, 100, 10, 10.0, 20.0)]
+    assert playback_s(together, SPEED) == pytest.approx(10 * (1.0 + 2 * 0.1) + 2.0 + 0.5)
+    assert playback_s(apart, SPEED) == pytest.approx(20 * (1.0 + 0.1) + 2.0 + 2 * 0.5)
+    four = playback_s(together, SPEED, side_by_side=4)
+    assert four == pytest.approx(10 * (1.0 + 8 * 0.1) + 4 * 2.0 + 0.5)
+
+
+def test_assumed_sessions_hold_target_tokens_in_any_tokenizer():
+    for format_, count in (("hotpotqa", 3), ("locomo", 12)):
+        dataset = Dataset.model_validate(
+            {
+                "format": format_,
+                "source": {"kind": "hub", "id": "a/b"},
+                "sessions": {"num_sessions": count, "target_tokens": 20_000},
+            }
+        )
+        for count_text in (AssumedRenderer().count_text, len):
+            documents = assumed_documents("d", dataset, count_text)
+            sessions = build_sessions(
+                documents, dataset.sessions, count_text, "b", 100_000
+            ).sessions
+            assert len(sessions) == count
+            assert all(20_000 <= one.num_tokens < 21_500 for one in sessions)
+
+
+def test_weights_and_a_window_are_held_against_the_device(project_folder):
+    files = [project_folder / f"config/{name}.yaml" for name in ("config", "paper")]
+    backbone = load_profile(files).backbones["llama-3.1-8b"]
+    size = model_size(backbone)
+    assert memory_problems("b", backbone, size, gpu(80, 989, 3350)) == []
+    (problem,) = memory_problems("b", backbone, size, gpu(24, 165, 1000))
+    assert "weights take 16.1 GB" in problem
+    assert "raise gpus" in problem
+
+
+def test_the_snapshot_prices_each_backbone_by_its_own_cards(project_folder):
+    earlier = load_earlier(project_folder / "results/reference")
+    for name in earlier.cards["backbone"].unique():
+        speed, card = earlier.speed(name), earlier.card(name)
+        alone_s = speed.step_s + speed.step_request_s
+        assert 0.5 < alone_s * card["decode_1_tokens_per_s"] < 2.0
+        assert 0 < speed.prefill_token_s + 1000 * speed.prefill_context_token_s < 0.01
+    assert earlier.speed("nobody") is None
+    assert load_earlier(project_folder / "nowhere").volume("nobody") == NaturalVolume()
+
+
+def test_training_runs_steps_and_hours_follow_from_the_study(project_folder):
+    study = load_profile([project_folder / "config/config.yaml"]).mxfp4
+    earlier = load_earlier(project_folder / "results/reference")
+    lines = {line.experiment: line for line in TrainingBill(study, earlier, cpu(), Notes()).lines()}
+    for name, runs in earlier.training.groupby("experiment"):
+        assert lines[name].num_cells == len(runs)
+        assert lines[name].num_steps == runs["num_steps"].sum()
+        assert lines[name].train_tokens == runs["train_tokens"].sum()
+        assert lines[name].wall_h * 3600 > runs["train_s"].sum()
+    assert set(earlier.training["num_parameters"]) == {
+        TrainingBill(study, earlier, cpu(), Notes()).num_parameters
+    }
+
+
+def test_a_bill_is_printed_and_written(tmp_path, capsys, project_folder):
+    study = load_profile([project_folder / "config/config.yaml"]).mxfp4
+    earlier = load_earlier(project_folder / "nowhere")
+    training = TrainingBill(study, earlier, cpu(), Notes())
+    bill = Bill(profile="p", lines=tuple(training.lines()), disk=tuple(training.disk()),
+                warnings=("too [big]",), assumptions=())  # fmt: skip
+    print_bill(bill)
+    said = capsys.readouterr().out
+    assert "mxfp4_ladder" in said
+    assert "too [big]" in said
+    write_bill(bill, tmp_path / "bill.json", tmp_path / "bill.csv")
+    assert Bill.model_validate_json((tmp_path / "bill.json").read_text()) == bill
+    assert len((tmp_path / "bill.csv").read_text().splitlines()) == len(bill.lines) + 1
