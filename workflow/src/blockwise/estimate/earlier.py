@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
+from scipy.optimize import nnls  # type: ignore[import-untyped]  # scipy ships no types
 
 from blockwise.estimate.clock import Speed
 from blockwise.estimate.dry_engine import NaturalVolume

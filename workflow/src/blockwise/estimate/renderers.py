@@ -12,7 +12,8 @@ from typing import Any
 from blockwise.config.backbones import Backbone, HubModel, PathModel, PocketModel, RandomModel
 from blockwise.config.base import UNPINNED
 from blockwise.errors import ConfigError
-from blockwise.serving.models import TOKENIZER_FILES, TOKENIZER_PATTERNS
+from blockwise.serving.hub_model import TOKENIZER_PATTERNS
+from blockwise.serving.models import TOKENIZER_FILES
 from blockwise.serving.renderer import Message, Renderer
 
 CHARS_PER_TOKEN = 4
