@@ -3,11 +3,11 @@
 Observations inside a cluster (a timing block's repeats, one session's answers) share a
 machine, a server start or a text, so they are no independent evidence: they are averaged
 first and the interval is taken over the cluster means. At the 6 to 12 clusters that a
-small run affords, the bootstrap of clusters covers 86% to 92% (decision 0022); Student's t is
-exact for normal cluster means and holds between 93% and 97% for the mild skew of wall times
-(the tests simulate it). Ratios are formed inside a timing block only and are treated on the log
-scale, where a speed-up and its reciprocal are the same statement. Sizes whose clusters differ
-more get no interval, and scores between 0 and 1 have one of their own (`blockwise.shares`).
+small run affords, the bootstrap of clusters covers too little (under 90% at six, decision 0022);
+Student's t is exact for normal cluster means and holds between 93% and 97% for the mild skew of
+wall times (the tests simulate it). Ratios are formed inside a timing block only and are treated on
+the log scale, where a speed-up and its reciprocal are the same statement. Sizes whose clusters
+differ more get no interval, and scores between 0 and 1 have one of their own (`blockwise.shares`).
 Below six clusters the range and n say all there is to say: no interval is given.
 
 How much the repeats of one input differ is no mean: the coefficient of variation is a ratio of

@@ -30,7 +30,7 @@ class AssumedRenderer(Renderer):
 
     def count(self, messages: Sequence[Message], add_generation_prompt: bool) -> int:
         """Tokens of a conversation, template included."""
-        texts = sum((len(message["content"]) + 3) // CHARS_PER_TOKEN for message in messages)
+        texts = sum(self.count_text(message["content"]) for message in messages)
         return texts + TOKENS_PER_MESSAGE * (len(messages) + add_generation_prompt)
 
     def ends(self, messages: Sequence[Message]) -> list[int]:
@@ -43,7 +43,7 @@ class AssumedRenderer(Renderer):
 
     def count_text(self, text: str) -> int:
         """Tokens of a bare text."""
-        return (len(text) + 3) // CHARS_PER_TOKEN
+        return len(self.token_offsets(text))
 
     # No list: 64 bystanders would each make one of 120k pairs.
     def token_offsets(self, text: str) -> Sequence[tuple[int, int]]:  # type: ignore[override]

@@ -12,7 +12,7 @@ import pandas as pd
 from blockwise.artifacts import write_bytes
 from blockwise.claims.verdicts import Verdict
 from blockwise.errors import ArtifactError
-from blockwise.report.pages import SIGNS, estimate_words
+from blockwise.report.pages import SIGNS, by_verdict, estimate_words, verdict_counts
 
 BEGIN = "<!-- claims of the reference run: written by `make reference` -->"
 END = "<!-- end of the claims -->"
@@ -21,17 +21,11 @@ HEAD = ["| verdict | claim | reported | this run | why |", "|---|---|---|---|---
 
 def claims_section(claims: pd.DataFrame) -> str:
     """The claims of `claims.csv` as Markdown: what was tested, and the rest folded away."""
-    counts = claims["verdict"].value_counts()
-    numbers = (f"{counts.get(one.value, 0)} {one.value}" for one in Verdict)
     untested = claims["verdict"] == Verdict.NOT_TESTABLE
-    order = list(Verdict)
-    tested = claims[~untested].sort_values(
-        "verdict", key=lambda words: words.map(order.index), kind="stable"
-    )
     lines = [
-        f"**{', '.join(numbers)}.**",
+        f"**{verdict_counts(claims)}.**",
         "",
-        *_rows(tested.to_dict("records")),
+        *_rows(by_verdict(claims[~untested]).to_dict("records")),
         "",
         f"<details><summary>{int(untested.sum())} claims that this scale cannot test</summary>",
         "",

@@ -139,14 +139,22 @@ def _page(title: str, body: Iterator[str]) -> str:
 
 
 def _claims_body(claims: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
-    counts = claims["verdict"].value_counts()
     yield f"<p>{escape(CLAIMS_INTRO)}</p>"
-    numbers = (f"{counts.get(one.value, 0)} {one.value}" for one in Verdict)
-    yield f"<p><b>{', '.join(numbers)}</b></p>"
-    order = list(Verdict)
-    ranked = claims.sort_values("verdict", key=lambda words: words.map(order.index), kind="stable")
-    rows = [_claim_cells(claim, points) for claim in ranked.to_dict("records")]
+    yield f"<p><b>{verdict_counts(claims)}</b></p>"
+    rows = [_claim_cells(claim, points) for claim in by_verdict(claims).to_dict("records")]
     yield f'<div class="claims">{_searchable(pd.DataFrame(rows), allow_html=True)}</div>'
+
+
+def verdict_counts(claims: pd.DataFrame) -> str:
+    """How many claims have each verdict, in words."""
+    counts = claims["verdict"].value_counts()
+    return ", ".join(f"{counts.get(one.value, 0)} {one.value}" for one in Verdict)
+
+
+def by_verdict(claims: pd.DataFrame) -> pd.DataFrame:
+    """The claims in the order of their verdicts, and of the ledger inside one."""
+    order = list(Verdict)
+    return claims.sort_values("verdict", key=lambda words: words.map(order.index), kind="stable")
 
 
 def _claim_cells(claim: Mapping[Hashable, Any], points: pd.DataFrame) -> dict[str, str]:
