@@ -11,7 +11,7 @@ import pytest
 
 from blockwise.artifacts import digest_file
 from blockwise.config.datasets import Dataset, MalformedRows
-from blockwise.data import download, hotpotqa
+from blockwise.data import download, hotpotqa, sources
 from blockwise.data.download import fetch
 from blockwise.data.sources import load_rows
 from blockwise.data.synthetic import locomo_rows
@@ -241,6 +241,15 @@ def test_synthetic_rows_follow_the_format(tmp_path):
     assert origin == "synthetic hotpotqa (seed 4)"
     chats = settings.model_copy(update={"format": "locomo"})
     assert load_rows("d", chats, tmp_path)[0] == locomo_rows(settings.source)
+
+
+def test_a_format_without_a_generator_is_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.delitem(sources.GENERATORS, "locomo")
+    settings = dataset(kind="synthetic").model_copy(update={"format": "locomo"})
+    with pytest.raises(
+        DatasetError, match="d: nothing writes synthetic locomo rows, only hot"
+    ):
+        load_rows("d", settings, tmp_path)
 
 
 # --- hub --------------------------------------------------------------------------------

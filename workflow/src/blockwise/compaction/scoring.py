@@ -60,13 +60,12 @@ NO_OVERLAP = Overlap(0.0, 0.0, 0.0, 0.0)
 
 
 def score_answer(dataset_format: DatasetFormat, answer: str, question: Question) -> Score:
-    """Score one answer by the official rules of its dataset."""
-    if dataset_format is DatasetFormat.HOTPOTQA:
-        overlap = score_hotpotqa(answer, question.answer)
-        return Score(exact_match=overlap.exact_match, f1=overlap.f1)
-    return Score(
-        exact_match=None, f1=score_locomo(answer, question.answer, category=question.category)
-    )
+    """Score one answer by the official rules of its dataset: LoCoMo's, or EM and F1 over words."""
+    if dataset_format is DatasetFormat.LOCOMO:
+        f1 = score_locomo(answer, question.answer, category=question.category)
+        return Score(exact_match=None, f1=f1)
+    overlap = score_hotpotqa(answer, question.answer)
+    return Score(exact_match=overlap.exact_match, f1=overlap.f1)
 
 
 def normalize_hotpotqa(text: str) -> str:

@@ -46,8 +46,7 @@ def load_rows(dataset_name: str, dataset: Dataset, cache_folder: Path) -> tuple[
     """
     match dataset.source:
         case SyntheticSource() as source:
-            rows: Rows = list(GENERATORS[dataset.format](source))
-            return rows, f"synthetic {dataset.format} (seed {source.seed})"
+            return _generate(dataset_name, dataset.format, source)
         case PathSource() as source:
             return _read_list(dataset_name, Path(source.path), source.path), source.path
         case UrlSource() as source:
@@ -55,6 +54,18 @@ def load_rows(dataset_name: str, dataset: Dataset, cache_folder: Path) -> tuple[
             return _read_list(dataset_name, path, source.url), source.url
         case HubSource() as source:
             return _load_hub(dataset_name, source)
+
+
+def _generate(
+    dataset_name: str, dataset_format: DatasetFormat, source: SyntheticSource
+) -> tuple[Rows, str]:
+    if dataset_format not in GENERATORS:
+        raise DatasetError(
+            f"dataset {dataset_name}: nothing writes synthetic {dataset_format} rows, only "
+            f"{', '.join(GENERATORS)}; name another source"
+        )
+    origin = f"synthetic {dataset_format} (seed {source.seed})"
+    return list(GENERATORS[dataset_format](source)), origin
 
 
 def _read_list(dataset_name: str, path: Path, origin: str) -> Rows:
