@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockwise.config.datasets import Dataset, DatasetFormat, SessionPlan
+from blockwise.config.datasets import Dataset, SessionPlan
 from blockwise.data.documents import Document, DocumentSet, Question
 from blockwise.data.prepare import prepare_documents
 from blockwise.data.sessions import build_sessions
+from blockwise.data.sources import GENERATORS
 from blockwise.errors import DatasetError
 
 WINDOW = 1000
@@ -219,7 +220,7 @@ def synthetic(dataset_format):
     )
 
 
-@pytest.mark.parametrize("dataset_format", list(DatasetFormat))
+@pytest.mark.parametrize("dataset_format", GENERATORS)
 def test_synthetic_documents_make_sessions(dataset_format, tmp_path):
     dataset = synthetic(dataset_format)
     documents = prepare_documents("mine", dataset, tmp_path)

@@ -246,9 +246,7 @@ def test_synthetic_rows_follow_the_format(tmp_path):
 def test_a_format_without_a_generator_is_refused_in_words(tmp_path, monkeypatch):
     monkeypatch.delitem(sources.GENERATORS, "locomo")
     settings = dataset(kind="synthetic").model_copy(update={"format": "locomo"})
-    with pytest.raises(
-        DatasetError, match="d: nothing writes synthetic locomo rows, only hot"
-    ):
+    with pytest.raises(DatasetError, match="d: nothing writes synthetic locomo rows, only hot"):
         load_rows("d", settings, tmp_path)
 
 

@@ -7,6 +7,7 @@ average size stand in, chained to `target_tokens` by the real chainer.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from blockwise.artifacts import read_model
 from blockwise.config.datasets import Dataset, DatasetFormat, local_file
@@ -19,10 +20,21 @@ from blockwise.estimate.dry_engine import FILLER, SHORT_ANSWER
 from blockwise.serving.renderer import Renderer
 
 ASSUMED_ORIGIN = "assumed"
-DOCUMENT_TOKENS = {DatasetFormat.HOTPOTQA: 1200, DatasetFormat.LOCOMO: 700}
+
+
+class Usual(NamedTuple):
+    """What a document of a format usually is."""
+
+    document_tokens: int
+    num_questions: int
+    category: str  # the commonest one
+
+
+USUAL = {
+    DatasetFormat.HOTPOTQA: Usual(1200, 1, "bridge"),
+    DatasetFormat.LOCOMO: Usual(700, 6, "4"),
+}
 """Source: arXiv 2605.23296 (secondary reading): about 1.2k and 0.7k tokens a document."""
-QUESTIONS_PER_DOCUMENT = {DatasetFormat.HOTPOTQA: 1, DatasetFormat.LOCOMO: 6}  # same source
-CATEGORY = {DatasetFormat.HOTPOTQA: "bridge", DatasetFormat.LOCOMO: "4"}  # the commonest ones
 QUESTION_TOKENS = 20  # HotpotQA's questions have 18 words on average, LoCoMo's fewer
 NUM_CONVERSATIONS = 10  # of LoCoMo
 
@@ -79,17 +91,17 @@ class Datasets:
 
 def assumed_documents(name: str, dataset: Dataset, count_text: Callable[[str], int]) -> DocumentSet:
     """Documents of the published average size, enough for the sessions of a plan."""
-    per_document = QUESTIONS_PER_DOCUMENT[dataset.format]
-    text = _filler(DOCUMENT_TOKENS[dataset.format], count_text)
+    usual = USUAL[dataset.format]
+    text = _filler(usual.document_tokens, count_text)
     asked = _filler(QUESTION_TOKENS, count_text)
     plan = dataset.sessions
-    per_session = plan.target_tokens // DOCUMENT_TOKENS[dataset.format] + 1
+    per_session = plan.target_tokens // usual.document_tokens + 1
     if dataset.format is DatasetFormat.LOCOMO:  # each session goes round all conversations
         clusters = max(NUM_CONVERSATIONS, plan.num_sessions)
         sizes = [per_session // clusters + 1] * clusters
     else:
         sizes = [1] * (per_session * plan.num_sessions)
-    questions = [(asked, CATEGORY[dataset.format])] * per_document
+    questions = [(asked, usual.category)] * usual.num_questions
     documents = [
         _document(f"{name}-{cluster}-{number}", f"{name}-{cluster}", text, questions)
         for cluster, size in enumerate(sizes)
