@@ -58,6 +58,7 @@ def list_checks(folder: Path) -> list[Check]:
         Check("snakefmt", [str(programs / "snakefmt"), "--check", "Snakefile", "workflow/rules"]),
         Check("snakemake lint", [*snakemake, "--lint"], compares_lint=True),
         Check("schema drift", [sys.executable, "-m", "blockwise.config.schema", "--check"]),
+        Check("map drift", [sys.executable, "-m", "blockwise.code_map", "--check"]),
         Check("dry run config.yaml", [*snakemake, *dry_run]),
         *(Check(f"dry run {name}", [*snakemake, f"config/{name}", *dry_run]) for name in overlays),
     ]
