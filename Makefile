@@ -16,6 +16,8 @@ CONFIG ?= config/config.yaml
 BACKBONE ?=
 EARLIER ?=
 ARGS ?=
+OLD ?=
+NEW ?=
 # The one place that carries CPU builds of torch where pip's own configuration has none.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -84,6 +86,18 @@ bench-compaction: env ## Ratios between layouts and the client's own cost [BACKB
 .PHONY: bench-mxfp4
 bench-mxfp4: env ## Cost of a training step with emulated MXFP4 against fp32 and torchao
 	@TORCHINDUCTOR_COMPILE_THREADS=1 $(PY) -m blockwise.bench.mxfp4 --configfile $(CONFIG)
+
+.PHONY: bench-pipeline
+bench-pipeline: env ## What our rules add to Snakemake's own start
+	@$(PY) -m blockwise.bench.pipeline --configfile $(CONFIG)
+
+.PHONY: bench
+bench: bench-pipeline bench-mxfp4 bench-compaction ## All three; reports go to results/bench
+
+.PHONY: bench-compare
+bench-compare: env ## What got slower between two folders of reports: OLD=folder NEW=folder
+	@$(PY) -m blockwise.bench.compare $(or $(OLD),$(error OLD is empty; name a folder of reports)) \
+		$(or $(NEW),results/bench)
 
 .PHONY: pin
 pin: env ## Resolve unpinned revisions and digests (needs the network)

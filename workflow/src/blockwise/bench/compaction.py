@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blockwise.artifacts import digest, write_json
+from blockwise.artifacts import digest
 from blockwise.bench import client
-from blockwise.bench.figures import Figure, figure, print_figures, report
+from blockwise.bench.figures import Figure, figure, publish
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import plan_batch
 from blockwise.compaction.records import CellRecord, TimingBlock
@@ -216,9 +216,7 @@ def main() -> None:
     profile = bench_profile(arguments.configfile, name, arguments.rounds)
     with tempfile.TemporaryDirectory() as scratch:
         figures = measure(profile, Path(scratch), arguments.rounds)
-    print_figures(figures)
-    write_json(arguments.output, report("compaction", name, figures, "blockwise.bench.compaction"))
-    print(arguments.output)
+    publish(arguments.output, "compaction", name, figures)
 
 
 if __name__ == "__main__":

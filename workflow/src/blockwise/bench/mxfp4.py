@@ -12,8 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from blockwise.artifacts import write_json
-from blockwise.bench.figures import Figure, figure, print_figures, report
+from blockwise.bench.figures import Figure, figure, publish
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.mxfp4 import MXFP4, LlamaShape, SpeedExperiment, Study
 from blockwise.errors import BlockwiseError, ConfigError, run_command
@@ -92,10 +91,8 @@ def main() -> None:
     )
     speed = time_steps(bench_study(arguments.configfile), "bench", experiment, VOCAB_SIZE)
     figures = speed_figures(speed)
-    print_figures(figures)
     subject = f"Llama of {speed.num_parameters} parameters"
-    write_json(arguments.output, report("mxfp4", subject, figures, "blockwise.bench.mxfp4"))
-    print(arguments.output)
+    publish(arguments.output, "mxfp4", subject, figures)
 
 
 if __name__ == "__main__":
