@@ -6,11 +6,14 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# What can be set: make reproduce CORES=2, make preflight BACKBONE=timing-8m, DEVICE=gpu ...
+# What can be set: make reproduce CORES=2, make preflight BACKBONE=timing-8m, DEVICE=gpu,
+# make crate RUN_BY="Ada Lovelace" ORCID=https://orcid.org/0000-0000-0000-0000 ...
 PYTHON ?= $(shell for name in python3.11 python3; do \
 	"$$name" -c '' 2>/dev/null && { echo "$$name"; break; }; done)
 # Which environment every command uses and makes: cpu (.venv) or gpu (.venv-gpu).
 DEVICE ?= cpu
+# Which one `make env` and `make lock` mean; beside those two there is crate (.venv-crate).
+ENVIRONMENT ?= $(DEVICE)
 CORES ?= all
 CONFIG ?= config/config.yaml
 BACKBONE ?=
@@ -18,6 +21,9 @@ EARLIER ?=
 ARGS ?=
 OLD ?=
 NEW ?=
+RUN_BY ?=
+ORCID ?=
+export RUN_BY ORCID
 # The one place that carries CPU builds of torch where pip's own configuration has none.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
@@ -31,7 +37,9 @@ PROFILE = $(shell awk '/^profile:/ { name = $$2 } END { print name }' $(CONFIG))
 REPORT = results/$(PROFILE)/report.html
 SNAKEMAKE = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/snakemake --cores $(CORES) \
 	--configfile $(CONFIG) --rerun-incomplete
-WRITE_REPORT = $(SNAKEMAKE) --quiet host progress rules reason --report $(REPORT)
+IN_FEW_WORDS = --quiet host progress rules reason
+WRITE_REPORT = $(SNAKEMAKE) $(IN_FEW_WORDS) --report $(REPORT)
+WRITE_CRATE = $(SNAKEMAKE) crate $(IN_FEW_WORDS)
 PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest
 DEFAULT_TESTS := not slow and not gpu and not network
 
@@ -44,13 +52,24 @@ reproduce: env unlock ## Environment, run, tables and figures: everything, or on
 	@echo "reproduce: profile $(PROFILE), $(CORES) cores; Snakemake's log is in .snakemake/log"
 	@$(SNAKEMAKE)
 	@$(WRITE_REPORT)
+	@$(WRITE_CRATE)
 	@$(PY) -m blockwise.listing results/$(PROFILE)/MANIFEST.json
-	@echo "reproduce: the report is $(REPORT)"
+	@echo "reproduce: the report is $(REPORT); results/$(PROFILE)/crate can be deposited"
 
 .PHONY: report
 report: env ## One HTML file of a finished run: claims, figures, tables, provenance
 	@$(WRITE_REPORT)
 	@echo "report: $(REPORT)"
+
+.PHONY: crate
+crate: env ## A finished run as a folder to deposit, a Workflow Run RO-Crate [RUN_BY= ORCID=]
+	@$(WRITE_REPORT)
+	@$(WRITE_CRATE)
+	@echo "crate: results/$(PROFILE)/crate"
+
+.PHONY: check-crate
+check-crate: env-crate ## Hold the crate against its profile, with RO-Crate's own validator [ARGS=]
+	@.venv-crate/bin/python envs/validate_crate.py results/$(PROFILE)/crate $(ARGS)
 
 .PHONY: test
 test: env ## The default tests, on a real model server
@@ -115,16 +134,20 @@ unlock: env ## Remove the lock of a killed run, if nobody is at work here
 env: ## Make the environment from its lock, if it is not finished already
 	@"$(PYTHON)" -c '' 2>/dev/null || { echo "error: $(or $(PYTHON),python3.11 or python3)" \
 		"does not run; install Python 3.11 or name one: make PYTHON=/path/to/it" >&2; exit 2; }
-	@"$(PYTHON)" envs/check_platform.py $(DEVICE)
-	@"$(PYTHON)" envs/build_env.py --environment $(DEVICE) --torch-index "$(TORCH_INDEX)"
+	@"$(PYTHON)" envs/check_platform.py $(ENVIRONMENT)
+	@"$(PYTHON)" envs/build_env.py --environment $(ENVIRONMENT) --torch-index "$(TORCH_INDEX)"
 
 .PHONY: env-gpu
 env-gpu: ## The environment for CUDA GPUs; then name it: make reproduce DEVICE=gpu
-	@$(MAKE) env DEVICE=gpu
+	@$(MAKE) env ENVIRONMENT=gpu
+
+.PHONY: env-crate
+env-crate: ## The environment of the crate's validator
+	@$(MAKE) env ENVIRONMENT=crate
 
 .PHONY: lock
-lock: ## Resolve what an environment asks for into its lock [UPGRADE=1: let versions move]
-	@"$(PYTHON)" envs/make_lock.py --environment $(DEVICE) $(if $(UPGRADE),--upgrade)
+lock: ## Resolve what an environment asks for into its lock [ENVIRONMENT= UPGRADE=1: move versions]
+	@"$(PYTHON)" envs/make_lock.py --environment $(ENVIRONMENT) $(if $(UPGRADE),--upgrade)
 
 .PHONY: clean
 clean: ## Remove logs, caches, tables and figures; with CONFIRM=1 also finished cells and runs

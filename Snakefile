@@ -2,6 +2,7 @@
 
 snakemake --cores all                                                  the default profile
 snakemake --cores all mxfp4          one of its studies alone: compaction or mxfp4
+snakemake --cores all crate          everything, as a folder to deposit
 snakemake --cores all --configfile config/config.yaml config/paper.yaml   another one
 snakemake --cores all train_pocket   the shipped pocket backbones, from nothing; takes hours
 """

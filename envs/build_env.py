@@ -1,9 +1,9 @@
 """Makes an environment from its lock, and knows in a moment when there is nothing to make.
 
 The idea: an environment counts only once its stamp is written, and the stamp is the
-last thing written. The stamp holds what the environment was made from (the lock, the
-project file, this Python, this folder), so an unchanged one costs a comparison, and a
-half-made, moved or outdated one is recognised and made again from nothing. A lock file
+last thing written. The stamp holds what the environment was made from (the lock, the project
+file where it runs the project, this Python, this folder), so an unchanged one costs a comparison,
+and a half-made, moved or outdated one is recognised and made again from nothing. A lock file
 is held by this process *and* by the pip it starts, so a second `make env` waits, even
 for the orphaned pip of a killed one.
 
@@ -70,9 +70,10 @@ def wanted_stamp(root: Path, environment: Environment) -> dict[str, str]:
     def digest(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
+    project = {"project": digest(root / "pyproject.toml")} if environment.runs_project else {}
     return {
         "lock": digest(root / "envs" / environment.lock),
-        "project": digest(root / "pyproject.toml"),
+        **project,
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "folder": str(root),  # scripts in a virtual environment name it, so it cannot move
     }
@@ -146,11 +147,13 @@ class Builder:
         """Bring the environment to the wanted stamp with as little work as that takes."""
         wanted, found = wanted_stamp(self.root, self.environment), read_stamp(self.venv)
         self._unstamp()
-        only_project_changed = {**found, "project": wanted["project"]} == wanted
+        runs_project = self.environment.runs_project
+        only_project_changed = runs_project and {**found, "project": wanted["project"]} == wanted
         if not only_project_changed:
             self._make_from_nothing()
-        say("the project itself")
-        self._pip("install", *AS_PINNED, "--editable", str(self.root))
+        if runs_project:
+            say("the project itself")
+            self._pip("install", *AS_PINNED, "--editable", str(self.root))
         self._check()
         self._stamp(wanted)
 
@@ -170,7 +173,8 @@ class Builder:
         say(f"an empty {self.venv.name}")
         base = getattr(sys, "_base_executable", sys.executable)  # never the one just removed
         self._checked([base, "-m", "venv", str(self.venv)])
-        self._install_torch(pins)
+        if "torch" in pins:
+            self._install_torch(pins)
         say(f"{len(pins)} pinned packages (a minute for the CPU's, several for the GPU's)")
         self._pip("install", *AS_PINNED, "--no-compile", "-r", str(lock))
         say("compiling them on all cores")  # pip would use one, and half its time

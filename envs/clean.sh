@@ -22,7 +22,8 @@ for folder in results/*/ figures/*/; do
     if [[ $folder == figures/* || $confirmed == 1 ]]; then
         rm -rf "$folder"
     elif [[ $name != bench ]]; then
-        rm -rf "${folder}tables" "${folder}report" "${folder}report.html" "${folder}MANIFEST.json"
+        rm -rf "${folder}tables" "${folder}report" "${folder}report.html" "${folder}MANIFEST.json" \
+            "${folder}crate" "${folder}".crate.*
         kept=1
     fi
 done

@@ -1,7 +1,8 @@
 """The environments that this folder describes: what each is made from and where it is put.
 
-Two exist because vLLM's builds pin different versions of torch. They lie side by side, so that
-one checkout can hold both and neither rebuilds the other.
+Two run the project, because vLLM's builds pin different versions of torch; a third holds the
+validator of crates, which wants other versions than they. They lie side by side, so that one
+checkout can hold all of them and none rebuilds another.
 
 Standard library only: it is read before anything is installed.
 """
@@ -14,13 +15,14 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Environment:
-    """One kind of machine's environment; its lock is `NAME.lock`, its gaps `NAME.excluded`."""
+    """What one set of packages is for; its lock is `NAME.lock`, its gaps `NAME.excluded`."""
 
     name: str
     folder: str  # below the project's folder
     asked_for: tuple[str, ...]  # files of this folder, all of them together
     overrides: str | None  # the one of them that wins where another asks for the same package
     has_own_torch_index: bool  # its build of torch is on no ordinary index
+    runs_project: bool  # the project itself is installed into it
     disk_needed_bytes: int
 
     @property
@@ -41,7 +43,7 @@ class Environment:
     @property
     def lock_command(self) -> str:
         """What a user types to make its lock."""
-        return "make lock" if self == CPU else f"make lock DEVICE={self.name}"
+        return "make lock" if self == CPU else f"make lock ENVIRONMENT={self.name}"
 
 
 CPU = Environment(
@@ -50,6 +52,7 @@ CPU = Environment(
     asked_for=("cpu.in",),
     overrides=None,
     has_own_torch_index=True,
+    runs_project=True,
     disk_needed_bytes=5 * GIB,  # it takes 3.2 GB and pip unpacks wheels beside it
 )
 GPU = Environment(
@@ -58,9 +61,19 @@ GPU = Environment(
     asked_for=("cpu.in", "gpu.in"),
     overrides="gpu.in",
     has_own_torch_index=False,
+    runs_project=True,
     disk_needed_bytes=20 * GIB,  # 4.5 GB of wheels, about twice that unpacked, and room for both
 )
-ENVIRONMENTS = {environment.name: environment for environment in (CPU, GPU)}
+CRATE = Environment(
+    name="crate",
+    folder=".venv-crate",
+    asked_for=("crate.in",),
+    overrides=None,
+    has_own_torch_index=False,
+    runs_project=False,
+    disk_needed_bytes=GIB,  # it takes 0.1 GB
+)
+ENVIRONMENTS = {environment.name: environment for environment in (CPU, GPU, CRATE)}
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:

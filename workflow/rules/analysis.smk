@@ -131,9 +131,22 @@ rule write_manifest:
     output:
         f"{RESULTS}/MANIFEST.json",
     params:
-        key=stage_code_key(["blockwise.manifest"]),
+        key=pipeline.manifest_key(),
+        config=pipeline.config_file,
     shell:
-        "exec {PYTHON} -m blockwise.manifest write {output} {input}"
+        "exec {PYTHON} -m blockwise.manifest write {output} {input} {params.config}"
+
+
+# Declares no output, which Snakemake would delete before it writes anew: a crate that cannot be
+# written leaves the one before it. With report.html where there is one; `make crate` writes both.
+rule crate:
+    input:
+        rules.write_manifest.output,
+    localrule: True
+    params:
+        results=RESULTS,
+    shell:
+        "exec {PYTHON} -m blockwise.crate.write {params.results}"
 
 
 rule compaction:

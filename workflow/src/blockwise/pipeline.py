@@ -169,6 +169,10 @@ class Pipeline:
         """When the claims must be judged again, beside a change of the tables."""
         return _key(CLAIMS_FILE.read_text(), "blockwise.claims.ledger")
 
+    def manifest_key(self) -> str:
+        """When the manifest must be written again, beside a change of its files."""
+        return _key(self.profile.model_dump(mode="json"), "blockwise.manifest")
+
 
 def stage_code_key(modules: Iterable[str]) -> str:
     """Key of a stage that depends on code and its input files alone."""

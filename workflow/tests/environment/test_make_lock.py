@@ -2,7 +2,7 @@ from pathlib import Path
 
 import make_lock
 import pytest
-from environments import CPU, GPU
+from environments import CPU, ENVIRONMENTS, GPU
 
 
 def test_pips_index_settings_are_handed_on(tmp_path):
@@ -46,7 +46,7 @@ def test_the_gpu_lock_asks_for_all_that_the_cpu_s_asks_for_and_its_own_words_win
     assert command[command.index("--excludes") + 1] == "gpu.excluded"
 
 
-@pytest.mark.parametrize("environment", [CPU, GPU])
+@pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_a_lock_says_how_it_is_made(environment, project_folder):
     text = (project_folder / "envs" / environment.lock).read_text()
     assert text.startswith(make_lock.header(environment))

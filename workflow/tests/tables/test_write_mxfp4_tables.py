@@ -179,6 +179,7 @@ def test_the_command_line_writes_the_family_and_what_it_is_made_from(tmp_path, c
     provenance = read_json(tmp_path / "tables" / "PROVENANCE_mxfp4.json")
     assert provenance["training"] == [{"name": "ladder/0.json", "sha256": digest_file(batches[0])}]
     assert provenance["diagnostics"][0]["name"] == "diagnostics/d.json"
+    assert provenance["began_at"] == "2026-01-01T00:00:00+00:00"
     assert not (tmp_path / "tables" / "PROVENANCE.json").exists()
 
 

@@ -85,6 +85,7 @@ def test_provenance_names_the_batches(tmp_path):
     provenance = read_json(tmp_path / "tables" / "PROVENANCE.json")
     assert provenance["batches"] == [{"name": "in/batch.json", "sha256": digest_file(batch)}]
     assert provenance["code_digest"]
+    assert provenance["began_at"] == "2026-01-01T00:00:00+00:00"
 
 
 def test_what_was_measured_on_the_cells_afterwards_is_read_and_named(tmp_path):

@@ -131,6 +131,7 @@ def test_every_table_and_figure_is_there_and_verified(finished):
         assert (folder / f"figures/small/{name}.{suffix}").stat().st_size > 100
     manifest = json.loads((folder / "results/small/MANIFEST.json").read_text())
     assert len(manifest["files"]) >= len(tables) + 3 * len(figures)
+    assert "results/small/config.json" in manifest["files"]
 
 
 def test_the_report_is_one_file_that_needs_nothing_else(finished):
@@ -143,6 +144,20 @@ def test_the_report_is_one_file_that_needs_nothing_else(finished):
         assert title_of(figure) in report
     for category in ("1 Claims", "2 Context compaction", "4 Tables and provenance"):
         assert category in report
+
+
+def test_the_crate_is_a_target_that_holds_what_the_manifest_lists(finished):
+    folder, config = finished
+    status, said = run_snakemake(folder, "crate", "--configfile", config)
+    assert status == 0, said
+    assert re.findall(r"(?:local)?rule (\w+):", said) == ["crate"]
+    crate = folder / "results/small/crate"
+    graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
+    (run,) = [entity for entity in graph if entity["@type"] == "CreateAction"]
+    assert run["startTime"] < run["endTime"]
+    listed = json.loads((folder / "results/small/MANIFEST.json").read_text())["files"]
+    kept = [name for name in listed if "/runs/" not in name]
+    assert all((crate / name).read_bytes() == (folder / name).read_bytes() for name in kept)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=WHY_NOT)

@@ -38,3 +38,12 @@ class TableInputs:
     diagnostics: Sequence[Diagnostics] = ()
     outliers: Sequence[Outliers] = ()
     speeds: Sequence[Speed] = ()
+
+    @property
+    def began_at(self) -> str | None:
+        """When the earliest of the records was begun (ISO 8601, UTC), or None without records."""
+        starts = [cell.record.environment.started_at for cell in self.cells]
+        origins = [loaded.run.origin for loaded in self.runs]
+        for measured in (self.diagnostics, self.outliers, self.speeds):
+            origins += [one.origin for one in measured]
+        return min([*starts, *(origin.started_at for origin in origins)], default=None)

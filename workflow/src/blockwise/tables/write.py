@@ -138,10 +138,11 @@ def build_tables(family: Family, inputs: TableInputs) -> dict[str, pd.DataFrame]
 
 def write_tables(sources: Sources, output_folder: Path) -> None:
     """Write every table of a family as CSV, and what they were made from."""
-    family = family_of(sources)
-    for name, table in build_tables(family, sources.load()).items():
+    family, inputs = family_of(sources), sources.load()
+    for name, table in build_tables(family, inputs).items():
         write_bytes(output_folder / f"{name}.csv", csv_bytes(table))
-    write_json(output_folder / PROVENANCE[family], _provenance(family, sources.files()))
+    made = {**_provenance(family, sources.files()), "began_at": inputs.began_at}
+    write_json(output_folder / PROVENANCE[family], made)
 
 
 def discard_damaged(
