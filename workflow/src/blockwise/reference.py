@@ -11,9 +11,12 @@ import argparse
 import shutil
 from pathlib import Path
 
+import pandas as pd
+
+from blockwise.artifacts import write_bytes
 from blockwise.errors import ArtifactError, run_command
 from blockwise.manifest import damaged_files
-from blockwise.report.front_page import write_front_page
+from blockwise.report.front_page import with_claims
 
 MAX_TABLE_BYTES = 2_000_000  # the snapshot lives in git: a few MB in all
 
@@ -22,7 +25,8 @@ def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
     """Replace the snapshot by the tables and figures of this run; return what was written.
 
     Raises:
-        ArtifactError: the run is incomplete or damaged, or a table is too large for git.
+        ArtifactError: the run is incomplete or damaged, a table is too large for git, or the
+            README has no place for the claims. Nothing has been replaced then.
     """
     manifest = results / "MANIFEST.json"
     problems = damaged_files(manifest)
@@ -35,6 +39,9 @@ def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
         raise ArtifactError(
             f"{', '.join(too_large)} exceed {MAX_TABLE_BYTES} bytes; a reference run is a small one"
         )
+    front_page = with_claims(
+        readme.read_text(encoding="utf-8"), pd.read_csv(results / "tables" / "claims.csv")
+    )
     written = []
     for source_files, target in (
         ([*tables, manifest, *provenance], results.parent / "reference"),
@@ -45,7 +52,7 @@ def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
         for file in source_files:
             shutil.copyfile(file, target / file.name)
             written.append(target / file.name)
-    write_front_page(readme, results / "tables" / "claims.csv")
+    write_bytes(readme, front_page.encode())
     return [*written, readme]
 
 

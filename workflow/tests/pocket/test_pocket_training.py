@@ -1,6 +1,9 @@
 """Training a pocket backbone: the curriculum, resuming, and the files that come out."""
 
+import asyncio
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,10 +12,10 @@ from transformers import AutoModelForCausalLM
 from blockwise.artifacts import digest_tree, read_model, write_model
 from blockwise.config.load import load_profile
 from blockwise.config.pocket import PocketRecipe
-from blockwise.errors import ArtifactError
+from blockwise.errors import ArtifactError, CompactionError
 from blockwise.pocket import train as training
 from blockwise.pocket.card import write_card
-from blockwise.pocket.examine import is_right, sentences_of
+from blockwise.pocket.examine import examine, is_right, questions, sentences_of
 from blockwise.pocket.files import (
     CARD_FILE,
     MODEL_FOLDER,
@@ -239,3 +242,16 @@ def test_after_enough_steps_a_lower_mastery_lets_scenes_grow(tokenizer):
     patient.progress.step = 5
     patient._grow({})
     assert patient.progress.max_facts > start
+
+
+def test_an_examination_whose_answers_are_all_empty_fails_aloud():
+    class Silent:
+        window_tokens = 4096
+        renderer = SimpleNamespace(count=lambda messages, add_generation_prompt: 1)
+
+        async def complete(self, request):
+            return SimpleNamespace(text="", prompt_tokens=1, completion_tokens=1)
+
+    asked = list(questions(Random(0), 1))[:3]
+    with pytest.raises(CompactionError, match=r"all 3 answers are empty.*reasoning parser"):
+        asyncio.run(examine(Silent(), asked, [], lambda num_tokens: None))

@@ -29,7 +29,7 @@ from blockwise.config.datasets import DatasetFormat, Split
 from blockwise.config.experiments import SEQUENTIAL
 from blockwise.config.pocket import Examination
 from blockwise.config.profile import Profile
-from blockwise.errors import run_command
+from blockwise.errors import CompactionError, run_command
 from blockwise.pocket.files import MODEL_FOLDER, taught_prompts
 from blockwise.pocket.lessons import LAYOUTS, document_turns, question_message
 from blockwise.pocket.records import PocketSkills, SkillResult
@@ -169,6 +169,9 @@ async def examine(
         asked: questions.
         compacted: history blocks.
         report: told the tokens of every answered request.
+
+    Raises:
+        CompactionError: every answer is empty.
     """
     gate = asyncio.Semaphore(CONCURRENT_REQUESTS)
 
@@ -181,6 +184,11 @@ async def examine(
         return answer.text
 
     answers = await asyncio.gather(*(say(one.shown, ANSWER_TOKENS) for one in asked))
+    if not any(answers):
+        raise CompactionError(
+            f"all {len(answers)} answers are empty: the server keeps what the backbone says from "
+            "its reader; look at its reasoning parser and at the tokenizer's special tokens"
+        )
     summaries = await asyncio.gather(
         *(say(one.messages, TOKENS_PER_FACT * one.num_facts) for one in compacted)
     )

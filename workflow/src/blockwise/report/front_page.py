@@ -4,12 +4,10 @@ It stands between two marks; nobody edits it by hand, and `make reference` write
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from blockwise.artifacts import write_bytes
 from blockwise.claims.verdicts import Verdict
 from blockwise.errors import ArtifactError
 from blockwise.report.pages import SIGNS, by_verdict, estimate_words, verdict_counts
@@ -61,9 +59,3 @@ def with_claims(readme: str, claims: pd.DataFrame) -> str:
     if not (begin and end):
         raise ArtifactError(f"README.md has no place for the claims; put {BEGIN} and {END} there")
     return f"{before}{BEGIN}\n{claims_section(claims)}\n{END}{after}"
-
-
-def write_front_page(readme: Path, claims_file: Path) -> None:
-    """Write the claims of a ledger into the README."""
-    text = with_claims(readme.read_text(encoding="utf-8"), pd.read_csv(claims_file))
-    write_bytes(readme, text.encode())
