@@ -19,6 +19,7 @@ CONFIG ?= config/config.yaml
 BACKBONE ?=
 EARLIER ?=
 ARGS ?=
+REPAIR ?=
 OLD ?=
 NEW ?=
 RUN_BY ?=
@@ -86,8 +87,8 @@ check: env ## Lint, format, types, workflow lint, schema drift, dry run of every
 	@$(PY) -m blockwise.checks
 
 .PHONY: verify
-verify: env ## Hold tables and figures against the digests the run recorded
-	@$(PY) -m blockwise.manifest verify results/$(PROFILE)/MANIFEST.json
+verify: env ## Hold tables, figures and cells against what the run recorded [REPAIR=1]
+	@$(PY) -m blockwise.verify results/$(PROFILE) $(if $(REPAIR),--repair)
 
 .PHONY: preflight
 preflight: env ## One minute: can this machine run the profile? [BACKBONE=name]

@@ -134,7 +134,7 @@ rule write_manifest:
         key=pipeline.manifest_key(),
         config=pipeline.config_file,
     shell:
-        "exec {PYTHON} -m blockwise.manifest write {output} {input} {params.config}"
+        "exec {PYTHON} -m blockwise.manifest {output} {input} {params.config}"
 
 
 # Declares no output, which Snakemake would delete before it writes anew: a crate that cannot be

@@ -43,6 +43,7 @@ def test_a_worked_change_applies(title, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("title", CHANGES)
 def test_a_worked_change_passes_its_tests(title, tmp_path):
     tree = applied(title, tmp_path)

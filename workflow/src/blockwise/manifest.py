@@ -1,10 +1,9 @@
-"""The manifest: a digest of every artifact a run made, and the command that checks them.
+"""The manifest: a digest of every artifact a run made.
 
-    python -m blockwise.manifest write results/default/MANIFEST.json FILE...
-    python -m blockwise.manifest verify results/default/MANIFEST.json
+    python -m blockwise.manifest results/default/MANIFEST.json FILE...
 
-Paths are relative to the project, where the commands run. `verify` names what is damaged or
-missing. Cells are not listed: each file of the store carries its own digest, checked when read.
+Paths are relative to the project, where the command runs. Cells are not listed: each file of the
+store carries its own digest, checked when read (`blockwise.verify` checks both).
 """
 
 import argparse
@@ -14,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from blockwise.artifacts import digest_file, read_model, write_model
-from blockwise.errors import ArtifactError, run_command
+from blockwise.errors import run_command
 from blockwise.provenance import command_line, git_state, package_versions, utc_now
 
 
@@ -59,24 +58,12 @@ def damaged_files(manifest_path: Path) -> list[str]:
 
 
 def main() -> None:
-    """Command line: write a manifest, or verify one."""
+    """Command line: the manifest, and the files that it lists."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    write = commands.add_parser("write")
-    write.add_argument("output", type=Path)
-    write.add_argument("files", type=Path, nargs="+")
-    verify = commands.add_parser("verify")
-    verify.add_argument("manifest", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("files", type=Path, nargs="+")
     arguments = parser.parse_args()
-    if arguments.command == "write":
-        write_manifest(arguments.output, arguments.files)
-        return
-    problems = damaged_files(arguments.manifest)
-    if problems:
-        listed = "\n".join(f"  - {problem}" for problem in problems)
-        raise ArtifactError(f"artifacts are not as the run left them; delete and rerun:\n{listed}")
-    num_files = len(read_model(arguments.manifest, Manifest).files)
-    print(f"{arguments.manifest}: all {num_files} files are as the run left them")
+    write_manifest(arguments.output, arguments.files)
 
 
 if __name__ == "__main__":

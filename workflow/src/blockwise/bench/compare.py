@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]  # scipy ships no types
 
 from blockwise.artifacts import read_model
 from blockwise.bench.figures import LINE_CHARS, BenchReport, Figure
