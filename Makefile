@@ -30,7 +30,8 @@ REPORT = results/$(PROFILE)/report.html
 SNAKEMAKE = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/snakemake --cores $(CORES) \
 	--configfile $(CONFIG) --rerun-incomplete
 WRITE_REPORT = $(SNAKEMAKE) --quiet host progress rules reason --report $(REPORT)
-PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest
+# Two processes: one has the tests of the model server, the other the rest (tests/processes.py).
+PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest -n 2
 DEFAULT_TESTS := not slow and not gpu and not network
 
 .PHONY: help
