@@ -41,7 +41,8 @@ SNAKEMAKE = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/snakemake --cores $(
 IN_FEW_WORDS = --quiet host progress rules reason
 WRITE_REPORT = $(SNAKEMAKE) $(IN_FEW_WORDS) --report $(REPORT)
 WRITE_CRATE = $(SNAKEMAKE) crate $(IN_FEW_WORDS)
-PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest
+# Two processes: one has the tests of the model server, the other the rest (tests/processes.py).
+PYTEST := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m pytest -n 2
 DEFAULT_TESTS := not slow and not gpu and not network
 
 .PHONY: help

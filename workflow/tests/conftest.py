@@ -1,12 +1,29 @@
 """Fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+import processes
+
 pytest_plugins = ["serving_fixtures"]
 
+ENGINE_TEST_LIMIT_S = 600
 PROJECT_FOLDER = Path(__file__).parents[2]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return processes.make_scheduler(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "engine_server" in item.fixturenames:  # whoever is first waits for its start too
+            item.add_marker(pytest.mark.timeout(ENGINE_TEST_LIMIT_S))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: processes.group_of(item.path) != processes.ENGINE)
 
 
 @pytest.fixture(scope="session")

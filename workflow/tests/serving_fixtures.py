@@ -16,6 +16,7 @@ from blockwise.serving.devices import LOCK_FOLDER_VARIABLE
 from blockwise.serving.models import PreparedModel, prepare_model
 from blockwise.serving.renderer import Renderer
 from blockwise.serving.server import Server, managed_server
+from processes import ENGINE, group_of
 
 NAME = "tiny"
 WINDOW_TOKENS = 8192
@@ -76,12 +77,14 @@ def server_log_path(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine_server(tiny_model, tiny_renderer, server_log_path, tmp_path_factory):
+def engine_server(request, tiny_model, tiny_renderer, server_log_path, tmp_path_factory):
     """The one real server of the session.
 
     Its device lock is its own: a test may run the workflow, which takes the user's lock,
     while this server lives.
     """
+    users = [item.path for item in request.session.items if "engine_server" in item.fixturenames]
+    assert {group_of(path) for path in users} == {ENGINE}, "two processes could start a server each"
     backbone = tiny_backbone()
     running = managed_server(NAME, backbone, tiny_model, server_log_path, print)
     with contextlib.ExitStack() as stack:

@@ -61,9 +61,8 @@ def code_digest(*modules: str) -> str:
         path = _module_path(module)
         if path is None:
             raise ModuleNotFoundError(f"no module {module} below {SOURCE_FOLDER}")
-        tree = ast.parse(path.read_bytes(), filename=str(path))
-        waiting.extend(_imported_modules(tree))
-        closure[module] = digest(ast.dump(_without_docstrings(tree)))
+        closure[module], imported = _read(path.read_bytes())
+        waiting.extend(name for name in imported if _module_path(name) is not None)
     return digest(closure)
 
 
@@ -77,17 +76,24 @@ def _module_path(module: str) -> Path | None:
     return None
 
 
-def _imported_modules(tree: ast.Module) -> Iterator[str]:
+@functools.cache
+def _read(source: bytes) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's text, and names of this package that it may import.
+
+    Every stage and cell has an import path of its own, and most modules lie on all of them.
+    """
+    tree = ast.parse(source)
+    return digest(ast.dump(_without_docstrings(tree))), tuple(_imported_names(tree))
+
+
+def _imported_names(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            inside = name == PACKAGE or name.startswith(f"{PACKAGE}.")
-            if inside and _module_path(name) is not None:
-                yield name
+        yield from (name for name in names if name == PACKAGE or name.startswith(f"{PACKAGE}."))
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -62,6 +62,29 @@ def test_a_failing_check_shows_its_output_and_keeps_it(tmp_path):
     assert checks.run_check(checks.Check("fine", ["true"]), tmp_path) == []
 
 
+WAIT_FOR_THE_OTHER = """
+import pathlib, time
+pathlib.Path("{own}").touch()
+for _ in range(6000):
+    if pathlib.Path("{other}").exists():
+        exit({status})
+    time.sleep(0.01)
+exit("the other one does not run beside this one")
+"""
+
+
+def test_checks_run_side_by_side_and_are_reported_in_their_order(tmp_path, capsys):
+    codes = [
+        WAIT_FOR_THE_OTHER.format(own=own, other=other, status=status)
+        for own, other, status in (("b", "a", 1), ("a", "b", 0))
+    ]
+    pair = [checks.Check(f"check {n}", [sys.executable, "-c", codes[n]]) for n in range(2)]
+    assert checks.run_checks(pair, tmp_path, num_at_once=2) == ["check 0"]
+    said = capsys.readouterr().out
+    assert [word for word in said.split() if word in ("FAILED", "ok")] == ["FAILED", "ok"]
+    assert "status 1 without a word" in said
+
+
 def test_a_lint_that_never_ran_is_not_taken_for_a_clean_one(tmp_path):
     (tmp_path / "workflow/tests").mkdir(parents=True)
     (tmp_path / checks.LINT_ALLOW_FILE).write_text("")

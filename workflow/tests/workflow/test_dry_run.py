@@ -26,8 +26,13 @@ def job_counts(done):
     return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.M)}
 
 
-def test_the_default_profile_plays_each_backbone_on_the_datasets_of_its_role(workspace):
-    counts = job_counts(dry_run(workspace))
+@pytest.fixture(scope="module")
+def default_run(workspace):
+    return dry_run(workspace)
+
+
+def test_the_default_profile_plays_each_backbone_on_the_datasets_of_its_role(default_run):
+    counts = job_counts(default_run)
     assert counts["prepare_backbone"] == 4
     assert counts["prepare_dataset"] == 5
     assert "fetch_model" not in counts  # nothing is the hub's
@@ -54,8 +59,8 @@ def test_the_paper_overlay_has_exactly_four_backbones(workspace):
     assert "results/paper/" in done[1]
 
 
-def test_a_dry_run_writes_nothing(workspace):
-    dry_run(workspace)
+def test_a_dry_run_writes_nothing(workspace, default_run):
+    assert default_run[0] == 0
     assert not (workspace / "results").exists()
 
 

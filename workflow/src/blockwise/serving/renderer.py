@@ -20,10 +20,10 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer
 
 from blockwise.errors import ConfigError, EngineError
 from blockwise.serving import plain_template
+from blockwise.serving.tokenizer import load_tokenizer
 
 Message = dict[str, Any]
 """An OpenAI-style message: role, content, and perhaps tool_calls or tool_call_id."""
@@ -59,7 +59,7 @@ class Renderer:
             ConfigError: there is no fast tokenizer with a chat template.
         """
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_path, revision=revision)
+            self._tokenizer: Any = load_tokenizer(tokenizer_path, revision)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"cannot load a tokenizer from {tokenizer_path}: {error}. Name a folder or hub id "
