@@ -12,8 +12,9 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	"$$name" -c '' 2>/dev/null && { echo "$$name"; break; }; done)
 # Which environment every command uses and makes: cpu (.venv) or gpu (.venv-gpu).
 DEVICE ?= cpu
-# Which one `make env` and `make lock` mean; beside those two there is crate (.venv-crate).
-ENVIRONMENT ?= $(DEVICE)
+# Which one `make env` and `make lock` mean; beside those two there is crate (.venv-crate). Not
+# taken from a shell's variables: many hold one of this name.
+ENVIRONMENT = $(DEVICE)
 CORES ?= all
 CONFIG ?= config/config.yaml
 BACKBONE ?=
