@@ -1,6 +1,7 @@
 """A cell played without a server sends what a run would send, and says what would not fit."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,8 @@ from blockwise.compaction.play import Stage, play_cell
 from blockwise.config.backbones import Backbone
 from blockwise.config.profile import Profile
 from blockwise.estimate import playing
-from blockwise.estimate.dry_engine import FILLER, NaturalVolume
-from blockwise.estimate.playing import NOWHERE, Ground, Player, broken_timing
+from blockwise.estimate.dry_engine import FILLER, NaturalVolume, Pace
+from blockwise.estimate.playing import MEANWHILE, NOWHERE, Ground, Player, broken_timing
 from blockwise.estimate.virtual_time import run_in_virtual_time
 
 WINDOW = CachingEngine.window_tokens
@@ -75,12 +76,19 @@ def test_what_is_counted_is_what_an_engine_would_be_sent(changes):
     assert abs(cached - known) <= KV_BLOCK_TOKENS * work.num_requests
 
 
-def test_bystanders_go_on_until_the_compaction_ends_and_are_marked_unsure():
+def test_bystanders_go_on_until_the_compaction_ends_and_are_counted_apart():
     played = dry(cell(**SHARED))
-    others, workers = played.by_role["bystander"], played.by_role["worker"]
-    assert others.num_requests - others.num_unsure_requests == 4
-    rounds = workers.decoded_tokens / 5  # one worker after the other: about one token a step
-    assert others.num_unsure_requests == pytest.approx(2 * rounds, rel=0.5)
+    others, workers = played.meanwhile, played.by_role["worker"]
+    assert played.by_role["bystander"].num_requests == 4
+    assert played.work.num_requests == sum(
+        work.num_requests for role, work in played.by_role.items() if role != MEANWHILE
+    )
+    # One worker after the other decodes a token a step; a bystander's turn lasts a few more.
+    rounds = workers.decoded_tokens / (5 + Pace().request_steps)
+    assert others.num_requests == pytest.approx(2 * rounds, rel=0.5)
+    slow = dry(cell(**SHARED), replace(GROUND, pace=Pace(request_steps=20.0)))
+    assert slow.meanwhile.num_requests < others.num_requests / 2
+    assert slow.work == played.work
 
 
 def test_a_natural_volume_is_the_budget_or_the_share_that_was_measured():

@@ -5,10 +5,14 @@ part (weights are read once), a part for each request, and a part for each token
 that its attention reads; a prefill costs its new tokens, and each of those the context before it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from blockwise.estimate.dry_engine import Sent
+from blockwise.estimate.dry_engine import Pace, Sent
+
+TYPICAL_CONTEXT_TOKENS = 2048  # of a bystander's or a worker's prefill; the order is enough
+SMALLEST_STEPS = 2.0**-16  # less is nothing
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,17 @@ class Speed:
     request_s: float  # client, network and scheduling, once for requests sent together
     startup_s: float
     source: str  # in words
+
+
+def pace_of(speed: Speed) -> Pace:
+    """The pace of a server, in powers of four: backbones of like speed share playbacks."""
+    step_s = speed.step_s + speed.step_request_s
+    prefill_s = speed.prefill_token_s + TYPICAL_CONTEXT_TOKENS * speed.prefill_context_token_s
+    return Pace(_power_of_four(speed.request_s / step_s), _power_of_four(prefill_s / step_s))
+
+
+def _power_of_four(value: float) -> float:
+    return float(4.0 ** round(math.log(max(value, SMALLEST_STEPS), 4)))
 
 
 def playback_s(sent: Sequence[Sent], speed: Speed, side_by_side: int = 1) -> float:

@@ -1,9 +1,9 @@
 """The compaction study's part of the bill: the run's own plan, played without a server."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.judge_probe import PROBE
@@ -13,8 +13,8 @@ from blockwise.config.experiments import Protocol
 from blockwise.config.profile import Profile
 from blockwise.errors import BlockwiseError
 from blockwise.estimate import renderers
-from blockwise.estimate.bill import Line
-from blockwise.estimate.clock import Speed, playback_s
+from blockwise.estimate.bill import BYSTANDERS, Line
+from blockwise.estimate.clock import Speed, pace_of, playback_s
 from blockwise.estimate.earlier import EarlierRun
 from blockwise.estimate.hardware import (
     Device,
@@ -94,6 +94,7 @@ class CompactionBill:
             self._renderers.of(entry),
             self._earlier.volume(backbone),
             expected_card(backbone, entry, capacity, self._earlier),
+            pace_of(speed),
         )
         self._note_backbone(backbone, ground, speed)
         for problem in memory_problems(backbone, entry, size, device):
@@ -132,33 +133,38 @@ class CompactionBill:
     def _priced(
         self, plan: BatchPlan, played: dict[str, Played], ground: Ground, speed: Speed
     ) -> list[Line]:
-        entry = ground.backbone
-        first_of: dict[str, str] = {}
-        for cell in plan.selected:
-            first_of.setdefault(cell.spec.key, cell.experiment)
-        specs = [spec for unit in plan.units for spec in unit.cells]
-        beside = min(CONCURRENT_RECALL_CELLS, sum(not spec.is_timing for spec in specs))
-        groups: dict[tuple[str, str], list[tuple[Played, float]]] = {}
-        known_s: dict[tuple[int, int], float] = {}  # equal work is priced once
-        for spec in specs:
-            one = played[spec.key]
-            side_by_side = 1 if spec.is_timing else beside
-            work = (id(one), side_by_side)
-            if work not in known_s:
-                known_s[work] = playback_s(one.sent, speed, side_by_side) / side_by_side
-            stage = TIMING if spec.is_timing else RECALL
-            groups.setdefault((stage, first_of[spec.key]), []).append((one, known_s[work]))
-        assumed = (
+        gpus = ground.backbone.gpus
+        is_assumed = (
             renderers.is_assumed(ground.renderer) or self._datasets.documents(plan.dataset) is None
         )
-        lines = [
-            _line(stage, plan, experiment, done, gpus=entry.gpus, is_assumed=assumed)
-            for (stage, experiment), done in groups.items()
-        ]
-        if entry.engine.kind == "vllm":
-            lines.append(_start(plan, entry.gpus, speed.startup_s))
+
+        def line(stage: str, experiment: str = "", *, hours: float = 0.0, **values: Any) -> Line:
+            batch = {"backbone": plan.backbone, "dataset": plan.dataset, "experiment": experiment}
+            return Line(stage=stage, **batch, **hours_of(hours, gpus), **values)
+
+        lines = []
+        for (stage, experiment), cells in _timed(plan, played, speed).items():
+            lines.append(
+                line(
+                    stage,
+                    experiment,
+                    num_cells=len(cells),
+                    hours=sum(seconds for _, seconds in cells) / HOUR_S,
+                    disk_gb=sum(one.record_bytes for one, _ in cells) / GB,
+                    is_estimated=is_assumed,
+                    **asdict(total(one.work for one, _ in cells)),
+                )
+            )
+            meanwhile = total(one.meanwhile for one, _ in cells)
+            if meanwhile.num_requests:
+                lines.append(line(BYSTANDERS, experiment, is_estimated=True, **asdict(meanwhile)))
+        if ground.backbone.engine.kind == "vllm":
+            lines.append(line(SERVERS, num_jobs=1, hours=speed.startup_s / HOUR_S))
         if self._profile.judge is not None:
-            lines.append(_judged(plan, played))
+            recall = {c.spec.key for c in plan.selected if c.spec.protocol is Protocol.DEFERRED}
+            verdicts = sum(played[key].num_answers for key in recall) + len(PROBE)
+            tokens = verdicts * JUDGE_TOKENS
+            lines.append(line(JUDGE, num_jobs=1, num_requests=verdicts, prompt_tokens=tokens))
         return lines
 
     def _note_backbone(self, backbone: str, ground: Ground, speed: Speed) -> None:
@@ -196,65 +202,31 @@ class CompactionBill:
             self._notes.warn(f"{where}: {omitted[0]} leaves out {omitted[1]}: {omitted[2]}")
         if any(cell.spec.protocol is Protocol.SHARED for cell in plan.selected):
             self._notes.assume(
-                "bystanders' requests during a compaction are as many as it leaves time for; they "
-                "are estimated, all other requests follow from the plan"
+                "bystanders ask during a compaction as often as it leaves time for: estimated at "
+                "the server's pace, in lines of their own; all other requests follow from the plan"
             )
 
 
-def _line(
-    stage: str,
-    plan: BatchPlan,
-    experiment: str,
-    done: list[tuple[Played, float]],
-    *,
-    gpus: int,
-    is_assumed: bool,
-) -> Line:
-    work = total(one for one, _ in done)
-    hours = sum(seconds for _, seconds in done) / HOUR_S
-    return Line(
-        stage=stage,
-        backbone=plan.backbone,
-        dataset=plan.dataset,
-        experiment=experiment,
-        num_cells=len(done),
-        num_requests=work.num_requests,
-        num_unsure_requests=work.num_unsure_requests,
-        prompt_tokens=work.prompt_tokens,
-        uncached_tokens=work.uncached_tokens,
-        decoded_tokens=work.decoded_tokens,
-        **hours_of(hours, gpus),
-        disk_gb=sum(one.record_bytes for one, _ in done) / GB,
-        is_assumed=is_assumed,
-    )
-
-
-def _start(plan: BatchPlan, gpus: int, startup_s: float) -> Line:
-    return Line(
-        stage=SERVERS,
-        backbone=plan.backbone,
-        dataset=plan.dataset,
-        experiment="",
-        num_jobs=1,
-        **hours_of(startup_s / HOUR_S, gpus),
-    )
-
-
-def _judged(plan: BatchPlan, played: dict[str, Played]) -> Line:
-    answers = sum(played[key].num_answers for key in _recall_keys(plan)) + len(PROBE)
-    return Line(
-        stage=JUDGE,
-        backbone=plan.backbone,
-        dataset=plan.dataset,
-        experiment="",
-        num_jobs=1,
-        num_requests=answers,
-        prompt_tokens=answers * JUDGE_TOKENS,
-    )
-
-
-def _recall_keys(plan: BatchPlan) -> Iterable[str]:
-    return {c.spec.key for c in plan.selected if c.spec.protocol is Protocol.DEFERRED}
+def _timed(
+    plan: BatchPlan, played: dict[str, Played], speed: Speed
+) -> dict[tuple[str, str], list[tuple[Played, float]]]:
+    """Every cell and its seconds, by stage and by the experiment that needs it first."""
+    first_of: dict[str, str] = {}
+    for cell in plan.selected:
+        first_of.setdefault(cell.spec.key, cell.experiment)
+    specs = [spec for unit in plan.units for spec in unit.cells]
+    beside = min(CONCURRENT_RECALL_CELLS, sum(not spec.is_timing for spec in specs))
+    groups: dict[tuple[str, str], list[tuple[Played, float]]] = {}
+    known_s: dict[tuple[int, int], float] = {}  # equal work is priced once
+    for spec in specs:
+        one = played[spec.key]
+        side_by_side = 1 if spec.is_timing else beside
+        work = (id(one), side_by_side)
+        if work not in known_s:
+            known_s[work] = playback_s(one.sent, speed, side_by_side) / side_by_side
+        stage = TIMING if spec.is_timing else RECALL
+        groups.setdefault((stage, first_of[spec.key]), []).append((one, known_s[work]))
+    return groups
 
 
 def hours_of(wall_h: float, gpus: int) -> dict[str, float]:

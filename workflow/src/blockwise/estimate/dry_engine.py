@@ -13,16 +13,10 @@ from dataclasses import dataclass, field
 
 from blockwise.compaction.cells import CellSpec
 from blockwise.config.backbones import Backbone
-from blockwise.config.experiments import Transcript
+from blockwise.config.experiments import Protocol, Transcript
 from blockwise.serving.endpoint_metrics import EngineMetrics
 from blockwise.serving.engine import ChatRequest, Completion, Engine
 from blockwise.serving.renderer import Message, Renderer
-
-PREFILL_STEPS_PER_TOKEN = 1 / 128
-"""Decode steps that the prefill of one token lasts: it only orders what runs side by side.
-
-Of the order of 1/40 to 1/200 on everything measured or listed: 0.22 ms against 8.7 ms for 8M
-parameters on two cores, 40 us against 7 ms for an 8B model on an H100."""
 
 FILLER = "The town lies by the river, and in spring its market opens at seven in the morning. "
 
@@ -35,6 +29,16 @@ class NaturalVolume:
 
     worker_frac: float = 1.0  # the budget: an upper bound
     answer_frac: float = 1.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a request lasts beside its decode steps, in decode steps: it orders what overlaps."""
+
+    request_steps: float = 4.0  # client, network and queue
+    prefill_token_steps: float = 1 / 64
+    """Defaults lie between a small model on two cores (5 and 1/40) and an 8B model on an H100
+    (1 and 1/200)."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class DryEngine(Engine):
         backbone: its window.
         renderer: its template and tokenizer, or what is assumed of them.
         volume: of answers that stop by themselves.
+        pace: how long requests last.
         kv_block_tokens: granularity of the prefix cache.
         spec: the cell that is played.
     """
@@ -128,15 +133,20 @@ class DryEngine(Engine):
         self,
         backbone: Backbone,
         renderer: Renderer,
+        *,
         volume: NaturalVolume,
+        pace: Pace,
         kv_block_tokens: int,
         spec: CellSpec,
     ) -> None:
         self._backbone = backbone
         self._renderer = renderer
         self._volume = volume
+        self._pace = pace
+        self._prefill = asyncio.Lock()  # an engine has so many FLOPs, however many wait
         self._cache = PrefixCache(renderer, kv_block_tokens)
         self._prompts = tuple(filter(None, [spec.prompt, *spec.block_prompts.values()]))
+        self._is_shared = spec.protocol is Protocol.SHARED  # elsewhere the pace changes nothing
         self._keeps_answers = spec.transcript == Transcript.FREE
         self._texts: dict[int, str] = {}
         self.sent: list[Sent] = []
@@ -151,7 +161,11 @@ class DryEngine(Engine):
         decoded = self._decoded(request, is_worker)
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        await asyncio.sleep(decoded + uncached_tokens * PREFILL_STEPS_PER_TOKEN)
+        if self._is_shared:
+            await asyncio.sleep(self._pace.request_steps)
+            async with self._prefill:
+                await asyncio.sleep(uncached_tokens * self._pace.prefill_token_steps)
+        await asyncio.sleep(decoded)
         self.sent.append(Sent(prompt_tokens, uncached_tokens, decoded, begin, loop.time()))
         return Completion(
             # An answer that nobody keeps is short: scoring a long one takes longer than all else.

@@ -5,7 +5,7 @@ work, and are played once.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blockwise.artifacts import digest
 from blockwise.compaction.agent import Playback
@@ -14,15 +14,18 @@ from blockwise.compaction.plan import BatchPlan
 from blockwise.compaction.play import Stage, invalid_reasons, play_cell
 from blockwise.compaction.records import CellRecord, CompactionRecord, Environment
 from blockwise.config.backbones import Backbone
+from blockwise.config.experiments import Protocol
 from blockwise.data.documents import Session
 from blockwise.errors import BlockwiseError
-from blockwise.estimate.dry_engine import DryEngine, NaturalVolume, Sent
+from blockwise.estimate.dry_engine import DryEngine, NaturalVolume, Pace, Sent
 from blockwise.estimate.virtual_time import run_in_virtual_time
 from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.renderer import Renderer
 
 LABELS = {"model_digest", "engine", "request", "session_id", "session_digest", "code_digest"}
 """Ingredients of a cell that change its record and not its work; seed and repeat beside them."""
+
+MEANWHILE = "bystander meanwhile"  # a role that records tell by the compaction's index
 
 INDENT_FRAC = 1.2  # records are stored with one space of indent a level
 BYTES_PER_TOKEN = 4.5  # of the texts that a record keeps
@@ -33,7 +36,6 @@ class Work:
     """Requests and tokens."""
 
     num_requests: int = 0
-    num_unsure_requests: int = 0  # bystanders' during a compaction: as many as it leaves time for
     prompt_tokens: int = 0
     uncached_tokens: int = 0
     decoded_tokens: int = 0
@@ -41,7 +43,6 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(
             self.num_requests + other.num_requests,
-            self.num_unsure_requests + other.num_unsure_requests,
             self.prompt_tokens + other.prompt_tokens,
             self.uncached_tokens + other.uncached_tokens,
             self.decoded_tokens + other.decoded_tokens,
@@ -61,8 +62,13 @@ class Played:
 
     @property
     def work(self) -> Work:
-        """All roles together."""
-        return sum(self.by_role.values(), start=Work())
+        """All that the plan decides."""
+        return total(work for role, work in self.by_role.items() if role != MEANWHILE)
+
+    @property
+    def meanwhile(self) -> Work:
+        """What bystanders ask while a compaction runs: as much as it leaves time for."""
+        return self.by_role.get(MEANWHILE, Work())
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class Ground:
     renderer: Renderer
     volume: NaturalVolume
     card: EngineCard  # of the server that will be: measured before, or assumed
+    pace: Pace = field(default_factory=Pace)
 
 
 class Player:
@@ -108,6 +115,10 @@ class Player:
             ground.volume.worker_frac,
             ground.volume.answer_frac,
             ground.card.kv_block_tokens,
+            # Only bystanders' requests depend on it; all else is shared by backbones of any speed.
+            [ground.pace.request_steps, ground.pace.prefill_token_steps]
+            if spec.protocol is Protocol.SHARED
+            else None,
         ]
         key = digest([work, texts, shared])
         if key not in self._known:
@@ -125,7 +136,14 @@ def broken_timing(spec: CellSpec, played: Played, ground: Ground) -> list[str]:
 
 def _stage(spec: CellSpec, ground: Ground) -> Stage:
     kv_block_tokens = ground.card.kv_block_tokens or 1
-    engine = DryEngine(ground.backbone, ground.renderer, ground.volume, kv_block_tokens, spec)
+    engine = DryEngine(
+        ground.backbone,
+        ground.renderer,
+        volume=ground.volume,
+        pace=ground.pace,
+        kv_block_tokens=kv_block_tokens,
+        spec=spec,
+    )
     return Stage(engine, ground.renderer, ground.card, honours_cache_salt=True)
 
 
@@ -150,15 +168,15 @@ def _play(spec: CellSpec, session: Session, ground: Ground) -> Played:
 def _by_role(record: CellRecord) -> dict[str, Work]:
     by_role: dict[str, Work] = {}
     for request in record.requests:
-        is_unsure = request.role == "bystander" and request.compaction_index is not None
+        is_meanwhile = request.role == "bystander" and request.compaction_index is not None
+        role = MEANWHILE if is_meanwhile else request.role
         one = Work(
             1,
-            int(is_unsure),
             request.prompt_tokens,
             request.prompt_tokens - (request.cached_tokens or 0),
             request.completion_tokens,
         )
-        by_role[request.role] = by_role.get(request.role, Work()) + one
+        by_role[role] = by_role.get(role, Work()) + one
     return by_role
 
 
@@ -168,9 +186,9 @@ def _record_bytes(record: CellRecord) -> int:
     return round(INDENT_FRAC * len(record.model_dump_json()) + texts)
 
 
-def total(played: Iterable[Played]) -> Work:
-    """The work of several cells."""
-    return sum((one.work for one in played), start=Work())
+def total(works: Iterable[Work]) -> Work:
+    """Several works together."""
+    return sum(works, start=Work())
 
 
 NOWHERE = Environment(

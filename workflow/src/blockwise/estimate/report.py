@@ -2,13 +2,14 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from blockwise.artifacts import write_bytes, write_model
-from blockwise.estimate.bill import Bill, Line, summed
+from blockwise.estimate.bill import BYSTANDERS, Bill, Line, summed
 
 LINE_CHARS = 140
 NUM_LABELS = 3  # the first columns are words
@@ -17,28 +18,30 @@ COLUMNS = ("stage", "backbone", "dataset", "cells", "requests", "steps", "prompt
 
 
 def print_bill(bill: Bill, console: Console | None = None) -> None:
-    """A row a stage, backbone and dataset; then disk, assumptions and what does not fit."""
+    """A row a stage, backbone and dataset; then disk, assumptions and what does not fit.
+
+    What bystanders ask during compactions stands below the total, which it is no part of.
+    """
     console = console or Console(width=LINE_CHARS)
     table = Table(title=f"estimate of profile {bill.profile}", padding=(0, 0))
     for number, name in enumerate(COLUMNS):
         is_label = number < NUM_LABELS
         table.add_column(name, no_wrap=is_label, justify="left" if is_label else "right")
-    groups: dict[tuple[str, str, str], list[Line]] = {}
-    for line in bill.lines:
-        what = line.dataset or line.experiment
-        groups.setdefault((line.stage, line.backbone, what), []).append(line)
-    for (stage, backbone, what), lines in groups.items():
-        table.add_row(stage, backbone, what, *_numbers(summed(lines)))
-    if bill.lines:
+    apart = [line for line in bill.lines if line.stage == BYSTANDERS]
+    counted = [line for line in bill.lines if line.stage != BYSTANDERS]
+    _add_rows(table, counted)
+    if counted:
         table.add_section()
-        table.add_row("total", "", "", *_numbers(summed(list(bill.lines))))
+        table.add_row("total", "", "", *_numbers(summed(counted)))
+        table.add_section()
+    _add_rows(table, apart)
     console.print(table)
     kept = Table("kept on disk", "GB", "from", padding=(0, 1))
     for one in bill.disk:
         kept.add_row(one.what, f"{one.disk_gb:.3g}", one.source)
     console.print(kept)
     for title, texts in (
-        ("assumptions (~: sessions or tokenizer are assumed)", bill.assumptions),
+        ("assumptions (~: estimated)", bill.assumptions),
         ("does not fit", bill.warnings),
     ):
         if texts:
@@ -47,8 +50,17 @@ def print_bill(bill: Bill, console: Console | None = None) -> None:
                 console.print(f"  - {text}", highlight=False, markup=False)
 
 
+def _add_rows(table: Table, lines: Sequence[Line]) -> None:
+    groups: dict[tuple[str, str, str], list[Line]] = {}
+    for line in lines:
+        what = line.dataset or line.experiment
+        groups.setdefault((line.stage, line.backbone, what), []).append(line)
+    for (stage, backbone, what), group in groups.items():
+        table.add_row(stage, backbone, what, *_numbers(summed(group)))
+
+
 def _numbers(line: Line) -> list[str]:
-    mark = "~" if line.is_assumed else ""
+    mark = "~" if line.is_estimated else ""
     requests = f"{mark}{line.num_requests:,}" if line.num_requests else ""
     counts = (line.prompt_tokens, line.uncached_tokens, line.decoded_tokens or line.train_tokens)
     return [

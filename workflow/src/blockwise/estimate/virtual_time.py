@@ -41,5 +41,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 def run_in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on a loop of its own."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(work)
+    loop = VirtualTimeLoop()
+    try:  # no asyncio.Runner: its signal handler writes out the result each time, megabytes of it
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
