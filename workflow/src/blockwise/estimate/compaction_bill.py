@@ -8,7 +8,7 @@ from pathlib import Path
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.judge_probe import PROBE
 from blockwise.compaction.plan import BatchPlan, plan_batch
-from blockwise.compaction.run import CONCURRENT_RECALL_CELLS
+from blockwise.compaction.replicas import CONCURRENT_RECALL_CELLS
 from blockwise.config.experiments import Protocol
 from blockwise.config.profile import Profile
 from blockwise.errors import BlockwiseError
@@ -137,26 +137,30 @@ class CompactionBill:
         for cell in plan.selected:
             first_of.setdefault(cell.spec.key, cell.experiment)
         specs = [spec for unit in plan.units for spec in unit.cells]
-        beside = min(CONCURRENT_RECALL_CELLS, sum(not spec.is_timing for spec in specs))
+        recall = [spec for spec in specs if not spec.is_timing]
+        # Replicas share recall's sessions out; a timed cell has all of them to itself.
+        replicas = min(entry.engine.num_replicas, len({spec.session_id for spec in recall}) or 1)
+        beside = min(CONCURRENT_RECALL_CELLS, -(-len(recall) // replicas))
         groups: dict[tuple[str, str], list[tuple[Played, float]]] = {}
-        known_s: dict[tuple[int, int], float] = {}  # equal work is priced once
+        known_s: dict[tuple[int, bool], float] = {}  # equal work is priced once
         for spec in specs:
             one = played[spec.key]
             side_by_side = 1 if spec.is_timing else beside
-            work = (id(one), side_by_side)
+            work = (id(one), spec.is_timing)
             if work not in known_s:
-                known_s[work] = playback_s(one.sent, speed, side_by_side) / side_by_side
+                at_once = 1 if spec.is_timing else beside * replicas
+                known_s[work] = playback_s(one.sent, speed, side_by_side) / at_once
             stage = TIMING if spec.is_timing else RECALL
             groups.setdefault((stage, first_of[spec.key]), []).append((one, known_s[work]))
         assumed = (
             renderers.is_assumed(ground.renderer) or self._datasets.documents(plan.dataset) is None
         )
         lines = [
-            _line(stage, plan, experiment, done, gpus=entry.gpus, is_assumed=assumed)
+            _line(stage, plan, experiment, done, gpus=entry.num_gpus, is_assumed=assumed)
             for (stage, experiment), done in groups.items()
         ]
         if entry.engine.kind == "vllm":
-            lines.append(_start(plan, entry.gpus, speed.startup_s))
+            lines.append(_start(plan, entry.num_gpus, speed.startup_s))
         if self._profile.judge is not None:
             lines.append(_judged(plan, played))
         return lines
