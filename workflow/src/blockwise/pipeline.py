@@ -86,8 +86,8 @@ class Pipeline:
         ]
 
     def num_gpus(self, backbone: str) -> int:
-        """GPUs that a backbone's server takes."""
-        return self.profile.backbones[backbone].gpus
+        """GPUs that a backbone's servers take."""
+        return self.profile.backbones[backbone].num_gpus
 
     def dataset_key(self, dataset: str) -> str:
         """When a dataset must be prepared again."""

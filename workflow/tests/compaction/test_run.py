@@ -10,7 +10,7 @@ import pytest
 from doubles import KV_BLOCK_TOKENS, CachingEngine, CharRenderer
 
 from blockwise import artifacts
-from blockwise.compaction import run
+from blockwise.compaction import replicas, run
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import plan_batch
 from blockwise.compaction.run import BatchJob
@@ -110,19 +110,19 @@ def bench(tmp_path, monkeypatch):
     def play(engine, sessions=None, experiments=None, server=None):
         server = server or SimpleNamespace(alive=True)
         server.is_alive = lambda: server.alive
-        server.log_path = Path("server.log")
+        server.log_path, server.process = Path("server.log"), None
 
         @contextlib.contextmanager
-        def managed_server(*_):
+        def managed_servers(*_):
             starts.append(server)
-            yield server
+            yield (server,)
 
         async def probe(*_):
             return CARD
 
-        monkeypatch.setattr(run, "managed_server", managed_server)
-        monkeypatch.setattr(run, "probe", probe)
-        monkeypatch.setattr(run, "Engine", lambda *_: engine)
+        monkeypatch.setattr(run, "managed_servers", managed_servers)
+        monkeypatch.setattr(replicas, "probe", probe)
+        monkeypatch.setattr(replicas, "Engine", lambda *_: engine)
         profile = Profile.model_validate(
             {**PROFILE, "experiments": experiments or PROFILE["experiments"]}
         )

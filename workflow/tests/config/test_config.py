@@ -131,6 +131,22 @@ def random_model(**sizes):
             r"cannot shrink \(target_block B=512\).*lower the volume",
         ),
         (
+            (*SMALL, "engine"),
+            {"kind": "vllm", "num_replicas": 2, "arguments": {"port": 8001}},
+            r"arguments.port 8001 pins one port and num_replicas is 2; remove the port",
+        ),
+        (ARGUMENTS, {"data_parallel_size": 2}, r"no prefix cache holds; set num_replicas to 2"),
+        (
+            (*SMALL, "engine"),
+            {
+                "kind": "external",
+                "url": ["http://a/v1", "http://b/v1", "http://a/v1/"],
+                "served_model": "m",
+                "version": "1",
+            },
+            r"url names http://a/v1 more than once",
+        ),
+        (
             SMALL,
             {
                 **BASE["backbones"]["small"],

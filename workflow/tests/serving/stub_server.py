@@ -1,13 +1,13 @@
 """A tiny OpenAI-compatible server whose answers go wrong in chosen ways.
 
 `behaviours` is used up request by request, its last entry for all further ones. Each entry is the
-name of a method of `Answers`.
+name of a method. `pages` are what a GET of their path gets.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 DONE = b"data: [DONE]\n\n"
 
@@ -19,8 +19,9 @@ def event(value: object) -> bytes:
 class StubServer:
     """One server; `requests` keeps the bodies that were received."""
 
-    def __init__(self, behaviours: list[str], prompt_tokens: int) -> None:
+    def __init__(self, behaviours: list[str], prompt_tokens: int | Callable[[dict], int]) -> None:
         self.requests: list[dict] = []
+        self.pages: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.base_url = ""
         self._behaviours = behaviours
@@ -39,6 +40,12 @@ class StubServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        if head.startswith("get "):
+            page = self.page(head.split()[1])
+            self._send(writer, 404 if page is None else 200, page or "")
+            await writer.drain()
+            writer.close()
+            return
         length = int(head.split("content-length:")[1].split()[0])
         body = json.loads(await reader.readexactly(length))
         body["path"] = head.split()[1]
@@ -50,8 +57,14 @@ class StubServer:
             await writer.drain()
         writer.close()
 
+    def page(self, path: str) -> str | None:
+        return self.pages.get(path)
+
     def _status(self, writer, code: int, body: object) -> None:
-        text = json.dumps(body).encode()
+        self._send(writer, code, json.dumps(body))
+
+    def _send(self, writer, code: int, page: str) -> None:
+        text = page.encode()
         writer.write(f"HTTP/1.1 {code} X\r\nContent-Type: application/json\r\n".encode())
         writer.write(f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text)
 
@@ -70,7 +83,8 @@ class StubServer:
     def _usage(
         self, body, completion_tokens=None, prompt_tokens=None, metrics=None, **details
     ) -> bytes:
-        prompt = self.prompt_tokens if prompt_tokens is None else prompt_tokens
+        ours = self.prompt_tokens(body) if callable(self.prompt_tokens) else self.prompt_tokens
+        prompt = ours if prompt_tokens is None else prompt_tokens
         completion = body["max_tokens"] if completion_tokens is None else completion_tokens
         usage = {
             "prompt_tokens": prompt,

@@ -4,7 +4,13 @@ import pytest
 
 from blockwise.errors import ServerError
 from blockwise.serving import devices
-from blockwise.serving.devices import LOCK_FOLDER_VARIABLE, reserved_devices, visible_gpus
+from blockwise.serving.devices import (
+    LOCK_FOLDER_VARIABLE,
+    cpu_shares,
+    reserved_devices,
+    share_out,
+    visible_gpus,
+)
 
 
 @pytest.fixture
@@ -56,3 +62,17 @@ def test_the_processor_is_one_device(four_gpus):
         assert environment == {}
         with pytest.raises(ServerError, match="holds cpu"), reserved_devices(0, print, wait_s=0.05):
             pass
+
+
+def test_replicas_are_held_together_and_share_the_gpus_out(four_gpus):
+    with reserved_devices(4, print) as all_four:
+        shares = share_out(all_four, 2)
+    assert [share.environment["CUDA_VISIBLE_DEVICES"] for share in shares] == ["0,1", "2,3"]
+    assert {share.cpus for share in shares} == {()}
+
+
+def test_replicas_on_the_processor_get_whole_cores_if_each_gets_two():
+    threaded = [(cpu, cpu + 4) for cpu in range(4)]  # four cores of two logical CPUs
+    assert cpu_shares(threaded, 2) == [(0, 1, 4, 5), (2, 3, 6, 7)]
+    assert cpu_shares(threaded, 3) == cpu_shares([(0,), (1,)], 3) == [(), (), ()]
+    assert cpu_shares(threaded, 1) == [()]

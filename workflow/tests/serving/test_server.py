@@ -15,10 +15,10 @@ import pytest
 from blockwise.config.backbones import ExternalEngine, PathModel, VllmEngine
 from blockwise.errors import ServerError
 from blockwise.serving import server as server_module
-from blockwise.serving.devices import LOCK_FOLDER_VARIABLE
+from blockwise.serving.devices import LOCK_FOLDER_VARIABLE, reserved_devices
 from blockwise.serving.http_json import get_json
 from blockwise.serving.prepared_model import PreparedModel
-from blockwise.serving.server import managed_server
+from blockwise.serving.server import managed_server, managed_servers
 from blockwise.serving.vllm_command import vllm_command
 from serving_fixtures import tiny_backbone
 
@@ -128,6 +128,24 @@ def test_a_stolen_port_is_tried_again_elsewhere(tmp_path):
     with started(backbone, tmp_path, lines.append) as server:
         assert server.is_alive()
     assert "trying another" in lines[0]
+
+
+def test_replicas_start_under_one_lock_each_with_its_log_and_all_end(tmp_path):
+    backbone = fake_backbone("steal", environment={"FAKE_VLLM_MARK": str(tmp_path / "mark")})
+    engine = backbone.engine.model_copy(update={"num_replicas": 2})
+    backbone = backbone.model_copy(update={"engine": engine})
+    with managed_servers("tiny", backbone, MODEL, tmp_path / "server.log", print) as servers:
+        assert len({server.base_url for server in servers}) == 2
+        assert all(server.is_alive() for server in servers)
+        names = [server.log_path.name for server in servers]
+        assert names == ["server.replica1.log", "server.replica2.log"]
+        with (
+            pytest.raises(ServerError, match="holds cpu"),
+            reserved_devices(0, print, wait_s=0.05),
+        ):
+            pass
+    assert not any(server.is_alive() for server in servers)
+    assert not descendants_with(MODEL.path)
 
 
 def test_a_pinned_port_in_use_is_refused_before_the_start(tmp_path):

@@ -116,3 +116,11 @@ def test_an_idle_watchdog_uses_no_processor_time(tmp_path):
     watchdog.terminate()
     watchdog.wait(LIMIT_S)
     tree.assert_gone()
+
+
+def test_a_command_runs_on_the_cpus_it_was_given():
+    cpu = str(min(os.sched_getaffinity(0)))
+    asks = "import os; print(os.sched_getaffinity(0))"
+    command = [*WATCHDOG[:-1], "--cpus", cpu, "--", sys.executable, "-c", asks]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as watchdog:
+        assert watchdog.stdout.readline() == f"{{{cpu}}}\n".encode()

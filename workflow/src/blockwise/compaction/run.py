@@ -1,16 +1,17 @@
-"""The batch job: every cell of one backbone and dataset, against one managed server.
+"""The batch job: every cell of one backbone and dataset, against the backbone's managed servers.
 
     python -m blockwise.compaction.run --config ... --backbone ... --sessions ...
 
-Finished units come from the cell store; if any is missing, a server is started, probed and
-used, and always stopped. A failed cell does not stop the others; the job then ends non-zero
-with the list, and a rerun plays only what is missing.
+Finished units come from the cell store; if any is missing, the backbone's server, or each of
+its replicas, is started, probed and used, and always stopped. A failed cell does not stop the
+others; the job then ends non-zero with the list, and a rerun plays only what is missing.
 """
 
 import argparse
 import asyncio
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from blockwise.artifacts import digest, read_model, write_model
@@ -18,7 +19,7 @@ from blockwise.compaction.cells import CellSpec, Unit
 from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import BatchPlan, plan_batch
-from blockwise.compaction.play import Stage, play_cell
+from blockwise.compaction.play import play_cell
 from blockwise.compaction.records import (
     Batch,
     CellRecord,
@@ -27,11 +28,12 @@ from blockwise.compaction.records import (
     SelectedCell,
     TimingBlock,
 )
+from blockwise.compaction.replicas import Replicas, open_replicas
 from blockwise.compaction.store import CellStore
 from blockwise.config.backbones import Backbone
 from blockwise.config.profile import Profile
 from blockwise.data.documents import SessionSet
-from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
+from blockwise.errors import BlockwiseError, CompactionError, ConfigError, run_command
 from blockwise.progress import WorkProgress
 from blockwise.provenance import (
     code_digest,
@@ -43,14 +45,11 @@ from blockwise.provenance import (
     package_versions,
     utc_now,
 )
-from blockwise.serving.engine import Engine
 from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.prepared_model import PreparedModel
-from blockwise.serving.probe import probe
 from blockwise.serving.renderer import Renderer
-from blockwise.serving.server import Server, end_with_parent, managed_server, raise_on_sigterm
+from blockwise.serving.server import Server, end_with_parent, managed_servers, raise_on_sigterm
 
-CONCURRENT_RECALL_CELLS = 16  # nobody times them, and a batched engine decodes more at once
 MIN_KV_BLOCKS = 4  # a prefix hits in whole KV blocks, so up to one at each end never does
 
 
@@ -93,40 +92,47 @@ class BatchJob:
         title = f"{self._plan.backbone} on {self._plan.dataset}"
         with WorkProgress(title, total, done=total - waiting) as progress:
             if missing:
-                with managed_server(
+                with managed_servers(
                     self._plan.backbone, self._backbone, self._model, server_log, progress.say
-                ) as server:
-                    asyncio.run(self._play(missing, server, renderer, progress))
+                ) as servers:
+                    asyncio.run(self._play(missing, servers, renderer, progress))
         if self._failures:
             raise CompactionError(self._failure_list(total, server_log))
 
     async def _play(
-        self, missing: list[Unit], server: Server, renderer: Renderer, progress: WorkProgress
+        self,
+        missing: list[Unit],
+        servers: Sequence[Server],
+        renderer: Renderer,
+        progress: WorkProgress,
     ) -> None:
-        async with Engine(server, self._backbone, renderer) as engine:
-            card = await probe(engine, server, self._plan.backbone, self._backbone, self._model)
-            self._store.save_engine_card(card)
-            self._refuse_small_blocks(card)
-            engine_config = self._backbone.engine
-            salted = engine_config.kind == "vllm" or engine_config.cache_salt
-            stage = Stage(engine, renderer, card, honours_cache_salt=salted)
-            gate = asyncio.Semaphore(CONCURRENT_RECALL_CELLS)
+        async with open_replicas(
+            self._plan.backbone,
+            self._backbone,
+            self._model,
+            servers,
+            renderer,
+            session_ids=self._plan.sessions,
+        ) as replicas:
+            for card in replicas.cards:
+                self._store.save_engine_card(card)
+                self._refuse_small_blocks(card)
 
             async def play_beside_others(unit: Unit) -> None:
-                async with gate:
-                    await self._play_unit(stage, unit, server, progress)
+                async with replicas.of(unit).gate:
+                    await self._play_unit(replicas, unit, progress)
 
             await run_together(
                 play_beside_others(unit) for unit in missing if not unit.is_timing_block
             )
             for unit in missing:
                 if unit.is_timing_block:
-                    await self._play_unit(stage, unit, server, progress)
+                    await self._play_unit(replicas, unit, progress)
 
-    async def _play_unit(
-        self, stage: Stage, unit: Unit, server: Server, progress: WorkProgress
-    ) -> None:
+    async def _play_unit(self, replicas: Replicas, unit: Unit, progress: WorkProgress) -> None:
         """Play all cells of a unit and keep it if every one of them finished."""
+        replicas.require_running()
+        stage = replicas.of(unit).stage
         order = list(unit.cells)
         random.Random(unit.key).shuffle(order)
         records = []
@@ -136,7 +142,7 @@ class BatchJob:
             try:
                 record = await play_cell(stage, spec, session, self._environment(), place)
             except BlockwiseError as error:
-                self._note_failure(spec, error, server, progress)
+                self._note_failure(spec, error, replicas, progress)
                 continue
             records.append(record)
             progress.advance(_num_tokens(record))
@@ -144,18 +150,12 @@ class BatchJob:
             self._store.save(unit, _stored(unit, records, stage.card.id))
 
     def _note_failure(
-        self, spec: CellSpec, error: BlockwiseError, server: Server, progress: WorkProgress
+        self, spec: CellSpec, error: BlockwiseError, replicas: Replicas, progress: WorkProgress
     ) -> None:
-        """List a failed cell; end the job where the server is gone."""
+        """List a failed cell; end the job where a server is gone."""
         progress.say(f"failed: {spec.label}: {error}")
         self._failures.append(Failure(cell_key=spec.key, label=spec.label, error=str(error)))
-        if not server.is_alive():
-            raise ServerError(
-                f"the server of {self._plan.backbone} died during a cell "
-                f"(log: {server.log_path or 'kept by the external server'}). Finished timing "
-                f"blocks and cells are kept; run the same command again to play the rest. "
-                f"Failed: {'; '.join(failure.label for failure in self._failures)}: {error}"
-            ) from error
+        replicas.require_alive("; ".join(failure.label for failure in self._failures), error)
 
     def _refuse_small_blocks(self, card: EngineCard) -> None:
         """METHOD: cache use is reported only for B of at least four KV blocks."""

@@ -23,6 +23,8 @@ POCKET_FOLDER = Path("workflow/pocket")
 
 MAX_PORT = 65535  # TCP ports are 16-bit numbers; 0 would mean any
 
+DATA_PARALLEL = "data-parallel-size"
+
 
 class Architecture(StrEnum):
     """How a backbone's feed-forward layers are built."""
@@ -126,7 +128,7 @@ ArgumentValue = bool | int | float | str
 
 
 class VllmEngine(ConfigModel):
-    """A vLLM server that each job starts, watches and always stops."""
+    """A vLLM server, or several alike, that each job starts, watches and always stops."""
 
     kind: Literal["vllm"]
     arguments: dict[str, ArgumentValue] = Field(
@@ -139,6 +141,12 @@ class VllmEngine(ConfigModel):
         description="Environment variables of the server (never keys: those are inherited).",
     )
     startup_timeout_s: float = Field(900.0, gt=0)
+    num_replicas: int = Field(
+        1,
+        ge=1,
+        description="Servers of this kind that a job starts; each takes the backbone's `gpus`, "
+        "and sessions are spread over them.",
+    )
 
     @model_validator(mode="after")
     def _flags_are_free(self) -> "VllmEngine":
@@ -156,6 +164,17 @@ class VllmEngine(ConfigModel):
                 f"arguments.port {port!r} is no whole number from 1 to {MAX_PORT}; mend it, or "
                 "remove it to take a free port"
             )
+        elif port is not None and self.num_replicas > 1:
+            problems.append(
+                f"arguments.port {port} pins one port and num_replicas is {self.num_replicas}; "
+                "remove the port, or set num_replicas to 1"
+            )
+        ranks = self.flags().get(DATA_PARALLEL, 1)
+        if ranks != 1:
+            problems.append(
+                f"arguments.{DATA_PARALLEL} {ranks}: vLLM spreads the requests of one session over "
+                f"its ranks, where no prefix cache holds; set num_replicas to {ranks} instead"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -165,15 +184,42 @@ class VllmEngine(ConfigModel):
         return {key.replace("_", "-"): value for key, value in self.arguments.items()}
 
 
+EndpointUrl = Annotated[str, Field(pattern=r"^https?://")]
+
+
 class ExternalEngine(ConfigModel):
-    """An OpenAI-compatible endpoint that somebody else runs."""
+    """An OpenAI-compatible endpoint, or several alike, that somebody else runs."""
 
     kind: Literal["external"]
-    url: str = Field(pattern=r"^https?://", description="Base URL, up to and including /v1.")
+    url: EndpointUrl | Annotated[list[EndpointUrl], Field(min_length=1)] = Field(
+        description="Base URL, up to and including /v1; a list of them where several endpoints "
+        "serve the same, and sessions are spread over them."
+    )
     served_model: str = Field(description="Model name to put into requests.")
     version: str = Field(description="What runs there, in words; part of the cell key.")
     api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
     cache_salt: bool = Field(False, description="The server honours vLLM's cache_salt.")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The endpoints, without a closing slash."""
+        given = [self.url] if isinstance(self.url, str) else self.url
+        return tuple(url.rstrip("/") for url in given)
+
+    @property
+    def num_replicas(self) -> int:
+        """How many endpoints serve the same."""
+        return len(self.urls)
+
+    @model_validator(mode="after")
+    def _urls_differ(self) -> "ExternalEngine":
+        twice = sorted({url for url in self.urls if self.urls.count(url) > 1})
+        if twice:
+            raise ValueError(
+                f"url names {', '.join(twice)} more than once; one endpoint is one replica: name "
+                "each once"
+            )
+        return self
 
 
 Engine = Annotated[VllmEngine | ExternalEngine, Field(discriminator="kind")]
@@ -201,12 +247,17 @@ class Backbone(ConfigModel):
     num_parameters: float = Field(gt=0, description="Total parameters, for labels and order.")
     context_window_tokens: PositiveTokens
     engine: Engine
-    gpus: int = Field(0, ge=0, description="GPUs the server takes; 0 serves on the CPU.")
+    gpus: int = Field(0, ge=0, description="GPUs that one server takes; 0 serves on the CPU.")
     request: RequestDefaults = RequestDefaults()
     datasets: list[Name] | None = Field(
         None, description="The datasets it plays, of those that an experiment names; default: all."
     )
     caption: str = Field("", description="A warning that every figure of this backbone shows.")
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs that all its servers take."""
+        return self.gpus * self.engine.num_replicas
 
     @property
     def weights(self) -> Weights:

@@ -8,7 +8,7 @@ from typing import Any
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.judge_probe import PROBE
 from blockwise.compaction.plan import BatchPlan, plan_batch
-from blockwise.compaction.run import CONCURRENT_RECALL_CELLS
+from blockwise.compaction.replicas import CONCURRENT_RECALL_CELLS
 from blockwise.config.experiments import Protocol
 from blockwise.config.profile import Profile
 from blockwise.errors import BlockwiseError
@@ -133,7 +133,7 @@ class CompactionBill:
     def _priced(
         self, plan: BatchPlan, played: dict[str, Played], ground: Ground, speed: Speed
     ) -> list[Line]:
-        gpus = ground.backbone.gpus
+        gpus = ground.backbone.num_gpus
         is_assumed = (
             renderers.is_assumed(ground.renderer) or self._datasets.documents(plan.dataset) is None
         )
@@ -143,7 +143,7 @@ class CompactionBill:
             return Line(stage=stage, **batch, **hours_of(hours, gpus), **values)
 
         lines = []
-        for (stage, experiment), cells in _timed(plan, played, speed).items():
+        for (stage, experiment), cells in _timed(plan, played, speed, ground.backbone.engine.num_replicas).items():
             lines.append(
                 line(
                     stage,
@@ -208,22 +208,28 @@ class CompactionBill:
 
 
 def _timed(
-    plan: BatchPlan, played: dict[str, Played], speed: Speed
+    plan: BatchPlan, played: dict[str, Played], speed: Speed, num_replicas: int
 ) -> dict[tuple[str, str], list[tuple[Played, float]]]:
-    """Every cell and its seconds, by stage and by the experiment that needs it first."""
+    """Every cell and its seconds, by stage and by the experiment that needs it first.
+
+    Replicas share the sessions of recall cells out; a timed cell has all of them to itself.
+    """
     first_of: dict[str, str] = {}
     for cell in plan.selected:
         first_of.setdefault(cell.spec.key, cell.experiment)
     specs = [spec for unit in plan.units for spec in unit.cells]
-    beside = min(CONCURRENT_RECALL_CELLS, sum(not spec.is_timing for spec in specs))
+    recall = [spec for spec in specs if not spec.is_timing]
+    replicas = min(num_replicas, len({spec.session_id for spec in recall}) or 1)
+    beside = min(CONCURRENT_RECALL_CELLS, -(-len(recall) // replicas))
     groups: dict[tuple[str, str], list[tuple[Played, float]]] = {}
-    known_s: dict[tuple[int, int], float] = {}  # equal work is priced once
+    known_s: dict[tuple[int, bool], float] = {}  # equal work is priced once
     for spec in specs:
         one = played[spec.key]
         side_by_side = 1 if spec.is_timing else beside
-        work = (id(one), side_by_side)
+        work = (id(one), spec.is_timing)
         if work not in known_s:
-            known_s[work] = playback_s(one.sent, speed, side_by_side) / side_by_side
+            at_once = 1 if spec.is_timing else beside * replicas
+            known_s[work] = playback_s(one.sent, speed, side_by_side) / at_once
         stage = TIMING if spec.is_timing else RECALL
         groups.setdefault((stage, first_of[spec.key]), []).append((one, known_s[work]))
     return groups

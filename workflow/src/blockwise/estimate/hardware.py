@@ -156,6 +156,7 @@ def memory_problems(name: str, backbone: Backbone, size: ModelSize, device: Devi
     needed += f"{window_gb:.3g} GB of KV cache ({size.source})"
     if not backbone.gpus:
         taken = size.weights_bytes + capacity * size.kv_bytes_per_token
+        taken *= backbone.engine.num_replicas
         if capacity >= window and taken <= device.memory_bytes:
             return []
         given = f"{CPU_KV_VARIABLE} holds {capacity} tokens, the machine {device.memory_bytes:.3g}"

@@ -2,7 +2,9 @@
 
 One lock file per device, held with flock for as long as the server lives: the kernel releases
 it however the holder dies. GPUs are locked by their UUID, because a scheduler may show two
-jobs two different cards under the same index.
+jobs two different cards under the same index. The replicas of one backbone are held together
+and share the devices out among themselves: GPUs by number, and on the CPU whole cores, because two
+servers that bind their threads to the same cores spin against each other.
 """
 
 import contextlib
@@ -12,7 +14,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +27,56 @@ WAIT_S = 6 * 3600.0  # a whole batch of the paper profile may run before ours
 RETRY_INTERVAL_S = 0.5
 REPORT_INTERVAL_S = 60.0
 CPU = "cpu"
+MIN_CORES = 2  # vLLM on the CPU keeps one for its scheduler and computes on the others
+CPU_FOLDER = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True)
+class DeviceShare:
+    """What one server of several gets of the devices that are held for all."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)  # shows it its GPUs
+    cpus: tuple[int, ...] = ()  # it may run on these alone; empty: on all
+
+
+def share_out(environment: Mapping[str, str], num_replicas: int) -> list[DeviceShare]:
+    """Divide what `reserved_devices` holds; GPUs divide evenly by construction."""
+    if not environment:
+        return [DeviceShare(cpus=cpus) for cpus in cpu_shares(_cores(), num_replicas)]
+    names = environment[VISIBLE_VARIABLES[0]].split(",")
+    each = len(names) // num_replicas
+    chunks = [",".join(names[i * each : (i + 1) * each]) for i in range(num_replicas)]
+    return [DeviceShare(environment=dict.fromkeys(VISIBLE_VARIABLES, chunk)) for chunk in chunks]
+
+
+def cpu_shares(cores: Iterable[tuple[int, ...]], num_replicas: int) -> list[tuple[int, ...]]:
+    """Whole cores for each replica, as logical CPUs; empty where there are too few to divide."""
+    held = sorted(cores)
+    each = len(held) // num_replicas
+    if num_replicas == 1 or each < MIN_CORES:
+        return [()] * num_replicas
+    chunks = (held[index * each : (index + 1) * each] for index in range(num_replicas))
+    return [tuple(sorted(cpu for core in chunk for cpu in core)) for chunk in chunks]
+
+
+def _cores() -> set[tuple[int, ...]]:
+    """The cores that this process may use, each as the logical CPUs of it."""
+    allowed = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in allowed:
+        try:
+            listed = (CPU_FOLDER / f"cpu{cpu}" / "topology" / "core_cpus_list").read_text()
+        except OSError:  # a kernel that does not tell: each counts as a core
+            listed = str(cpu)
+        cores.add(tuple(sorted(set(_parse_cpus(listed)) & allowed)))
+    return cores
+
+
+def _parse_cpus(listed: str) -> Iterator[int]:
+    """The numbers in the kernel's notation for CPUs, e.g. `0,4-5`."""
+    for part in listed.strip().split(","):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
 
 
 @contextlib.contextmanager
@@ -41,8 +94,8 @@ def reserved_devices(
     devices = visible_gpus() if num_gpus else {CPU: CPU}
     if len(devices) < num_gpus:
         raise ServerError(
-            f"the backbone wants {num_gpus} GPU(s), {len(devices)} are visible; set its `gpus` to "
-            f"what this machine has, or mend {VISIBLE_VARIABLES[0]}"
+            f"the backbone wants {num_gpus} GPU(s), {len(devices)} are visible; set its `gpus`, "
+            f"times engine.num_replicas, to what this machine has, or mend {VISIBLE_VARIABLES[0]}"
         )
     wanted = num_gpus or 1
     with contextlib.ExitStack() as held:

@@ -7,6 +7,7 @@ adds to them and may override all but those that tie the server to us.
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from blockwise.config.backbones import ArgumentValue, Backbone, VllmEngine
@@ -88,7 +89,7 @@ def vllm_command(
     return command
 
 
-def vllm_environment(backbone: Backbone, devices: dict[str, str]) -> dict[str, str]:
+def vllm_environment(backbone: Backbone, devices: Mapping[str, str]) -> dict[str, str]:
     """Environment of the server; `engine.environment` has the last word."""
     inherited = {key: value for key, value in os.environ.items() if key not in THREAD_LIMITS}
     return {**inherited, **ENVIRONMENT, **devices, **_vllm(backbone).environment}

@@ -11,7 +11,7 @@ from the kernel.
 Left-over processes get SIGKILL, except Python's resource trackers: a tracker unlinks the
 shared memory of its tree once all its clients are gone, so it is waited for.
 
-    python -m blockwise.serving.watchdog [--grace S] -- COMMAND ...
+    python -m blockwise.serving.watchdog [--grace S] [--cpus 0,1] -- COMMAND ...
 """
 
 import argparse
@@ -136,8 +136,11 @@ def main() -> None:
     parser.add_argument(
         "--grace", type=float, default=GRACE_S, help="seconds from SIGTERM to SIGKILL"
     )
+    parser.add_argument("--cpus", help="the only logical CPUs that the command may run on")
     parser.add_argument("command", nargs="+", help="after --")
     arguments = parser.parse_args()
+    if arguments.cpus:
+        os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})
     become_subreaper()
     end_with_parent()
     sys.exit(Watchdog(arguments.command, arguments.grace).run())
