@@ -9,7 +9,7 @@ import processes
 
 pytest_plugins = ["serving_fixtures"]
 
-ENGINE_TEST_LIMIT_S = 600
+ENGINE_TEST_LIMIT_S = 900  # a start of vLLM, then a whole workflow, on a machine that others load
 PROJECT_FOLDER = Path(__file__).parents[2]
 
 
@@ -20,7 +20,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "engine_server" in item.fixturenames:  # whoever is first waits for its start too
+        if "engine_server" in item.fixturenames or item.get_closest_marker(processes.ENGINE):
             item.add_marker(pytest.mark.timeout(ENGINE_TEST_LIMIT_S))
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: processes.group_of(item.path) != processes.ENGINE)

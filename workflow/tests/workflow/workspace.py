@@ -53,7 +53,7 @@ def snakemake_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
 
 
-def run_snakemake(folder: Path, *arguments: str, timeout_s: float = 280) -> tuple[int, str]:
+def run_snakemake(folder: Path, *arguments: str, timeout_s: float = 560) -> tuple[int, str]:
     done = subprocess.run(
         snakemake_command(*arguments),
         cwd=folder,
