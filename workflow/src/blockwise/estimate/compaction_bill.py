@@ -143,7 +143,8 @@ class CompactionBill:
             return Line(stage=stage, **batch, **hours_of(hours, gpus), **values)
 
         lines = []
-        for (stage, experiment), cells in _timed(plan, played, speed, ground.backbone.engine.num_replicas).items():
+        timed = _timed(plan, played, speed, ground.backbone.engine.num_replicas)
+        for (stage, experiment), cells in timed.items():
             lines.append(
                 line(
                     stage,
