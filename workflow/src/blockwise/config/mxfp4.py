@@ -241,6 +241,11 @@ class MXFP4(ConfigModel):
     device: Literal["cpu", "cuda"] = "cpu"
     compiled: bool = Field(True, description="Compile what quantizes; the same bits, faster.")
     num_processes: int = Field(1, gt=0, description="torchrun + FSDP2 where more than one.")
+    activation_checkpointing: bool = Field(
+        False,
+        description="Keep each layer's input only and compute the rest again in the backward "
+        "pass, logits in parts: less memory, more time.",
+    )
     jobs: Literal["per_experiment", "per_seed", "per_run"] = Field(
         "per_experiment",
         description="What one process trains: starting and compiling cost as much as a small run.",

@@ -7,6 +7,7 @@ from its checkpoint. With several processes this runs under torchrun, and the fi
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -42,6 +43,7 @@ def run_spec(
         backend=study.backend,
         device=study.device,
         num_processes=study.num_processes,
+        activation_checkpointing=study.activation_checkpointing,
         seed=seed,
         code_digest=code_digest("blockwise.mxfp4.train"),
         torch_version=torch.__version__,
@@ -81,7 +83,7 @@ class TrainingJob:
         return load_sealed(run_path(self._store, key), TrainingRun, print) is not None
 
     def _train(self, arm: str, spec: RunSpec, key: str, progress: WorkProgress | None) -> None:
-        checkpoint = self._checkpoints / f"{key}.pt"
+        checkpoint = self._checkpoints / spec.checkpoint_key
         steps = 0
 
         def report(num_tokens: int, loss: float) -> None:
@@ -93,7 +95,7 @@ class TrainingJob:
         run = train(spec, self._corpus, checkpoint, is_compiled=self._study.compiled, report=report)
         if distributed.rank() == 0:
             write_sealed(run_path(self._store, key), run)
-            checkpoint.unlink(missing_ok=True)
+            shutil.rmtree(checkpoint, ignore_errors=True)
         if progress is not None:
             progress.advance(0, pieces=spec.training.num_steps - steps)  # diverged, or resumed
             ending = run.divergence or f"validation loss {run.evaluations[-1].quantized_loss:.4f}"
@@ -131,6 +133,7 @@ def main() -> None:
         for arm in arms
     ]
     with distributed.process_group(study.device):
+        distributed.check_num_processes(study.num_processes)
         job = TrainingJob(study, corpus, arguments.store, arguments.checkpoints)
         keys = job.run(arguments.experiment, specs)
         if distributed.rank() == 0:
