@@ -48,6 +48,7 @@ def spec(recipe=STOCHASTIC, **changes) -> RunSpec:
         "device": "cpu",
         "num_processes": 1,
         "activation_checkpointing": False,
+        "trainer": "own",
         "seed": 0,
         "code_digest": "d",
         "torch_version": "t",

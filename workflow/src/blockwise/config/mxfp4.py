@@ -123,6 +123,13 @@ class Training(ConfigModel):
     checkpoint_every_steps: int = Field(gt=0)
 
 
+class TrainerKind(StrEnum):
+    """Whose code takes the steps."""
+
+    OWN = "own"
+    TORCHTITAN = "torchtitan"
+
+
 class Study(StrEnum):
     """What an experiment measures; also the name of its table and figure."""
 
@@ -240,6 +247,9 @@ class MXFP4(ConfigModel):
     backend: Literal["emulated", "native"] = "emulated"
     device: Literal["cpu", "cuda"] = "cpu"
     compiled: bool = Field(True, description="Compile what quantizes; the same bits, faster.")
+    trainer: TrainerKind = Field(
+        TrainerKind.OWN, description="Who trains the runs; torchtitan is installed apart."
+    )
     num_processes: int = Field(1, gt=0, description="torchrun + FSDP2 where more than one.")
     activation_checkpointing: bool = Field(
         False,

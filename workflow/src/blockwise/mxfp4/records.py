@@ -51,6 +51,7 @@ class RunSpec(Record):
     num_processes: int
     activation_checkpointing: bool
     seed: int
+    trainer: str  # "own", or "torchtitan" and its version
     code_digest: str
     torch_version: str
 
