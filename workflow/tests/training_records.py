@@ -125,6 +125,8 @@ def run(settings, experiment, arm, losses=(3.0, 2.0, 1.0), seed=0, **changes):
             "backend": "emulated",
             "device": "cpu",
             "num_processes": 1,
+            "activation_checkpointing": False,
+            "trainer": "own",
             "seed": seed,
             "code_digest": "code",
             "torch_version": "2.13.0",

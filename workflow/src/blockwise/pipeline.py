@@ -53,12 +53,14 @@ class Pipeline:
         self.training = TrainingPipeline(self.profile.mxfp4)
 
     def begin_run(self) -> None:
-        """Refuse unpinned sources, and write the resolved profile that the jobs read.
+        """Refuse what cannot run, and write the resolved profile that the jobs read.
 
         Raises:
-            ConfigError: the profile runs pinned sources only and something is unpinned.
+            ConfigError: the profile runs pinned sources only and something is unpinned, or names
+                a trainer that is not installed.
         """
         check_pinned(self.profile)
+        self.training.check_installed()
         text = canonical_json(self.profile.model_dump(mode="json")) + "\n"
         path = Path(self.config_file)
         if not path.is_file() or path.read_text() != text:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import digest, file_states
-from blockwise.config.mxfp4 import MXFP4, Study, TrainingExperiment, named_arms
+from blockwise.config.mxfp4 import MXFP4, Study, TrainerKind, TrainingExperiment, named_arms
+from blockwise.mxfp4.titan import stand_ins
 from blockwise.provenance import code_digest
 
 ALL = "all"  # the job that trains every seed
@@ -59,6 +60,15 @@ class TrainingPipeline:
             return []
         processes = f"--nproc-per-node={self.num_processes()}"
         return ["-m", "torch.distributed.run", "--standalone", processes]
+
+    def check_installed(self) -> None:
+        """Refuse a trainer that is not installed here.
+
+        Raises:
+            ConfigError: the study asks for torchtitan and there is none.
+        """
+        if self._study is not None and self._study.trainer == TrainerKind.TORCHTITAN:
+            stand_ins.version()
 
     def threads(self) -> int:
         """CPU threads of one process: small models gain nothing from more."""

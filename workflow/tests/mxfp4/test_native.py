@@ -115,6 +115,65 @@ def test_convert_refuses_native_on_the_cpu_and_changes_nothing():
     assert type(model[0]) is nn.Linear
 
 
+def test_a_build_of_torch_without_the_gemm_is_refused_before_anything_is_converted(monkeypatch):
+    def scaled_mm(*_, **__):
+        raise NotImplementedError("MXFP4 scaling supported on ROCM and CUDA+MSLK only\nat ...")
+
+    monkeypatch.setattr(native, "check_device", lambda device: None)
+    monkeypatch.setattr(functional, "scaled_mm", scaled_mm)
+    model = nn.Sequential(nn.Linear(32, 32))
+    refused = r"torch .* on cpu refuses.*128 x 256 x 128: MXFP4 scaling.*only\. Use.*emulated"
+    with pytest.raises(ConfigError, match=refused):
+        convert(model, ALL_GEMMS, backend="native")
+    assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("wrong", ["another scale", "transposed scales", "NaN"])
+def test_a_product_that_is_not_the_emulated_one_is_refused(monkeypatch, wrong):
+    def matmul(left, right, dtype):
+        if wrong == "transposed scales":
+            right = Packed(right.elements, right.scales.t().contiguous().view_as(right.scales))
+        product = (unpack(left) @ unpack(right).T).to(dtype)
+        return product * {"another scale": 2, "NaN": float("nan")}.get(wrong, 1)
+
+    monkeypatch.setattr(native, "matmul", matmul)
+    with pytest.raises(ConfigError, match=r"on cpu gives.*differs.*of its norm.*emulated"):
+        native.check_gemm(torch.device("cpu"))
+
+
+def test_a_product_in_bfloat16_is_accepted(monkeypatch):
+    monkeypatch.setattr(
+        native, "matmul", lambda a, b, dtype: (unpack(a) @ unpack(b).T).bfloat16().to(dtype)
+    )
+    native.check_gemm(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("hip", "shape", "refused"),
+    [
+        (None, (48, 64, 96), None),
+        (None, (48, 40, 96), r"NVIDIA.*\(1, 16, 32\).*\(48, 40, 96\)"),
+        ("7.0", (64, 96, 128), None),
+        ("7.0", (64, 96, 96), r"AMD.*\(32, 32, 64\).*\(64, 96, 96\).*mxfp4\.converted"),
+        ("7.0", (48, 96, 128), r"AMD.*\(48, 96, 128\)"),
+    ],
+)
+def test_sizes_that_the_hardware_does_not_take_are_refused_in_words(
+    monkeypatch, hip, shape, refused
+):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(
+        functional, "scaled_mm", lambda left, right, **_: torch.zeros(len(left), right.shape[1])
+    )
+    num_rows, num_columns, num_summed = shape
+    left, right = (pack(torch.ones(num, num_summed), Operand()) for num in (num_rows, num_columns))
+    if refused is None:
+        assert native.matmul(left, right, torch.float32).shape == (num_rows, num_columns)
+        return
+    with pytest.raises(ConfigError, match=refused):
+        native.matmul(left, right, torch.float32)
+
+
 def test_an_operand_that_is_not_quantized_is_refused(monkeypatch):
     pretend_native(monkeypatch)
     model = nn.Sequential(nn.Linear(32, 32))

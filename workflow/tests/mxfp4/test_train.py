@@ -1,6 +1,7 @@
 """Training runs: equal starts, resumable steps, divergence as a result."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from blockwise.config.mxfp4 import LlamaShape, Optimizer, Training
 from blockwise.config.recipes import Recipe
 from blockwise.errors import ArtifactError
+from blockwise.mxfp4 import model
 from blockwise.mxfp4.linear import MXFP4Linear
 from blockwise.mxfp4.records import RunSpec, TrainingRun
 from blockwise.mxfp4.train import Trainer, train
@@ -45,6 +47,8 @@ def spec(recipe=STOCHASTIC, **changes) -> RunSpec:
         "backend": "emulated",
         "device": "cpu",
         "num_processes": 1,
+        "activation_checkpointing": False,
+        "trainer": "own",
         "seed": 0,
         "code_digest": "d",
         "torch_version": "t",
@@ -74,15 +78,15 @@ class KilledError(Exception):
 
 
 def test_a_killed_run_ends_with_the_losses_of_an_uninterrupted_one(tmp_path):
-    whole = run(spec(), tmp_path / "whole.pt")
+    whole = run(spec(), tmp_path / "whole")
 
     def kill(step, model):
         if step == 18:
             raise KilledError
 
     with pytest.raises(KilledError):
-        run(spec(), tmp_path / "killed.pt", at_step=kill)
-    resumed = run(spec(), tmp_path / "killed.pt")
+        run(spec(), tmp_path / "killed", at_step=kill)
+    resumed = run(spec(), tmp_path / "killed")
     assert (whole.num_resumes, resumed.num_resumes) == (0, 1)
     assert resumed.train_losses == whole.train_losses
     assert resumed.gradient_norms == whole.gradient_norms
@@ -91,16 +95,16 @@ def test_a_killed_run_ends_with_the_losses_of_an_uninterrupted_one(tmp_path):
 
 
 def test_training_learns_and_is_a_function_of_its_spec(tmp_path):
-    first, again = run(spec(), tmp_path / "a.pt"), run(spec(), tmp_path / "b.pt")
+    first, again = run(spec(), tmp_path / "a"), run(spec(), tmp_path / "b")
     assert first.train_losses == again.train_losses
     assert first.train_losses[-1] < first.train_losses[0] - 1
-    other = run(spec(seed=1), tmp_path / "c.pt")
+    other = run(spec(seed=1), tmp_path / "c")
     assert other.train_losses != first.train_losses
 
 
 def test_all_arms_of_a_seed_begin_at_the_same_loss(tmp_path):
     begins = {
-        run(spec(recipe, training={"num_steps": 1}), tmp_path / "x.pt").train_losses[0]
+        run(spec(recipe, training={"num_steps": 1}), tmp_path / "x").train_losses[0]
         for recipe in (Recipe(precision="fp32"), Recipe(wgrad={}), Recipe(dgrad={}))
     }
     assert len(begins) == 1
@@ -111,13 +115,13 @@ def test_unquantized_evaluation_differs_where_the_forward_pass_is_quantized(tmp_
         done = run(spec(recipe), tmp_path / name)
         return {one.quantized_loss - one.unquantized_loss for one in done.evaluations}
 
-    assert gaps(Recipe(wgrad={}), "w.pt") == {0.0}
-    assert 0.0 not in gaps(Recipe(fprop={}), "f.pt")
+    assert gaps(Recipe(wgrad={}), "w") == {0.0}
+    assert 0.0 not in gaps(Recipe(fprop={}), "f")
 
 
 def test_a_run_that_diverges_is_a_result_with_its_step(tmp_path):
     wild = Optimizer(learning_rate=100.0, warmup_steps=0, gradient_clip_norm=1e9)
-    done = run(spec(optimizer=wild, training={"num_steps": 60}), tmp_path / "d.pt")
+    done = run(spec(optimizer=wild, training={"num_steps": 60}), tmp_path / "d")
     assert done.status == "diverged"
     assert done.diverged_at_step == len(done.train_losses)
     assert "above the first loss" in done.divergence or "gradient norm" in done.divergence
@@ -129,14 +133,39 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
         if step == 5:
             next(model.parameters()).data.fill_(math.nan)
 
-    done = run(spec(), tmp_path / "n.pt", at_step=poison)
+    done = run(spec(), tmp_path / "n", at_step=poison)
     assert (done.status, done.diverged_at_step) == ("diverged", 5)
     assert "nan" in done.divergence
 
 
+def checkpointing(recipe=STOCHASTIC, **changes):
+    return spec(recipe, activation_checkpointing=True, **changes)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(precision="fp32"), STOCHASTIC], ids=["fp32", "SR"])
+def test_recomputed_activations_change_nothing_but_the_order_of_sums(tmp_path, monkeypatch, recipe):
+    monkeypatch.setattr(model, "LOSS_TOKENS", 24)  # does not divide the 64 of a batch
+    kept, recomputed = run(spec(recipe), tmp_path / "k"), run(checkpointing(recipe), tmp_path / "r")
+    assert recomputed.train_losses == pytest.approx(kept.train_losses, abs=2e-5)
+    assert recomputed.gradient_norms == pytest.approx(kept.gradient_norms, abs=2e-4)
+
+
+def test_recomputing_keeps_a_layers_input_and_no_logits(monkeypatch):
+    monkeypatch.setattr(model, "LOSS_TOKENS", 8)
+
+    def kept_numbers(wanted):
+        trainer, sizes = Trainer(wanted, Words(), is_compiled=False), []
+        keep = lambda saved: sizes.append(saved.numel()) or saved  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+            trainer.model.loss(Words().train_batch(0, 0, 4, SHAPE.sequence_tokens))
+        return sum(sizes)
+
+    assert kept_numbers(checkpointing()) * 5 < kept_numbers(spec())
+
+
 @pytest.mark.parametrize("damage", ["another run", "cut", "text"])
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
-    path = tmp_path / "c.pt"
+    path = tmp_path / "checkpoints"
 
     def stop(step, model):
         if step == 8:
@@ -145,12 +174,30 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
     with pytest.raises(KilledError):
         run(spec(), path, at_step=stop)
     wanted = spec(seed=1) if damage == "another run" else spec()
+    (last,) = path.iterdir()  # the one before it is gone
+    assert last.name == "step-00000007"
+    shards = next(last.glob("*.distcp"))
     if damage == "cut":
-        path.write_bytes(path.read_bytes()[:1000])
+        shards.write_bytes(shards.read_bytes()[:1000])
     if damage == "text":
-        path.write_text("not a checkpoint")
-    with pytest.raises(ArtifactError, match=r"c\.pt.*[Dd]elete it"):
+        shards.write_bytes(b"x" * shards.stat().st_size)
+    with pytest.raises(ArtifactError, match=r"step-00000007.*[Dd]elete it"):
         run(wanted, path)
+
+
+def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):
+    def kill(step, model):
+        if step == 18:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(spec(), tmp_path / "c", at_step=kill)
+    shutil.copytree(tmp_path / "c/step-00000014", tmp_path / "c/step-00000021")
+    (tmp_path / "c/step-00000021/checkpoint.json").unlink()
+    seen = []
+    run(spec(), tmp_path / "c", at_step=lambda step, model: seen.append(step))
+    assert seen[0] == 14
+    assert [folder.name for folder in (tmp_path / "c").iterdir()] == ["step-00000028"]
 
 
 def test_only_layers_are_converted():

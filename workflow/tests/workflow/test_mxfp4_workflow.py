@@ -189,7 +189,7 @@ def test_a_killed_training_continues_and_ends_the_same(project_folder, tmp_path)
         start_new_session=True,
     ) as process:
         deadline = time.monotonic() + 120
-        while not list(folder.glob("results/small/runs/mxfp4/checkpoints/*.pt")):
+        while not list(folder.glob("results/small/runs/mxfp4/checkpoints/*/*/checkpoint.json")):
             assert process.poll() is None, "it ended before the first checkpoint"
             assert time.monotonic() < deadline
             time.sleep(0.05)

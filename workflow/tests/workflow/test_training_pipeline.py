@@ -1,9 +1,12 @@
 """The jobs of the training study: their names and words, and when they run again."""
 
+import importlib.util
+
 import pytest
 
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.mxfp4 import Study
+from blockwise.errors import ConfigError
 from blockwise.training_pipeline import TrainingPipeline
 
 LADDER, REMEDIES = "mxfp4_ladder", "mxfp4_interventions"
@@ -38,6 +41,13 @@ def test_several_processes_are_started_by_torchrun(study):
     assert TrainingPipeline(study).launcher() == []
     assert changed(study, num_processes=4).launcher()[-1] == "--nproc-per-node=4"
     assert changed(study, num_processes=4, device="cuda").num_gpus() == 4
+
+
+def test_a_trainer_that_is_not_installed_is_refused_before_the_first_job(study, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    TrainingPipeline(study).check_installed()
+    with pytest.raises(ConfigError, match=r"torchtitan, which is not installed.*trainer: own"):
+        changed(study, trainer="torchtitan").check_installed()
 
 
 def test_a_job_runs_again_when_its_own_settings_change(study):

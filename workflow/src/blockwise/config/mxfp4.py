@@ -123,6 +123,13 @@ class Training(ConfigModel):
     checkpoint_every_steps: int = Field(gt=0)
 
 
+class TrainerKind(StrEnum):
+    """Whose code takes the steps."""
+
+    OWN = "own"
+    TORCHTITAN = "torchtitan"
+
+
 class Study(StrEnum):
     """What an experiment measures; also the name of its table and figure."""
 
@@ -240,7 +247,15 @@ class MXFP4(ConfigModel):
     backend: Literal["emulated", "native"] = "emulated"
     device: Literal["cpu", "cuda"] = "cpu"
     compiled: bool = Field(True, description="Compile what quantizes; the same bits, faster.")
+    trainer: TrainerKind = Field(
+        TrainerKind.OWN, description="Who trains the runs; torchtitan is installed apart."
+    )
     num_processes: int = Field(1, gt=0, description="torchrun + FSDP2 where more than one.")
+    activation_checkpointing: bool = Field(
+        False,
+        description="Keep each layer's input only and compute the rest again in the backward "
+        "pass, logits in parts: less memory, more time.",
+    )
     jobs: Literal["per_experiment", "per_seed", "per_run"] = Field(
         "per_experiment",
         description="What one process trains: starting and compiling cost as much as a small run.",

@@ -20,6 +20,7 @@ from blockwise.training_pipeline import TrainingPipeline
 EMULATION_FACTOR = {True: 1.5, False: 2.5}
 """A step of a quantized arm over a plain one, by whether it is compiled; native FP4: no more than
 bf16. Measured on two cores: 1.3 to 1.9 compiled, 4 eager with other libraries."""
+RECOMPUTING_FACTOR = 4 / 3  # one more forward pass, which is a third of a step
 SMALL_STEP_S = 0.007  # calls of a step that computes next to nothing, two cores
 JOB_START_S = 15.0  # imports, data, compiling: measured on two cores
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # float32 weights and both moments of AdamW
@@ -50,6 +51,7 @@ class TrainingBill:
         notes.assume(
             f"mxfp4: {known}6 FLOPs a parameter and token, on {self.num_devices} x {device.words}; "
             f"emulated arms take {EMULATION_FACTOR[study.compiled]} times that, native none"
+            + ("; activations computed again: a third more" * study.activation_checkpointing)
         )
         weights_gb = CHECKPOINT_BYTES_PER_PARAMETER * self.num_parameters / self.num_devices / GB
         if weights_gb * GB > device.memory_bytes:
@@ -174,6 +176,7 @@ class TrainingBill:
         seconds = self._flops(tokens) / (self.num_devices * self._device.flops)
         recipe = self._study.arms.get(arm)
         is_emulated = self._study.backend == "emulated" and (recipe is None or is_quantized(recipe))
+        seconds *= RECOMPUTING_FACTOR if self._study.activation_checkpointing else 1.0
         seconds += 0.0 if self._pipeline.num_gpus() else SMALL_STEP_S
         return seconds * (EMULATION_FACTOR[self._study.compiled] if is_emulated else 1.0)
 

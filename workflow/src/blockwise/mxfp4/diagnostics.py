@@ -286,7 +286,7 @@ def diagnose(study: MXFP4, name: str, corpus: TokenCorpus) -> Diagnostics:
         run = train(
             spec,
             corpus,
-            Path(folder) / "baseline.pt",
+            Path(folder) / "baseline",
             is_compiled=study.compiled,
             at_step=probe,
             report=lambda num_tokens, loss: progress.advance(num_tokens, state=f"loss {loss:.3f}"),

@@ -1,7 +1,10 @@
 """One process or many: FSDP2 on the processes that torchrun started.
 
 A batch is shared by sequences and gradients are averaged, so that any number of processes takes
-the same steps up to the order of sums. With one process everything here does nothing.
+the same steps up to the order of sums, of every recipe that draws no random numbers and shares no
+scale over a whole tensor (fp8's is that of a process's own tokens). Random numbers are a function
+of the step and of the process's number (`mxfp4.noise`): two processes draw other ones than one.
+With one process everything here does nothing.
 """
 
 import os
@@ -13,6 +16,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
+
+from blockwise.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -30,6 +35,19 @@ def process_group(device: str) -> Iterator[None]:
         yield
     finally:
         distributed.destroy_process_group()
+
+
+def check_num_processes(expected: int) -> None:
+    """Refuse to train with another number of processes than the records will say.
+
+    Raises:
+        ConfigError: there are more or fewer.
+    """
+    if num_processes() != expected:
+        raise ConfigError(
+            f"{num_processes()} processes were started, and mxfp4.num_processes is {expected}; "
+            f"start {expected}, with torchrun --nproc-per-node (times --nnodes), or change the key"
+        )
 
 
 def rank() -> int:
@@ -50,6 +68,12 @@ def of_first(compute: Callable[[], T]) -> T:
     distributed.broadcast_object_list(found)
     result: T = found[0]
     return result
+
+
+def wait_for_all() -> None:
+    """Until every process is here."""
+    if num_processes() > 1:
+        distributed.barrier()
 
 
 def shard(model: nn.Module, layers: nn.ModuleList, method: str) -> None:
@@ -79,6 +103,15 @@ def mean(value: Tensor) -> float:
         distributed.all_reduce(value)
         value /= num_processes()
     return float(value)
+
+
+def total(value: float, device: str) -> float:
+    """Sum over the processes, in float64."""
+    if num_processes() == 1:
+        return value
+    summed = torch.tensor(value, dtype=torch.float64, device=device)
+    distributed.all_reduce(summed)
+    return float(summed)
 
 
 def full(value: Tensor) -> float:

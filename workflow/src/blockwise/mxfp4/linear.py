@@ -134,7 +134,7 @@ class MXFP4Linear(nn.Linear):
         Raises:
             ConfigError: a dimension that the recipe cannot group.
         """
-        _check_features(linear, how.recipe)
+        check_features(linear.in_features, linear.out_features, how.recipe)
         has_bias = linear.bias is not None
         layer = cls(linear.in_features, linear.out_features, bias=has_bias, device="meta")
         layer.weight, layer.bias = linear.weight, linear.bias
@@ -197,7 +197,7 @@ def convert(
             "modules as model.named_modules() does"
         )
     if backend == "native":
-        _check_native(model, recipe)
+        check_native(next(model.parameters()).device, recipe)
     how = Arithmetic(recipe, backend, compiled_prepare() if is_compiled else prepare_operand)
     converted: dict[nn.Linear, MXFP4Linear] = {}  # a layer that stands in two places stays one
     for name, linear in linears.items():
@@ -256,17 +256,25 @@ def _check_groups(
             )
 
 
-def _check_features(linear: nn.Linear, recipe: Recipe) -> None:
-    """Refuse what no number of tokens can mend."""
-    num_in, num_out, num_tokens = linear.in_features, linear.out_features, GROUP_SIZE
+def check_features(num_in: int, num_out: int, recipe: Recipe) -> None:
+    """Refuse what no number of tokens can mend.
+
+    Raises:
+        ConfigError: a recipe that cannot group a layer's features.
+    """
+    num_tokens = GROUP_SIZE
     shapes = {"x": (num_tokens, num_in), "w": (num_out, num_in), "dy": (num_tokens, num_out)}
     for letter, gemm in recipe.gemms.items():
         for place, (name, operand) in zip(PLACES[letter], gemm.operands, strict=True):
             _check_groups(letter, name, shapes[name], place, operand)
 
 
-def _check_native(model: nn.Module, recipe: Recipe) -> None:
-    native.check_device(next(model.parameters()).device)
+def check_native(device: torch.device, recipe: Recipe) -> None:
+    """Refuse to multiply natively where it cannot be done.
+
+    Raises:
+        ConfigError: the device, the build of torch or the recipe.
+    """
     for letter, gemm in recipe.gemms.items():
         for name, operand in gemm.operands:
             if operand is None:
@@ -274,3 +282,5 @@ def _check_native(model: nn.Module, recipe: Recipe) -> None:
                     f"backend native multiplies packed MXFP4 only, and {letter}:{name} is not "
                     "quantized; use the emulated backend for this recipe"
                 )
+    native.check_device(device)
+    native.check_gemm(device)

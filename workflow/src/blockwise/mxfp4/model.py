@@ -11,10 +11,12 @@ H head size.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from blockwise.config.mxfp4 import LlamaShape
 
@@ -22,31 +24,47 @@ NORM_EPS = 1e-5  # of Llama 2 and 3
 WEIGHT_STD = 0.02  # Llama's initializer_range
 RESIDUAL_OUTPUTS = ("attention.output.weight", "mlp.down.weight")
 """Projections that add to the residual stream: two a layer."""
+LOSS_TOKENS = 4096  # logits at a time; of 128,256 words they are 2.1 GB
 
 
 class Llama(nn.Module):
-    """A causal language model: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+    """A causal language model: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
-    def __init__(self, shape: LlamaShape, vocab_size: int) -> None:
+    Args:
+        shape: its sizes.
+        vocab_size: words.
+        activation_checkpointing: keep each layer's input only, and compute the rest, and the
+            logits, again in the backward pass.
+    """
+
+    def __init__(
+        self, shape: LlamaShape, vocab_size: int, *, activation_checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.shape = shape
+        self.activation_checkpointing = activation_checkpointing
         self.embedding = nn.Embedding(vocab_size, shape.hidden_size)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
+        self.layers = nn.ModuleList(
+            Layer(shape, activation_checkpointing=activation_checkpointing)
+            for _ in range(shape.num_layers)
+        )
         self.norm = nn.RMSNorm(shape.hidden_size, eps=NORM_EPS)
         self.head = nn.Linear(shape.hidden_size, vocab_size, bias=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of the next token at every position.
+    def forward(self, tokens: Tensor, *, with_head: bool = True) -> Tensor:
+        """Logits of the next token at every position, or what the head makes them of.
 
-        Shapes: tokens [B, S], int64; logits [B, S, V].
+        Shapes: tokens [B, S], int64; logits [B, S, V]; without the head [B, S, D].
         """
         head_size = self.shape.hidden_size // self.shape.num_attention_heads
         cos, sin = rotary_factors(tokens.shape[1], head_size, self.shape.rope_theta, tokens.device)
         x = self.embedding(tokens)
         for layer in self.layers:
             x = layer(x, cos, sin)
-        logits: Tensor = self.head(self.norm(x))
-        return logits
+        output: Tensor = self.norm(x)
+        if with_head:
+            output = self.head(output)
+        return output
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean cross entropy of predicting tokens[:, 1:] from tokens[:, :-1].
@@ -54,15 +72,25 @@ class Llama(nn.Module):
         Shapes: tokens [B, S + 1], int64; the loss is a float32 scalar.
         Units: nats a token.
         """
-        logits: Tensor = self(tokens[:, :-1])  # not `forward`: sharding hooks onto the call
-        return functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
+        with_head = not self.activation_checkpointing
+        output = self(tokens[:, :-1], with_head=with_head)  # not `forward`: sharding hooks the call
+        x, targets = output.flatten(0, 1), tokens[:, 1:].flatten()
+        if with_head:
+            return functional.cross_entropy(x.float(), targets)
+        parts = zip(x.split(LOSS_TOKENS), targets.split(LOSS_TOKENS), strict=True)
+        losses = [recomputed(self._summed_loss, *part) for part in parts]
+        return torch.stack(losses).sum() / len(targets)
+
+    def _summed_loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(self.head(x).float(), targets, reduction="sum")
 
 
 class Layer(nn.Module):
     """Attention and MLP, each on the normalised residual stream and added to it."""
 
-    def __init__(self, shape: LlamaShape) -> None:
+    def __init__(self, shape: LlamaShape, *, activation_checkpointing: bool) -> None:
         super().__init__()
+        self.activation_checkpointing = activation_checkpointing
         self.attention_norm = nn.RMSNorm(shape.hidden_size, eps=NORM_EPS)
         self.attention = Attention(shape)
         self.mlp_norm = nn.RMSNorm(shape.hidden_size, eps=NORM_EPS)
@@ -70,6 +98,11 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The residual stream after the layer, [B, S, D]."""
+        if self.activation_checkpointing:
+            return recomputed(self._added, x, cos, sin)
+        return self._added(x, cos, sin)
+
+    def _added(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cos, sin)
         output: Tensor = x + self.mlp(self.mlp_norm(x))
         return output
@@ -117,6 +150,16 @@ class MLP(nn.Module):
         """What the MLP adds to the residual stream, [B, S, D]."""
         output: Tensor = self.down(functional.silu(self.gate(x)) * self.up(x))
         return output
+
+
+def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """The function's value, of which only the inputs are kept for the backward pass.
+
+    What is computed again is the same: random numbers here follow from keys that stay what they
+    are for a whole step (`mxfp4.noise`).
+    """
+    result: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return result
 
 
 def rotary_factors(

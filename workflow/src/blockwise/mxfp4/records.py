@@ -49,14 +49,21 @@ class RunSpec(Record):
     backend: Literal["emulated", "native"]
     device: Literal["cpu", "cuda"]
     num_processes: int
+    activation_checkpointing: bool
     seed: int
+    trainer: str  # "own", or "torchtitan" and its version
     code_digest: str
     torch_version: str
 
     @property
     def key(self) -> str:
-        """Name of the run in the cell store and in its checkpoint."""
+        """Name of the run in the cell store."""
         return digest(self.model_dump(mode="json"))
+
+    @property
+    def checkpoint_key(self) -> str:
+        """Name of the run's checkpoints, which any number of processes may go on from."""
+        return digest(self.model_dump(mode="json", exclude={"num_processes"}))
 
 
 class Evaluation(Record):
@@ -83,6 +90,7 @@ class TrainingRun(Record):
     gradient_norms: list[float]  # before clipping, one a step
     evaluations: list[Evaluation]  # step 0 and the last step included
     num_resumes: int
+    process_counts: list[int] = []  # of each start; they differ where a run moved
     train_s: float  # wall time of all training steps
     origin: Origin
 

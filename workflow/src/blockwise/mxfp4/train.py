@@ -8,7 +8,7 @@ one that was not. A run that diverges is a result: it ends with the step and the
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -30,10 +30,12 @@ from blockwise.mxfp4.schedule import learning_rate
 
 NOISE_SEED = 1_000_003  # apart from the seed of the weights; any constant
 MIN_SMOOTHING_STEPS = 20  # a mean over fewer losses says little about the trend
-EVALUATION_SEQUENCES = 16  # at a time, to bound memory
+EVALUATION_SEQUENCES, EVALUATION_TOKENS = 16, 1 << 15  # at most, at a time, to bound memory
 
 AtStep = Callable[[int, Llama], None]
 """Told before each step, and after the last, how many are done and the model."""
+Report = Callable[[int, float], None]
+"""Told the tokens and the loss of each step."""
 
 
 class Trainer:
@@ -80,20 +82,20 @@ class Trainer:
         progress.train_losses.append(loss_value)
         progress.gradient_norms.append(norm_value)
         progress.train_s += time.perf_counter() - begin_s
-        return self._divergence()
+        return divergence_of(progress.train_losses, settings.warmup_steps)
 
     def evaluate(self) -> None:
         """Record the validation loss, as the arm computes it and unquantized."""
         quantized = self._validation_loss()
         unquantized = quantized
-        if _evaluates_differently(self.spec.recipe):
+        if evaluates_differently(self.spec.recipe):
             with unquantized_layers(self.model):
                 unquantized = self._validation_loss()
         self.progress.evaluations.append(
             Evaluation(
                 step=self.progress.step,
-                quantized_loss=_finite(quantized),
-                unquantized_loss=_finite(unquantized),
+                quantized_loss=finite(quantized),
+                unquantized_loss=finite(unquantized),
             )
         )
 
@@ -108,27 +110,21 @@ class Trainer:
         )
         return distributed.own_part(batch).to(self.spec.device)
 
-    def _divergence(self) -> str | None:
-        losses = self.progress.train_losses
-        window = max(MIN_SMOOTHING_STEPS, self.spec.optimizer.warmup_steps)
-        if len(losses) <= window:
-            return None
-        smoothed = fmean(losses[-window:])
-        if smoothed <= losses[0]:
-            return None
-        return (
-            f"the mean loss of the last {window} steps, {smoothed:.3f}, is above the first loss, "
-            f"{losses[0]:.3f}"
-        )
-
     @torch.no_grad()
     def _validation_loss(self) -> float:
+        sequence_tokens = self.spec.model.sequence_tokens
         sequences = self._corpus.validation_batch(
-            self.spec.training.evaluation_sequences, self.spec.model.sequence_tokens
+            self.spec.training.evaluation_sequences, sequence_tokens
         )
-        parts = sequences.split(EVALUATION_SEQUENCES)
-        total = sum(float(self.model.loss(part.to(self.spec.device))) * len(part) for part in parts)
-        return total / len(sequences)
+        size = min(max(EVALUATION_TOKENS // sequence_tokens, 1), EVALUATION_SEQUENCES)
+        num_processes = distributed.num_processes()
+        num_parts = -(-len(sequences) // (size * num_processes))  # in all processes as many
+        total = 0.0
+        for part in sequences[distributed.rank() :: num_processes].tensor_split(num_parts):
+            # Sharded layers are gathered by all: who has nothing left computes and drops it.
+            batch = part if len(part) else sequences[:1]
+            total += float(self.model.loss(batch.to(self.spec.device))) * len(part)
+        return distributed.total(total, self.spec.device) / len(sequences)
 
 
 def train(
@@ -138,14 +134,14 @@ def train(
     *,
     is_compiled: bool,
     at_step: AtStep = lambda step, model: None,
-    report: Callable[[int, float], None] = lambda num_tokens, loss: None,
+    report: Report = lambda num_tokens, loss: None,
 ) -> TrainingRun:
     """Train to the end, or to where the run diverges.
 
     Args:
         spec: the run.
         corpus: its text.
-        checkpoint: file that is continued from, if it exists, and kept up to date.
+        checkpoint: folder that is continued from, if it exists, and kept up to date.
         is_compiled: compile what quantizes.
         at_step: see `AtStep`.
         report: told the tokens and the loss of each step.
@@ -154,7 +150,7 @@ def train(
         ArtifactError: the checkpoint is damaged or of another run.
     """
     trainer = Trainer(spec, corpus, is_compiled=is_compiled)
-    load_checkpoint(checkpoint, spec.key, trainer)
+    load_checkpoint(checkpoint, spec.checkpoint_key, trainer)
     training, progress = spec.training, trainer.progress
     tokens_per_step = training.batch_sequences * spec.model.sequence_tokens
     divergence: str | None = None
@@ -165,18 +161,29 @@ def train(
         divergence = trainer.step()
         report(tokens_per_step, progress.train_losses[-1] if progress.train_losses else math.nan)
         if progress.step % training.checkpoint_every_steps == 0:
-            save_checkpoint(checkpoint, spec.key, trainer)
+            save_checkpoint(checkpoint, spec.checkpoint_key, trainer)
     if divergence is None:
         trainer.evaluate()
     at_step(progress.step, trainer.model)
-    return _record(trainer, tokens_per_step, divergence)
+    return record_of(
+        spec,
+        progress,
+        num_parameters=trainer.num_parameters,
+        num_converted_layers=len(converted_layers(trainer.model)),
+        divergence=divergence,
+    )
 
 
 def build_model(spec: RunSpec, *, is_compiled: bool) -> Llama:
     """The Llama with the spec's initial weights and recipe, on the spec's device."""
-    model = Llama(spec.model, spec.vocab_size)
+    with torch.device("meta"):  # no memory: weights of 8B parameters are made once, in place
+        model = Llama(
+            spec.model,
+            spec.vocab_size,
+            activation_checkpointing=spec.activation_checkpointing,
+        )
+    model.to_empty(device=spec.device)
     initialise(model, spec.seed)
-    model.to(spec.device)
     if is_quantized(spec.recipe):
         convert(
             model,
@@ -202,26 +209,48 @@ def unquantized_layers(model: nn.Module) -> Iterator[None]:
             layer.how = how
 
 
-def _evaluates_differently(recipe: Recipe) -> bool:
+def evaluates_differently(recipe: Recipe) -> bool:
     """Whether a forward pass alone already differs from float32."""
     return is_quantized(recipe) and (
         recipe.precision != Precision.MXFP4 or recipe.fprop is not None
     )
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None where it is none."""
     return value if math.isfinite(value) else None
 
 
-def _record(trainer: Trainer, tokens_per_step: int, divergence: str | None) -> TrainingRun:
-    progress = trainer.progress
+def divergence_of(losses: Sequence[float], warmup_steps: int) -> str | None:
+    """Why a run with these losses has diverged, in words, or None."""
+    window = max(MIN_SMOOTHING_STEPS, warmup_steps)
+    if len(losses) <= window:
+        return None
+    smoothed = fmean(losses[-window:])
+    if smoothed <= losses[0]:
+        return None
+    return (
+        f"the mean loss of the last {window} steps, {smoothed:.3f}, is above the first loss, "
+        f"{losses[0]:.3f}"
+    )
+
+
+def record_of(
+    spec: RunSpec,
+    progress: Progress,
+    *,
+    num_parameters: int,
+    num_converted_layers: int,
+    divergence: str | None,
+) -> TrainingRun:
+    """The record of a run that has ended."""
     status: Literal["finished", "diverged"] = "diverged" if divergence else "finished"
     return TrainingRun(
-        key=trainer.spec.key,
-        spec=trainer.spec,
-        num_parameters=trainer.num_parameters,
-        num_converted_layers=len(converted_layers(trainer.model)),
-        tokens_per_step=tokens_per_step,
+        key=spec.key,
+        spec=spec,
+        num_parameters=num_parameters,
+        num_converted_layers=num_converted_layers,
+        tokens_per_step=spec.training.batch_sequences * spec.model.sequence_tokens,
         status=status,
         diverged_at_step=progress.step if divergence else None,
         divergence=divergence,
@@ -229,6 +258,7 @@ def _record(trainer: Trainer, tokens_per_step: int, divergence: str | None) -> T
         gradient_norms=progress.gradient_norms,
         evaluations=progress.evaluations,
         num_resumes=progress.num_resumes,
+        process_counts=progress.process_counts,
         train_s=progress.train_s,
-        origin=origin(trainer.spec.device),
+        origin=origin(spec.device),
     )
