@@ -10,6 +10,7 @@ import argparse
 from dataclasses import dataclass
 
 GIB = 2**30
+OVERRULED = "overruled.in"  # versions that stand although a package asks for another
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Environment:
     name: str
     folder: str  # below the project's folder
     asked_for: tuple[str, ...]  # files of this folder, all of them together
-    overrides: str | None  # the one of them that wins where another asks for the same package
+    overrides: tuple[str, ...]  # files that win wherever another package asks for one they name
     has_own_torch_index: bool  # its build of torch is on no ordinary index
     disk_needed_bytes: int
 
@@ -48,7 +49,7 @@ CPU = Environment(
     name="cpu",
     folder=".venv",
     asked_for=("cpu.in",),
-    overrides=None,
+    overrides=(OVERRULED,),
     has_own_torch_index=True,
     disk_needed_bytes=5 * GIB,  # it takes 3.2 GB and pip unpacks wheels beside it
 )
@@ -56,7 +57,7 @@ GPU = Environment(
     name="gpu",
     folder=".venv-gpu",
     asked_for=("cpu.in", "gpu.in"),
-    overrides="gpu.in",
+    overrides=(OVERRULED, "gpu.in"),
     has_own_torch_index=False,
     disk_needed_bytes=20 * GIB,  # 4.5 GB of wheels, about twice that unpacked, and room for both
 )

@@ -3,7 +3,7 @@
 GPUs and processes stand in the configuration; host memory follows from them and from the sizes
 of models. On one machine nothing limits these resources and they do nothing.
 
-Units: megabytes as Slurm and Snakemake count them (2**20 bytes).
+Units: megabytes as Slurm counts them (2**20 bytes).
 """
 
 import math
