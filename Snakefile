@@ -12,6 +12,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
+from blockwise.config.split import PART_PATTERN
 from blockwise.errors import BlockwiseError
 from blockwise.pipeline import Pipeline, stage_code_key
 from blockwise.tables.registry import Family
@@ -30,6 +31,9 @@ RESULTS = pipeline.results
 FIGURES = pipeline.figures
 FAMILIES = pipeline.families()
 PYTHON = sys.executable
+# Timed jobs reserve it. On a cluster nobody says how many cores it has: the profile asks for a
+# node of their own.
+WHOLE_MACHINE = workflow.resource_settings.cores or 1
 
 
 report: "workflow/report/workflow.rst"
@@ -39,8 +43,20 @@ wildcard_constraints:
     backbone="[a-z0-9._-]+",
     dataset="[a-z0-9._-]+",
     figure="[a-z0-9_]+",
+    part=PART_PATTERN,
     experiment="[a-z0-9._-]+",
     run="all|[0-9]+(-[0-9]+)?",
+
+
+# Seconds of reading and drawing each: no work for a queue.
+localrules:
+    tabulate_compaction,
+    tabulate_mxfp4,
+    judge_claims,
+    write_data_dictionary,
+    plot_figure,
+    build_report_pages,
+    write_manifest,
 
 
 include: "workflow/rules/data.smk"

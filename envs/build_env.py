@@ -26,7 +26,7 @@ from pathlib import Path
 
 import check_platform
 import environments
-from environments import Environment
+from environments import OVERRULED, Environment
 
 ROOT = Path(__file__).resolve().parent.parent
 HEARTBEAT_S = 20.0  # long enough not to be noise, short enough to show that it is alive
@@ -35,6 +35,9 @@ AS_PINNED = ("--no-deps", "--no-build-isolation")  # nothing but the lock decide
 MISSING_PIN = "No matching distribution found for"  # pip's words for a pin no index has
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)")
 MISSING_REQUIREMENT = re.compile(r"\S+ \S+ requires (?P<name>[\w.-]+).*, which is not installed\.")
+OVERRULED_REQUIREMENT = re.compile(
+    r"\S+ \S+ has requirement (?P<name>[\w.-]+).*, but you have \S+ \S+"
+)
 
 Runner = Callable[[Sequence[str]], tuple[int, str]]
 
@@ -202,18 +205,20 @@ class Builder:
         """Hold the installed set against its own requirements; only known gaps may remain."""
         _, output = self._try_pip("check")
         excluded = read_names(self.root / "envs" / self.environment.excluded)
+        overruled = read_pins(self.root / "envs" / OVERRULED)
         unexpected = [
             line
             for line in output.splitlines()
             if line != "No broken requirements found."
             and not ((gap := MISSING_REQUIREMENT.match(line)) and gap["name"] in excluded)
+            and not ((gap := OVERRULED_REQUIREMENT.match(line)) and gap["name"] in overruled)
         ]
         if unexpected:
             raise SetupError(
                 f"the installed packages do not fit each other: {'; '.join(unexpected)}; "
                 f"mend envs/{self.environment.asked_for[-1]}, run "
                 f"`{self.environment.lock_command}`, or add the gap to "
-                f"envs/{self.environment.excluded}"
+                f"envs/{self.environment.excluded} or envs/{OVERRULED}"
             )
 
     def _unstamp(self) -> None:

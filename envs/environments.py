@@ -11,6 +11,7 @@ import argparse
 from dataclasses import dataclass
 
 GIB = 2**30
+OVERRULED = "overruled.in"  # versions that stand although a package asks for another
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Environment:
     name: str
     folder: str  # below the project's folder
     asked_for: tuple[str, ...]  # files of this folder, all of them together
-    overrides: str | None  # the one of them that wins where another asks for the same package
+    overrides: tuple[str, ...]  # files that win wherever another package asks for one they name
     has_own_torch_index: bool  # its build of torch is on no ordinary index
     runs_project: bool  # the project itself is installed into it
     disk_needed_bytes: int
@@ -50,7 +51,7 @@ CPU = Environment(
     name="cpu",
     folder=".venv",
     asked_for=("cpu.in",),
-    overrides=None,
+    overrides=(OVERRULED,),
     has_own_torch_index=True,
     runs_project=True,
     disk_needed_bytes=5 * GIB,  # it takes 3.2 GB and pip unpacks wheels beside it
@@ -59,7 +60,7 @@ GPU = Environment(
     name="gpu",
     folder=".venv-gpu",
     asked_for=("cpu.in", "gpu.in"),
-    overrides="gpu.in",
+    overrides=(OVERRULED, "gpu.in"),
     has_own_torch_index=False,
     runs_project=True,
     disk_needed_bytes=20 * GIB,  # 4.5 GB of wheels, about twice that unpacked, and room for both
@@ -68,7 +69,7 @@ CRATE = Environment(
     name="crate",
     folder=".venv-crate",
     asked_for=("crate.in",),
-    overrides=None,
+    overrides=(),
     has_own_torch_index=False,
     runs_project=False,
     disk_needed_bytes=GIB,  # it takes 0.1 GB

@@ -70,7 +70,7 @@ def compile_command(
     glibc = "_".join(str(part) for part in GLIBC_MINIMUM)
     command = [str(uv), "pip", "compile", *environment.asked_for, "--output-file", str(output)]
     command += ["--excludes", environment.excluded, "--no-header", "--quiet"]
-    command += ["--overrides", environment.overrides] if environment.overrides else []
+    command += [word for name in environment.overrides for word in ("--overrides", name)]
     command += ["--annotation-style", "line"]
     command += ["--python-version", ".".join(str(part) for part in PYTHON_TESTED)]
     command += ["--python-platform", f"x86_64-manylinux_{glibc}", "--only-binary", ":all:"]

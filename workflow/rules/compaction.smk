@@ -1,5 +1,7 @@
 """Compaction: cells of every study, scored as they end; then what is computed from their texts."""
 
+BATCH = f"{RESULTS}/runs/compaction/{{backbone}}/{{dataset}}.json"
+
 
 # One job a batch: it reserves the machine, serves the backbone and plays the missing cells.
 rule run_compaction:
@@ -7,10 +9,14 @@ rule run_compaction:
         sessions=rules.build_sessions.output[0],
         model=rules.prepare_backbone.output[0],
     output:
-        f"{RESULTS}/runs/compaction/{{backbone}}/{{dataset}}.json",
-    threads: workflow.cores
+        BATCH,
+    wildcard_constraints:
+        backbone=pipeline.backbone_pattern(is_split=False),
+    threads: WHOLE_MACHINE
     resources:
         gpu=lambda wildcards: pipeline.num_gpus(wildcards.backbone),
+        nodes=1,
+        mem_mb=lambda wildcards: pipeline.memory_mb(wildcards.backbone),
     params:
         key=lambda wildcards: pipeline.compaction_key(
             wildcards.backbone, wildcards.dataset
@@ -26,10 +32,66 @@ rule run_compaction:
         " --output {output}"
 
 
+# The same for a part of a batch that the configuration splits: `timing-1of4`, `recall-1of2`.
+rule run_compaction_part:
+    input:
+        sessions=rules.build_sessions.output[0],
+        model=rules.prepare_backbone.output[0],
+    output:
+        f"{RESULTS}/runs/parts/{{backbone}}/{{dataset}}/{{part}}.json",
+    threads: WHOLE_MACHINE
+    resources:
+        gpu=lambda wildcards: pipeline.num_gpus(wildcards.backbone),
+        nodes=1,
+        mem_mb=lambda wildcards: pipeline.memory_mb(wildcards.backbone),
+    params:
+        key=lambda wildcards: pipeline.compaction_key(
+            wildcards.backbone, wildcards.dataset
+        ),
+        config=pipeline.config_file,
+        prompts="config/prompts",
+        store=f"{RESULTS}/cells",
+        server_log="logs/servers/{backbone}/{dataset}/{part}.log",
+    shell:
+        "exec {PYTHON} -m blockwise.compaction.run --config {params.config}"
+        " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
+        " --prompts {params.prompts} --store {params.store} --server-log {params.server_log}"
+        " --part {wildcards.part} --output {output}"
+
+
+# From its parts to the file that one job would have written; without a server or a GPU.
+rule join_compaction:
+    input:
+        sessions=rules.build_sessions.output[0],
+        model=rules.prepare_backbone.output[0],
+        parts=lambda wildcards: expand(
+            rules.run_compaction_part.output[0],
+            **wildcards,
+            part=pipeline.parts(wildcards.backbone, wildcards.dataset),
+        ),
+    output:
+        BATCH,
+    wildcard_constraints:
+        backbone=pipeline.backbone_pattern(is_split=True),
+    params:
+        key=lambda wildcards: [
+            pipeline.compaction_key(wildcards.backbone, wildcards.dataset),
+            stage_code_key(["blockwise.compaction.join"]),
+        ],
+        config=pipeline.config_file,
+        prompts="config/prompts",
+        store=f"{RESULTS}/cells",
+    shell:
+        "exec {PYTHON} -m blockwise.compaction.join --config {params.config}"
+        " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
+        " --prompts {params.prompts} --store {params.store} --parts {input.parts}"
+        " --output {output}"
+
+
 # Cosines between the summaries of repeats (compaction_stability).
 rule compare_summaries:
     input:
-        batch=rules.run_compaction.output[0],
+        batch=BATCH,
     output:
         f"{RESULTS}/runs/similarity/{{backbone}}/{{dataset}}.json",
     params:
@@ -44,7 +106,7 @@ rule compare_summaries:
 # Verdicts of the judge on recall answers; without a judge, a file that says so.
 rule judge_answers:
     input:
-        batch=rules.run_compaction.output[0],
+        batch=BATCH,
     output:
         f"{RESULTS}/runs/judge/{{backbone}}/{{dataset}}.json",
     params:

@@ -25,19 +25,24 @@ rule train_mxfp4:
         corpus=rules.prepare_corpus.output,
     output:
         f"{MXFP4_RUNS}/training/{{experiment}}/{{run}}.json",
-    threads: TRAINING.threads() * TRAINING.num_processes()
+    threads: TRAINING.threads() * TRAINING.processes_per_node()
     resources:
+        **TRAINING.step_resources(),
         gpu=TRAINING.num_gpus(),
+        nodes=TRAINING.num_nodes(),
+        mem_mb=TRAINING.memory_mb(),
     params:
         key=lambda wildcards: TRAINING.training_key(wildcards.experiment),
         config=pipeline.config_file,
+        starter=TRAINING.starter(),
         launcher=TRAINING.launcher(),
         what=lambda wildcards: TRAINING.arguments(wildcards.experiment, wildcards.run),
         corpus=f"{MXFP4_RUNS}/corpus",
         store=f"{RESULTS}/cells",
         checkpoints=f"{MXFP4_RUNS}/checkpoints",
     shell:
-        "exec {PYTHON} {params.launcher} -m blockwise.mxfp4.run --config {params.config}"
+        "exec {params.starter} {PYTHON} {params.launcher} -m blockwise.mxfp4.run"
+        " --config {params.config}"
         " --experiment {wildcards.experiment} {params.what:q} --corpus {params.corpus}"
         " --store {params.store} --checkpoints {params.checkpoints} --output {output}"
 
@@ -50,7 +55,8 @@ rule measure_mxfp4:
         f"{MXFP4_RUNS}/diagnostics/{{experiment}}.json",
     threads: 1
     resources:
-        gpu=TRAINING.num_gpus(),
+        gpu=TRAINING.measuring_gpus(),
+        nodes=1,
     params:
         key=lambda wildcards: TRAINING.measurement_key(
             wildcards.experiment, "blockwise.mxfp4.diagnostics"
@@ -81,9 +87,10 @@ rule stress_mxfp4:
 rule time_mxfp4:
     output:
         f"{MXFP4_RUNS}/speed/{{experiment}}.json",
-    threads: workflow.cores
+    threads: WHOLE_MACHINE
     resources:
-        gpu=TRAINING.num_gpus(),
+        gpu=TRAINING.measuring_gpus(),
+        nodes=1,
     params:
         key=lambda wildcards: TRAINING.measurement_key(
             wildcards.experiment, "blockwise.mxfp4.speed"

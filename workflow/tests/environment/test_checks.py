@@ -51,8 +51,10 @@ def test_every_profile_beside_the_base_is_dry_run(tmp_path):
     (config / "config.yaml").write_text("profile: default\n")
     (config / "paper.yaml").write_text("# scale\nprofile: paper\n")
     (config / "claims.yaml").write_text("claims: []\n")
+    (config / "profiles/slurm").mkdir(parents=True)
+    (config / "profiles/slurm/config.yaml").write_text("executor: slurm\n")
     names = [check.name for check in checks.list_checks(tmp_path) if "dry run" in check.name]
-    assert names == ["dry run config.yaml", "dry run paper.yaml"]
+    assert names == ["dry run config.yaml", "dry run paper.yaml", "dry run on slurm"]
 
 
 def test_a_failing_check_shows_its_output_and_keeps_it(tmp_path):

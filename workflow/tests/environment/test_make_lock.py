@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import make_lock
@@ -30,19 +31,23 @@ def test_nothing_configured_means_no_options():
     assert make_lock.index_options([":env:.cert='/x.pem'"]) == []
 
 
+def overrides_of(command):
+    return [after for word, after in itertools.pairwise(command) if word == "--overrides"]
+
+
 def test_the_resolver_is_told_the_promised_platform_and_what_to_leave_out():
     command = make_lock.compile_command(Path("uv"), Path("out"), CPU, upgrade=False)
     assert "x86_64-manylinux_2_31" in command
     assert command[command.index("--excludes") + 1] == "cpu.excluded"
     assert "--upgrade" not in command
-    assert "--overrides" not in command
+    assert overrides_of(command) == ["overruled.in"]
     assert make_lock.compile_command(Path("uv"), Path("out"), CPU, upgrade=True)[-1] == "--upgrade"
 
 
 def test_the_gpu_lock_asks_for_all_that_the_cpu_s_asks_for_and_its_own_words_win():
     command = make_lock.compile_command(Path("uv"), Path("out"), GPU, upgrade=False)
     assert command[3:5] == ["cpu.in", "gpu.in"]
-    assert command[command.index("--overrides") + 1] == "gpu.in"
+    assert overrides_of(command) == ["overruled.in", "gpu.in"]
     assert command[command.index("--excludes") + 1] == "gpu.excluded"
 
 

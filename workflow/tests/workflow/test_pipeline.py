@@ -1,6 +1,7 @@
 """When a stage runs again: its own values, its code, and files that change under their name."""
 
 import os
+import re
 
 import pytest
 import yaml
@@ -73,3 +74,17 @@ def test_the_number_of_sessions_rebuilds_sessions_and_not_the_data(make):
     before, after = make(), make(datasets=more)
     assert before.dataset_key("locomo") == after.dataset_key("locomo")
     assert before.sessions_key("mine", "locomo") != after.sessions_key("mine", "locomo")
+
+
+def test_a_split_makes_parts_of_a_batch_and_changes_no_key(make):
+    backbones = {**make.base["backbones"]}
+    backbones["mine"] = {**backbones["mine"], "split": {"timing": 3}}
+    before, after = make(), make(backbones=backbones)
+    assert after.parts("timing-8m", "hotpotqa") == []
+    assert after.parts("mine", "hotpotqa") == ["timing-1of3", "timing-2of3", "timing-3of3"]
+    assert before.compaction_key("mine", "hotpotqa") == after.compaction_key("mine", "hotpotqa")
+    whole, parted = (after.backbone_pattern(is_split=is_split) for is_split in (False, True))
+    assert re.fullmatch(whole, "timing-8m")
+    assert not re.fullmatch(whole, "mine")
+    assert re.fullmatch(parted, "mine")
+    assert not re.fullmatch(before.backbone_pattern(is_split=True), "mine")

@@ -50,6 +50,28 @@ def test_a_trainer_that_is_not_installed_is_refused_before_the_first_job(study, 
         changed(study, trainer="torchtitan").check_installed()
 
 
+def test_several_nodes_are_started_by_slurm_and_change_no_key(study, monkeypatch):
+    one, jobs = (changed(study, num_processes=8, num_nodes=nodes) for nodes in (1, 2))
+    assert jobs.training_key(LADDER) == one.training_key(LADDER)
+    assert one.starter() == []
+    assert one.step_resources() == {}
+    started = [*jobs.starter(), "python", *jobs.launcher()]
+    assert started[:3] == ["srun", "--nodes=2", "--ntasks=2"]
+    assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-endpoint=$(hostname):29500"} < set(started)
+    assert jobs.step_resources()["tasks_per_node"] == 4
+    monkeypatch.setenv("PATH", "/nowhere")
+    one.check_launcher()
+    with pytest.raises(ConfigError, match="`srun` is not on the path"):
+        jobs.check_launcher()
+
+
+@pytest.mark.parametrize("processes", [7, 2])
+def test_nodes_share_the_processes_evenly(study, processes):
+    values = study.model_dump(mode="json") | {"num_processes": processes, "num_nodes": 2}
+    with pytest.raises(ValueError, match="every node takes as many, and at least 2"):
+        type(study).model_validate(values)
+
+
 def test_a_job_runs_again_when_its_own_settings_change(study):
     before = TrainingPipeline(study)
     arms = {**study.arms, "W": study.arms["W+DHT16(W)"]}

@@ -14,11 +14,13 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from blockwise.artifacts import digest, read_model, write_model
+from blockwise.artifacts import write_model
+from blockwise.compaction.batch_inputs import add_arguments, read_inputs
 from blockwise.compaction.cells import CellSpec, Unit
 from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.fit import check_sessions_fit
-from blockwise.compaction.plan import BatchPlan, plan_batch
+from blockwise.compaction.parts import part_record, plan_of
+from blockwise.compaction.plan import BatchPlan
 from blockwise.compaction.play import play_cell
 from blockwise.compaction.records import (
     Batch,
@@ -31,7 +33,7 @@ from blockwise.compaction.records import (
 from blockwise.compaction.replicas import Replicas, open_replicas
 from blockwise.compaction.store import CellStore
 from blockwise.config.backbones import Backbone
-from blockwise.config.profile import Profile
+from blockwise.config.split import Part
 from blockwise.data.documents import SessionSet
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, run_command
 from blockwise.progress import WorkProgress
@@ -262,36 +264,26 @@ def _num_tokens(record: CellRecord) -> int:
 
 
 def main() -> None:
-    """Command line of the batch job."""
+    """Command line of the batch job, or of one part of a split batch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for flag in ("config", "sessions", "model", "prompts", "store", "server-log", "output"):
-        parser.add_argument(f"--{flag}", type=Path, required=True)
-    parser.add_argument("--backbone", required=True)
+    add_arguments(parser)
+    parser.add_argument("--server-log", type=Path, required=True)
+    parser.add_argument("--part", type=Part.parse, help="only this part, `timing-1of4`")
     arguments = parser.parse_args()
     raise_on_sigterm()
     end_with_parent()
-    profile = read_model(arguments.config, Profile)
-    sessions = read_model(arguments.sessions, SessionSet)
-    model = read_model(arguments.model, PreparedModel)
-    backbone = profile.backbones[arguments.backbone]
-    renderer = Renderer(model.tokenizer_path, backbone.request.chat_template_arguments)
-    plan = plan_batch(
-        profile,
-        arguments.backbone,
-        sessions,
-        model,
-        renderer=renderer,
-        prompts_folder=arguments.prompts,
-    )
+    inputs = read_inputs(arguments)
+    part: Part | None = arguments.part
+    plan = plan_of(inputs.plan, part) if part else inputs.plan
     cells = ((cell.experiment, cell.spec) for cell in plan.selected)
-    check_sessions_fit(cells, plan.sessions, renderer)
+    check_sessions_fit(cells, plan.sessions, inputs.renderer)
     store = CellStore(arguments.store, print)
-    job = BatchJob(plan, backbone, model, store, digest(profile.model_dump(mode="json")))
-    job.play_missing(renderer, arguments.server_log)
-    write_model(
-        arguments.output,
-        job.batch(sessions, profile.caption_of(arguments.backbone, sessions.dataset)),
-    )
+    job = BatchJob(plan, inputs.backbone, inputs.model, store, inputs.config_digest)
+    job.play_missing(inputs.renderer, arguments.server_log)
+    if part:
+        write_model(arguments.output, part_record(plan, part, store))
+    else:
+        write_model(arguments.output, job.batch(inputs.sessions, inputs.caption))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from blockwise.config.base import UNPINNED, ConfigModel, Name, PositiveTokens
+from blockwise.config.split import BatchSplit
 
 FLAGS_OF_OTHER_KEYS = frozenset(
     {"model", "revision", "served-model-name", "host", "max-model-len", "api-key"}
@@ -251,6 +252,10 @@ class Backbone(ConfigModel):
     request: RequestDefaults = RequestDefaults()
     datasets: list[Name] | None = Field(
         None, description="The datasets it plays, of those that an experiment names; default: all."
+    )
+    split: BatchSplit | None = Field(
+        None,
+        description="Play a batch in several jobs, to fit a wall-clock limit; default: in one.",
     )
     caption: str = Field("", description="A warning that every figure of this backbone shows.")
 

@@ -143,6 +143,13 @@ class Grid(ConfigModel):
         """The volume of its compactions."""
         raise NotImplementedError
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether its cells live in timing blocks; every cell of an experiment agrees."""
+        if self.protocol is Protocol.SINGLE:
+            return self.volume_rule.mode == "forced"
+        return self.protocol is not Protocol.DEFERRED
+
     def arms(self, history_tokens: int) -> list[tuple[str, int | None]]:
         """Layout and block size of each arm at one history length, the sequential one first."""
         arms: list[tuple[str, int | None]] = [(SEQUENTIAL, None)] if self.sequential else []

@@ -9,6 +9,10 @@ from pydantic import Field, field_validator, model_validator
 from blockwise.config.base import UNPINNED, ConfigModel, Name
 from blockwise.config.recipes import GROUP_SIZE, GroupShape, Precision, Recipe
 
+MIN_PROCESSES_OF_A_NODE = (
+    2  # Slurm's executor plugin refuses fewer where a job starts its own steps
+)
+
 Seed = Annotated[int, Field(ge=0)]
 MIN_HORIZON = 1.4  # METHOD: a 26% overhead must not be censored
 
@@ -23,6 +27,13 @@ class LlamaShape(ConfigModel):
     num_key_value_heads: int = Field(gt=0)
     sequence_tokens: int = Field(gt=0)
     rope_theta: float = Field(10000.0, gt=0)
+
+    def num_parameters(self, vocabulary: int) -> int:
+        """Of `mxfp4.model.Llama`: embedding and head apart, norms included."""
+        head_size = self.hidden_size // self.num_attention_heads
+        attention = 2 * self.hidden_size * (self.hidden_size + head_size * self.num_key_value_heads)
+        layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+        return self.num_layers * layer + 2 * vocabulary * self.hidden_size + self.hidden_size
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "LlamaShape":
@@ -256,6 +267,9 @@ class MXFP4(ConfigModel):
         description="Keep each layer's input only and compute the rest again in the backward "
         "pass, logits in parts: less memory, more time.",
     )
+    num_nodes: int = Field(
+        1, gt=0, description="Nodes that share the processes of a training job; needs Slurm."
+    )
     jobs: Literal["per_experiment", "per_seed", "per_run"] = Field(
         "per_experiment",
         description="What one process trains: starting and compiling cost as much as a small run.",
@@ -279,7 +293,8 @@ class MXFP4(ConfigModel):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "MXFP4":
-        problems = [
+        problems = self._node_problems()
+        problems += [
             f"experiments.{name} names the arm {arm!r}, which is not in arms: "
             f"{', '.join(sorted(self.arms))}"
             for name, experiment in self.experiments.items()
@@ -291,6 +306,18 @@ class MXFP4(ConfigModel):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _node_problems(self) -> list[str]:
+        if self.num_nodes == 1:
+            return []
+        per_node, rest = divmod(self.num_processes, self.num_nodes)
+        if rest or per_node < MIN_PROCESSES_OF_A_NODE:
+            return [
+                f"num_processes {self.num_processes} on num_nodes {self.num_nodes}: every node "
+                f"takes as many, and at least {MIN_PROCESSES_OF_A_NODE}; make it a multiple, or "
+                "lower num_nodes"
+            ]
+        return []
 
     def _problems_of(self, experiment: Experiment) -> list[str]:
         sequences = _batch_sequences(experiment)

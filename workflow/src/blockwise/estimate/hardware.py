@@ -1,7 +1,6 @@
 """What a backbone takes and a device gives: bytes, FLOPs, bandwidth; assumed where unknown."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ import psutil
 
 from blockwise.config.backbones import Backbone, HubModel, RandomModel
 from blockwise.estimate.renderers import model_folder
+from blockwise.job_resources import CPU_KV_VARIABLE, cpu_kv_gib
 
 GIB = 2**30
 RESERVED_BYTES = 3 * GIB  # activations, CUDA graphs and context beside weights and KV cache
 DEFAULT_UTILIZATION = 0.9  # vLLM's gpu-memory-utilization
-CPU_KV_VARIABLE = "VLLM_CPU_KVCACHE_SPACE"  # GiB
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "half": 2}
 CONFIG_FILE = "config.json"
 
@@ -137,9 +136,7 @@ def kv_capacity_tokens(backbone: Backbone, size: ModelSize, device: Device) -> i
     if backbone.engine.kind != "vllm":
         return None
     if not backbone.gpus:
-        space = backbone.engine.environment.get(CPU_KV_VARIABLE, "4")  # vLLM's own default
-        gib = float(space) if re.fullmatch(r"\d+(\.\d+)?", space) else 4.0
-        return int(gib * GIB / size.kv_bytes_per_token)
+        return int(cpu_kv_gib(backbone.engine) * GIB / size.kv_bytes_per_token)
     share = float(backbone.engine.flags().get("gpu-memory-utilization", DEFAULT_UTILIZATION))
     free = backbone.gpus * (share * device.memory_bytes - RESERVED_BYTES) - size.weights_bytes
     return max(0, int(free / size.kv_bytes_per_token))

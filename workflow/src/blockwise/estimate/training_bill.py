@@ -15,6 +15,7 @@ from blockwise.estimate.bill import DiskLine, Line
 from blockwise.estimate.compaction_bill import GB, HOUR_S, Notes, hours_of
 from blockwise.estimate.earlier import EarlierRun
 from blockwise.estimate.hardware import Device
+from blockwise.job_resources import BYTE_VOCABULARY, HUB_VOCABULARY
 from blockwise.training_pipeline import TrainingPipeline
 
 EMULATION_FACTOR = {True: 1.5, False: 2.5}
@@ -24,7 +25,6 @@ RECOMPUTING_FACTOR = 4 / 3  # one more forward pass, which is a third of a step
 SMALL_STEP_S = 0.007  # calls of a step that computes next to nothing, two cores
 JOB_START_S = 15.0  # imports, data, compiling: measured on two cores
 CHECKPOINT_BYTES_PER_PARAMETER = 12  # float32 weights and both moments of AdamW
-HUB_VOCABULARY, BYTE_VOCABULARY = 128_256, 256  # Llama 3's; bytes
 SMALL_VOCABULARY = 1 << 16  # up to here a token takes two bytes on disk
 OUTLIER_S = 10.0  # the whole stress on one core
 STDLIB_TOKENS = 30e6  # bytes of the standard library's sources, about
@@ -46,7 +46,7 @@ class TrainingBill:
         self._step_s = earlier.train_step_s()
         vocabulary = HUB_VOCABULARY if study.tokenizer.kind == "hub" else BYTE_VOCABULARY
         self._vocabulary = vocabulary
-        self.num_parameters = _num_parameters(study, vocabulary)
+        self.num_parameters = study.model.num_parameters(vocabulary)
         known = f"steps of {earlier.name} where it trained the arm, else " if self._step_s else ""
         notes.assume(
             f"mxfp4: {known}6 FLOPs a parameter and token, on {self.num_devices} x {device.words}; "
@@ -197,12 +197,3 @@ def _evaluation_tokens(training: Training, sequence_tokens: int) -> int:
     """Before the first step, every so many, and after the last."""
     evaluations = 1 + -(-training.num_steps // training.evaluate_every_steps)
     return evaluations * training.evaluation_sequences * sequence_tokens
-
-
-def _num_parameters(study: MXFP4, vocabulary: int) -> int:
-    """Of `mxfp4.model.Llama`: embedding and head apart, norms included."""
-    shape = study.model
-    head_size = shape.hidden_size // shape.num_attention_heads
-    attention = 2 * shape.hidden_size * (shape.hidden_size + head_size * shape.num_key_value_heads)
-    layer = attention + 3 * shape.hidden_size * shape.intermediate_size + 2 * shape.hidden_size
-    return shape.num_layers * layer + 2 * vocabulary * shape.hidden_size + shape.hidden_size

@@ -1,0 +1,108 @@
+"""Parts of a split batch: every unit in exactly one of them, and a joined batch like an unsplit."""
+
+import pytest
+from doubles import CharRenderer
+from test_run import MODEL, PROFILE, FailingEngine, bench, make_sessions  # noqa: F401  a fixture
+
+from blockwise.compaction.parts import check_parts, part_record, plan_of, units_of
+from blockwise.compaction.plan import plan_batch
+from blockwise.compaction.store import CellStore
+from blockwise.config.experiments import Experiment
+from blockwise.config.profile import Profile
+from blockwise.config.split import BatchSplit, Part, Phase
+from blockwise.errors import ArtifactError
+
+NATURAL = {"mode": "natural", "sequential_max_tokens": 60, "worker_max_tokens": 20}
+TIMED = PROFILE["experiments"]["e"]
+RECALL = {**TIMED, "study": "compaction_accuracy_volume", "volume": NATURAL}
+SINGLE = {
+    "study": "compaction_stability",
+    "history_tokens": [400],
+    "block_sizes_tokens": [300],
+    "prompts": ["p"],
+    "volume": NATURAL,
+}
+LAYOUTS = {**SINGLE, "study": "compaction_layouts", "volume": TIMED["volume"]}
+ALL = {"timed": TIMED, "recall": RECALL, "single": SINGLE, "layouts": LAYOUTS}
+SPLIT = BatchSplit(timing=4, recall=2)
+
+
+@pytest.fixture
+def profile():
+    return Profile.model_validate({**PROFILE, "experiments": ALL})
+
+
+@pytest.fixture
+def plan(profile, tmp_path):
+    (tmp_path / "p.md").write_text("Summarise.")
+    return plan_batch(
+        profile, "double", make_sessions(), MODEL, renderer=CharRenderer(), prompts_folder=tmp_path
+    )
+
+
+def parts_of(profile) -> list[Part]:
+    return SPLIT.parts(profile.experiments.values())
+
+
+def test_parts_deal_every_unit_exactly_once_and_in_like_numbers(profile, plan):
+    dealt = {part: units_of(plan.units, part) for part in parts_of(profile)}
+    keys = [unit.key for units in dealt.values() for unit in units]
+    assert sorted(keys) == sorted(unit.key for unit in plan.units)
+    assert len(set(keys)) == len(keys)
+    for phase, number in (("timing", 4), ("recall", 2)):
+        sizes = [len(units) for part, units in dealt.items() if part.phase == phase]
+        assert len(sizes) == number
+        assert max(sizes) - min(sizes) <= 1
+    for part, units in dealt.items():
+        assert {unit.is_timing_block for unit in units} == {part.phase is Phase.TIMING}
+        cells = {spec.key for unit in units for spec in unit.cells}
+        assert {cell.spec.key for cell in plan_of(plan, part).selected} == cells
+
+
+def test_a_phase_without_experiments_has_no_parts(profile):
+    experiments: list[Experiment] = [profile.experiments["timed"]]
+    assert [part.name for part in SPLIT.parts(experiments)] == [
+        f"timing-{shard}of4" for shard in range(1, 5)
+    ]
+
+
+def test_an_experiment_is_timed_where_its_cells_are(profile, plan):
+    for cell in plan.selected:
+        assert cell.spec.is_timing == profile.experiments[cell.experiment].is_timed
+
+
+@pytest.mark.parametrize("name", ["timing", "timing-0of4", "timing-5of4", "speed-1of2", "x/../y"])
+def test_a_name_of_no_part_is_refused(name):
+    with pytest.raises(ValueError, match="is no part of a batch"):
+        Part.parse(name)
+    assert Part.parse("recall-2of3").name == "recall-2of3"
+
+
+@pytest.fixture
+def played(profile, plan, tmp_path, bench):  # noqa: F811
+    """A store that holds every unit, and the files of the parts that played them."""
+    bench(FailingEngine(), experiments=ALL)
+    store = CellStore(tmp_path / "cells", print)
+    files = []
+    for part in parts_of(profile):
+        file = tmp_path / "parts" / f"{part.name}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(part_record(plan_of(plan, part), part, store).model_dump_json())
+        files.append(file)
+    return store, files
+
+
+def test_a_part_that_lost_a_unit_is_played_again(plan, played):
+    store, files = played
+    check_parts(plan, files, store)
+    lost = next(unit for unit in plan.units if unit.is_timing_block)
+    (store.folder / store.relative_path(lost)).unlink()
+    with pytest.raises(ArtifactError, match=r"(?s)1 units of timing-1of4.*same command again"):
+        check_parts(plan, files, store)
+    assert [file.stem for file in files if not file.exists()] == ["timing-1of4"]
+
+
+def test_parts_that_are_not_the_whole_batch_are_not_joined(plan, played):
+    store, files = played
+    with pytest.raises(ArtifactError, match="each once"):
+        check_parts(plan, files[1:], store)
