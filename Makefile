@@ -108,6 +108,11 @@ env: ## Make the environment from its lock, if it is not finished already
 env-gpu: ## The environment for CUDA GPUs; then name it: make reproduce DEVICE=gpu
 	@$(MAKE) env DEVICE=gpu
 
+.PHONY: gpu
+gpu: ## On a GPU: layouts at 96k tokens of history, the MXFP4 ladder at 25M; into workflow/docs/gpu
+	@$(MAKE) reproduce DEVICE=gpu CONFIG="config/config.yaml config/gpu.yaml"
+	@.venv-gpu/bin/python -m blockwise.reference results/gpu figures/gpu --into workflow/docs/gpu
+
 .PHONY: lock
 lock: ## Resolve what an environment asks for into its lock [UPGRADE=1: let versions move]
 	@"$(PYTHON)" envs/make_lock.py --environment $(DEVICE) $(if $(UPGRADE),--upgrade)

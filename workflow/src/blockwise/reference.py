@@ -1,10 +1,11 @@
 """The reference snapshot: tables and figures of a default run that a visitor can read at once.
 
     python -m blockwise.reference results/default figures/default
+    python -m blockwise.reference results/gpu figures/gpu --into workflow/docs/gpu
 
 Copies the tables (CSV) to results/reference and the figures (PNG) to figures/reference, with
-the manifest of the run they came from, and writes its claims into the README. Only an undamaged
-run is taken.
+the manifest of the run they came from, and writes its claims into the README; or to tables/ and
+figures/ of a folder, and no claims. Only an undamaged run is taken.
 """
 
 import argparse
@@ -24,6 +25,17 @@ def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
     Raises:
         ArtifactError: the run is incomplete or damaged, or a table is too large for git.
     """
+    written = copy_run(results, figures, results.parent / "reference", figures.parent / "reference")
+    write_front_page(readme, results / "tables" / "claims.csv")
+    return [*written, readme]
+
+
+def copy_run(results: Path, figures: Path, tables_to: Path, figures_to: Path) -> list[Path]:
+    """Replace two folders by the tables, with provenance, and the figures of a run.
+
+    Raises:
+        ArtifactError: the run is incomplete or damaged, or a table is too large for git.
+    """
     manifest = results / "MANIFEST.json"
     problems = damaged_files(manifest)
     if problems:
@@ -37,16 +49,15 @@ def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
         )
     written = []
     for source_files, target in (
-        ([*tables, manifest, *provenance], results.parent / "reference"),
-        (sorted(figures.glob("*.png")), figures.parent / "reference"),
+        ([*tables, manifest, *provenance], tables_to),
+        (sorted(figures.glob("*.png")), figures_to),
     ):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         for file in source_files:
             shutil.copyfile(file, target / file.name)
             written.append(target / file.name)
-    write_front_page(readme, results / "tables" / "claims.csv")
-    return [*written, readme]
+    return written
 
 
 def main() -> None:
@@ -54,8 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("figures", type=Path)
+    parser.add_argument("--into", type=Path, help="another folder than the snapshot")
     arguments = parser.parse_args()
-    for path in refresh(arguments.results, arguments.figures, Path("README.md")):
+    into: Path | None = arguments.into
+    if into is None:
+        written = refresh(arguments.results, arguments.figures, Path("README.md"))
+    else:
+        written = copy_run(arguments.results, arguments.figures, into / "tables", into / "figures")
+    for path in written:
         print(path)
 
 
