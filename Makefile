@@ -148,6 +148,11 @@ env-gpu: ## The environment for CUDA GPUs; then name it: make reproduce DEVICE=g
 env-crate: ## The environment of the crate's validator
 	@$(MAKE) env ENVIRONMENT=crate
 
+.PHONY: gpu
+gpu: ## On a GPU: layouts at 96k tokens of history, the MXFP4 ladder at 25M; into workflow/docs/gpu
+	@$(MAKE) reproduce DEVICE=gpu CONFIG="config/config.yaml config/gpu.yaml"
+	@.venv-gpu/bin/python -m blockwise.reference results/gpu figures/gpu --into workflow/docs/gpu
+
 .PHONY: lock
 lock: ## Resolve what an environment asks for into its lock [ENVIRONMENT= UPGRADE=1: move versions]
 	@"$(PYTHON)" envs/make_lock.py --environment $(ENVIRONMENT) $(if $(UPGRADE),--upgrade)

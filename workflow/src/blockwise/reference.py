@@ -1,14 +1,16 @@
 """The reference snapshot: tables and figures of a default run that a visitor can read at once.
 
     python -m blockwise.reference results/default figures/default
+    python -m blockwise.reference results/gpu figures/gpu --into workflow/docs/gpu
 
 Copies the tables (CSV) to results/reference and the figures (PNG) to figures/reference, with
-the manifest of the run they came from, and writes its claims into the README. Only an undamaged
-run is taken.
+the manifest of the run they came from, and writes its claims into the README; or to tables/ and
+figures/ of a folder, and no claims. Only an undamaged run is taken.
 """
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +30,21 @@ def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
         ArtifactError: the run is incomplete or damaged, a table is too large for git, or the
             README has no place for the claims. Nothing has been replaced then.
     """
+    sound = sound_files(results)
+    claims = pd.read_csv(results / "tables" / "claims.csv")
+    front_page = with_claims(readme.read_text(encoding="utf-8"), claims)
+    tables_to, figures_to = results.parent / "reference", figures.parent / "reference"
+    written = replace_folders(sound, tables_to, figures, figures_to)
+    write_bytes(readme, front_page.encode())
+    return [*written, readme]
+
+
+def sound_files(results: Path) -> list[Path]:
+    """The tables, manifest and provenance of an undamaged run.
+
+    Raises:
+        ArtifactError: the run is incomplete or damaged, or a table is too large for git.
+    """
     manifest = results / "MANIFEST.json"
     problems = damaged_files(manifest)
     if problems:
@@ -39,21 +56,21 @@ def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
         raise ArtifactError(
             f"{', '.join(too_large)} exceed {MAX_TABLE_BYTES} bytes; a reference run is a small one"
         )
-    front_page = with_claims(
-        readme.read_text(encoding="utf-8"), pd.read_csv(results / "tables" / "claims.csv")
-    )
+    return [*tables, manifest, *provenance]
+
+
+def replace_folders(
+    tables: Sequence[Path], tables_to: Path, figures: Path, figures_to: Path
+) -> list[Path]:
+    """Replace one folder by these tables and another by the figures (PNG) of a run."""
     written = []
-    for source_files, target in (
-        ([*tables, manifest, *provenance], results.parent / "reference"),
-        (sorted(figures.glob("*.png")), figures.parent / "reference"),
-    ):
+    for source_files, target in ((tables, tables_to), (sorted(figures.glob("*.png")), figures_to)):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         for file in source_files:
             shutil.copyfile(file, target / file.name)
             written.append(target / file.name)
-    write_bytes(readme, front_page.encode())
-    return [*written, readme]
+    return written
 
 
 def main() -> None:
@@ -61,8 +78,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("figures", type=Path)
+    parser.add_argument("--into", type=Path, help="another folder than the snapshot")
     arguments = parser.parse_args()
-    for path in refresh(arguments.results, arguments.figures, Path("README.md")):
+    into: Path | None = arguments.into
+    if into is None:
+        written = refresh(arguments.results, arguments.figures, Path("README.md"))
+    else:
+        sound = sound_files(arguments.results)
+        written = replace_folders(sound, into / "tables", arguments.figures, into / "figures")
+    for path in written:
         print(path)
 
 

@@ -1,8 +1,11 @@
 """The reference snapshot is replaced whole or not at all."""
 
+import sys
+
 import pandas as pd
 import pytest
 
+from blockwise import reference
 from blockwise.claims.verdicts import Verdict
 from blockwise.errors import ArtifactError
 from blockwise.manifest import write_manifest
@@ -65,4 +68,14 @@ def test_a_damaged_run_is_refused(run):
         table.write("one more line\n")
     with pytest.raises(ArtifactError, match="not taken as a reference, rerun first"):
         refreshed(run, f"{BEGIN}\n{END}\n")
+    assert (run / "results/reference/old.csv").exists()
+
+
+def test_another_folder_gets_tables_and_figures_and_no_claims(run, monkeypatch):
+    results, figures = run / "results/default", run / "figures/default"
+    into = run / "docs/gpu"
+    monkeypatch.setattr(sys, "argv", ["reference", str(results), str(figures), "--into", str(into)])
+    reference.main()
+    assert (into / "tables/claims.csv").exists()
+    assert (into / "figures/one.png").exists()
     assert (run / "results/reference/old.csv").exists()

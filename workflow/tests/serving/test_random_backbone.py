@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockwise.config.backbones import RandomModel
+from blockwise.config.backbones import RandomModel, VllmEngine
 from blockwise.serving.common_words import ranked_words, zipf_lines
 from blockwise.serving.models import prepare_model
 from blockwise.serving.random_backbone import SPECIAL_TOKENS, train_tokenizer
@@ -82,3 +82,15 @@ def test_word_list_is_clean():
     assert words[0] == "the"
     counts = " ".join(zipf_lines()).split()
     assert counts.count("the") == 10 * counts.count(words[9])
+
+
+def test_an_engine_that_makes_weights_up_is_given_none(tiny_model, tmp_path):
+    engine = VllmEngine(kind="vllm", arguments={"load-format": "dummy"})
+    dummy = prepare_model("dummy", tiny_backbone(engine=engine), tmp_path / "dummy")
+    assert dummy.num_parameters == tiny_model.num_parameters
+    ours, theirs = Path(dummy.path), Path(tiny_model.path)
+    assert {path.name for path in theirs.iterdir()} - {path.name for path in ours.iterdir()} == {
+        "model.safetensors"
+    }
+    for name in ("config.json", "tokenizer.json", "generation_config.json"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()

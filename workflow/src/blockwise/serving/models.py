@@ -42,7 +42,7 @@ def prepare_model(
     tokenizer_only = backbone.engine.kind == "external"
     match backbone.model:
         case RandomModel() as recipe:
-            return _random(name, recipe, backbone.context_window_tokens, folder)
+            return _random(name, recipe, backbone, folder)
         case PocketModel() as source:
             return _pocket(name, source)
         case PathModel() as source:
@@ -51,16 +51,19 @@ def prepare_model(
             return _hub(name, backbone, fetched)
 
 
-def _random(
-    name: str, recipe: RandomModel, context_window_tokens: int, folder: Path
-) -> PreparedModel:
+def _random(name: str, recipe: RandomModel, backbone: Backbone, folder: Path) -> PreparedModel:
     # Imported here: it needs torch and transformers (6 s), which the other sources do not.
     from blockwise.serving.random_backbone import make_random_backbone  # noqa: PLC0415
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        num_parameters = make_random_backbone(recipe, context_window_tokens, scratch / "model")
+        num_parameters = make_random_backbone(
+            recipe,
+            backbone.context_window_tokens,
+            scratch / "model",
+            with_weights=not has_dummy_weights(backbone),
+        )
         if folder.exists():
             shutil.rmtree(folder)
         (scratch / "model").replace(folder)
@@ -80,6 +83,12 @@ def _random(
         digest=digest_tree(folder),
         num_parameters=num_parameters,
     )
+
+
+def has_dummy_weights(backbone: Backbone) -> bool:
+    """Whether the engine makes the weights up: those of 8B parameters need not be written."""
+    engine = backbone.engine
+    return engine.kind == "vllm" and engine.arguments.get("load-format") == "dummy"
 
 
 def _pocket(name: str, source: PocketModel) -> PreparedModel:

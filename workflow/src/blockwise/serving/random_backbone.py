@@ -54,7 +54,9 @@ CORPUS = SyntheticSource(kind="synthetic", seed=0, num_rows=24)
 """24 rows hold pairs for 4,096 tokens; training on them takes half a second."""
 
 
-def make_random_backbone(recipe: RandomModel, context_window_tokens: int, folder: Path) -> int:
+def make_random_backbone(
+    recipe: RandomModel, context_window_tokens: int, folder: Path, *, with_weights: bool = True
+) -> int:
     """Write the model and its tokenizer into a folder that does not exist yet.
 
     Weights are stored in bfloat16, as published checkpoints are, and vLLM serves them so unless
@@ -65,6 +67,7 @@ def make_random_backbone(recipe: RandomModel, context_window_tokens: int, folder
         recipe: sizes and seed.
         context_window_tokens: becomes `max_position_embeddings`.
         folder: where to write; its parent exists.
+        with_weights: without them the folder serves an engine that makes its own up.
 
     Returns:
         The number of parameters.
@@ -85,14 +88,21 @@ def make_random_backbone(recipe: RandomModel, context_window_tokens: int, folder
         tie_word_embeddings=False,
         dtype="bfloat16",
     )
-    model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
-    draw_weights(model, recipe.seed)
+    with torch.device("cpu" if with_weights else "meta"):
+        model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, do_sample=False
     )
+    num_parameters: int = sum(parameter.numel() for parameter in model.parameters())
+    if not with_weights:
+        config.architectures = [type(model).__name__]
+        config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        return num_parameters
+    draw_weights(model, recipe.seed)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model.to(torch.bfloat16).save_pretrained(folder)
-    return sum(parameter.numel() for parameter in model.parameters())
+    return num_parameters
 
 
 def draw_weights(model: torch.nn.Module, seed: int, std: float = WEIGHT_STD) -> None:
