@@ -36,7 +36,7 @@ def test_an_undamaged_run_has_no_problems(run, monkeypatch, capsys):
     assert verify(run, repair=False) == []
     monkeypatch.setattr(sys, "argv", ["verify", str(run)])
     verifying.main()
-    assert "all 3 files and their cells are as they were left" in capsys.readouterr().out
+    assert "all 3 files and their cells are as the run left them" in capsys.readouterr().out
 
 
 def test_a_damaged_cell_is_named_and_its_batch_deleted_so_that_it_runs_again(run):

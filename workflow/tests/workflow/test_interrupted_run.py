@@ -1,5 +1,7 @@
 """kill -9 of Snakemake in mid-run, on a managed server: nothing is left, nothing is lost."""
 
+import contextlib
+import re
 import signal
 import subprocess
 import time
@@ -19,21 +21,31 @@ from workspace import (
 
 from serving_fixtures import tiny_backbone
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.engine
 
-DEATH_TIMEOUT_S = 40.0  # the watchdog's grace and vLLM's own shutdown
-MID_RUN_TIMEOUT_S = 200.0
+DEATH_TIMEOUT_S = 60.0  # the watchdog's grace and vLLM's own shutdown
+MID_RUN_TIMEOUT_S = 300.0  # a start of vLLM on a machine that others load
 
 
-def processes_of(folder: Path) -> list[str]:
+def processes_of(folder: Path) -> dict[int, str]:
     """Command lines of live processes that work in this folder."""
-    found = []
+    found = {}
     for process in psutil.process_iter():
         try:
             if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder):
-                found.append(" ".join(process.cmdline())[:120] or process.name())
+                found[process.pid] = " ".join(process.cmdline())[:120] or process.name()
         except psutil.Error:
             continue
+    return found
+
+
+def shared_memory_of(pids) -> set[Path]:
+    """Segments that these processes hold; other tests beside this one have their own."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            found |= {Path(name) for name in re.findall(r"(/dev/shm/\S+)", maps)}
     return found
 
 
@@ -56,7 +68,6 @@ def test_a_killed_run_leaves_nothing_behind_and_resumes(tmp_path, project_folder
         datasets,
         {"compaction_end_to_end": {**SMALL_TIMING, "seeds": [0, 1]}},
     )
-    shared_memory_before = set(Path("/dev/shm").iterdir())
     with (folder / "first.log").open("wb") as log:
         first = subprocess.Popen(
             snakemake_command("--configfile", config),
@@ -71,12 +82,14 @@ def test_a_killed_run_leaves_nothing_behind_and_resumes(tmp_path, project_folder
             "a finished timing block",
         )
         assert first.poll() is None, (folder / "first.log").read_text()[-3000:]
+        segments = shared_memory_of(processes_of(folder))
+        assert segments
         first.send_signal(signal.SIGKILL)
         first.wait()
     wait_until(
         lambda: not processes_of(folder), DEATH_TIMEOUT_S, f"the end of {processes_of(folder)}"
     )
-    assert set(Path("/dev/shm").iterdir()) <= shared_memory_before
+    assert not [segment for segment in segments if segment.exists()]
     kept = stored_units(folder)
     assert 0 < len(kept) < 6
 
