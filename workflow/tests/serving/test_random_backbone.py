@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockwise.config.backbones import RandomModel, VllmEngine
+from blockwise.config.backbones import Family, RandomModel, VllmEngine
 from blockwise.serving.common_words import ranked_words, zipf_lines
 from blockwise.serving.models import prepare_model
 from blockwise.serving.random_backbone import SPECIAL_TOKENS, train_tokenizer
@@ -35,6 +35,21 @@ def test_folder_holds_what_a_server_needs(tiny_model):
     generation = json.loads((Path(tiny_model.path) / "generation_config.json").read_text())
     assert generation["eos_token_id"] == SPECIAL_TOKENS.index("<|eot|>")
     assert tiny_model.num_parameters == 2 * 2048 * 128 + 2 * (4 * 128**2 + 3 * 128 * 256) + 5 * 128
+
+
+def test_families_have_the_shape_of_their_publishers_models(tmp_path):
+    configs = {}
+    for family in (Family.LLAMA3, Family.GPT_OSS):
+        changes = {"family": family, "num_experts": 6, "num_experts_per_token": 2}
+        recipe = tiny_backbone().model.model_copy(update=changes)
+        prepare_model(family, tiny_backbone(model=recipe), tmp_path / family)
+        configs[family] = json.loads((tmp_path / family / "config.json").read_text())
+    llama, gpt_oss = configs[Family.LLAMA3], configs[Family.GPT_OSS]
+    assert llama["architectures"] == ["LlamaForCausalLM"]
+    assert llama["rope_parameters"]["rope_type"] == "llama3"
+    assert gpt_oss["architectures"] == ["GptOssForCausalLM"]
+    assert (gpt_oss["num_local_experts"], gpt_oss["num_experts_per_tok"]) == (6, 2)
+    assert gpt_oss["layer_types"] == ["sliding_attention", "full_attention"]
 
 
 def test_remaking_replaces_the_folder_and_leaves_no_scratch(tmp_path):

@@ -34,6 +34,14 @@ class Architecture(StrEnum):
     MOE = "moe"
 
 
+class Family(StrEnum):
+    """Model families whose shape a random backbone can have."""
+
+    LLAMA = "llama"  # as Llama 2: plain rotary embeddings
+    LLAMA3 = "llama3"  # as Llama 3.1 and 3.3: rotary embeddings scaled to long windows
+    GPT_OSS = "gpt_oss"  # mixture of experts, every other layer attends to a sliding window
+
+
 class RequestForm(StrEnum):
     """The one form in which a backbone receives its prompts, recorded in its engine card."""
 
@@ -50,12 +58,16 @@ class Weights(StrEnum):
 
 
 class RandomModel(ConfigModel):
-    """A small Llama with random weights and its own tokenizer, made by a rule.
+    """A small model with random weights and its own tokenizer, made by a rule.
 
     Its answers are noise: it serves timing only. Nothing is downloaded.
     """
 
     source: Literal["random"]
+    family: Family = Family.LLAMA
+    num_experts: int = Field(8, gt=0, description="gpt_oss: experts of a layer.")
+    num_experts_per_token: int = Field(4, gt=0, description="gpt_oss: of which so many are used.")
+    sliding_window_tokens: int = Field(128, gt=0, description="gpt_oss: of every other layer.")
     seed: int = 0
     hidden_size: int = Field(256, gt=0)
     intermediate_size: int = Field(704, gt=0)
@@ -83,6 +95,11 @@ class RandomModel(ConfigModel):
                 f"hidden_size {self.hidden_size} over num_attention_heads {num_heads} is a head "
                 f"size of {self.hidden_size // num_heads}, and vLLM takes {HEAD_SIZES} on the "
                 "CPU; change one of them"
+            )
+        if self.num_experts_per_token > self.num_experts:
+            problems.append(
+                f"num_experts_per_token {self.num_experts_per_token} exceeds num_experts "
+                f"{self.num_experts}; lower it"
             )
         if problems:
             raise ValueError("; ".join(problems))

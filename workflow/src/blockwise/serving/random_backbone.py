@@ -1,8 +1,10 @@
-"""A random backbone: a small Llama nobody trained, for measuring time without downloads.
+"""A random backbone: a small model nobody trained, for measuring time without downloads.
 
 What a request costs depends on shapes, token counts and the engine, not on what the weights
 know. So a Llama with seeded random weights measures layouts and history block sizes on the real
 server as well as a trained one of its size. Its answers are noise: it is no use for recall.
+Other families prove that an engine loads and serves an architecture before anybody pays for its
+weights.
 
 Its tokenizer is its own: a byte-level BPE, so that any text round-trips, trained on the
 synthetic datasets (what the default profile reads) and on frequent English words (so that real
@@ -20,10 +22,17 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GenerationConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging as transformers_logging
 
-from blockwise.config.backbones import RandomModel
+from blockwise.config.backbones import Family, RandomModel
 from blockwise.config.datasets import SyntheticSource
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 from blockwise.serving.common_words import zipf_lines
@@ -50,6 +59,16 @@ CHAT_TEMPLATE = """\
 """
 
 WEIGHT_STD = 0.02  # Llama's own initializer_range: activations stay finite at any depth used here
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+"""Source: config.json of Llama-3.1-8B-Instruct and Llama-3.3-70B-Instruct."""
+
 CORPUS = SyntheticSource(kind="synthetic", seed=0, num_rows=24)
 """24 rows hold pairs for 4,096 tokens; training on them takes half a second."""
 
@@ -75,28 +94,17 @@ def make_random_backbone(
     folder.mkdir()
     tokenizer = train_tokenizer(recipe.vocab_size)
     tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=recipe.vocab_size,
-        hidden_size=recipe.hidden_size,
-        intermediate_size=recipe.intermediate_size,
-        num_hidden_layers=recipe.num_layers,
-        num_attention_heads=recipe.num_attention_heads,
-        num_key_value_heads=recipe.num_key_value_heads,
-        max_position_embeddings=context_window_tokens,
+    with torch.device("cpu" if with_weights else "meta"):
+        model = _model_of(recipe, context_window_tokens)
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=SPECIAL_TOKENS.index(BOS_TOKEN),
         eos_token_id=SPECIAL_TOKENS.index(END_TOKEN),
-        tie_word_embeddings=False,
-        dtype="bfloat16",
-    )
-    with torch.device("cpu" if with_weights else "meta"):
-        model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, do_sample=False
+        do_sample=False,
     )
     num_parameters: int = sum(parameter.numel() for parameter in model.parameters())
     if not with_weights:
-        config.architectures = [type(model).__name__]
-        config.save_pretrained(folder)
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
         return num_parameters
     draw_weights(model, recipe.seed)
@@ -105,19 +113,49 @@ def make_random_backbone(
     return num_parameters
 
 
+def _model_of(recipe: RandomModel, context_window_tokens: int) -> Any:
+    shape: dict[str, Any] = {
+        "vocab_size": recipe.vocab_size,
+        "hidden_size": recipe.hidden_size,
+        "intermediate_size": recipe.intermediate_size,
+        "num_hidden_layers": recipe.num_layers,
+        "num_attention_heads": recipe.num_attention_heads,
+        "num_key_value_heads": recipe.num_key_value_heads,
+        "max_position_embeddings": context_window_tokens,
+        "bos_token_id": SPECIAL_TOKENS.index(BOS_TOKEN),
+        "eos_token_id": SPECIAL_TOKENS.index(END_TOKEN),
+        "tie_word_embeddings": False,
+        "dtype": "bfloat16",
+    }
+    if recipe.family is Family.GPT_OSS:
+        return GptOssForCausalLM(  # type: ignore[no-untyped-call]
+            GptOssConfig(
+                **shape,
+                head_dim=recipe.hidden_size // recipe.num_attention_heads,
+                num_local_experts=recipe.num_experts,
+                num_experts_per_tok=recipe.num_experts_per_token,
+                sliding_window=recipe.sliding_window_tokens,
+                pad_token_id=None,
+            )
+        )
+    if recipe.family is Family.LLAMA3:
+        shape["rope_parameters"] = dict(LLAMA3_ROPE)
+    return LlamaForCausalLM(LlamaConfig(**shape))  # type: ignore[no-untyped-call]
+
+
 def draw_weights(model: torch.nn.Module, seed: int, std: float = WEIGHT_STD) -> None:
-    """Draw every matrix from N(0, std^2); norms stay at one.
+    """Draw every matrix from N(0, std^2); norms stay at one, biases at zero.
 
     Parameters are drawn in the order of their names from one explicit generator, so that
     the weights depend on nothing but the seed and the shapes.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for _, parameter in sorted(model.named_parameters()):
+        for name, parameter in sorted(model.named_parameters()):
             if parameter.dim() > 1:
                 parameter.normal_(0.0, std, generator=generator)
             else:
-                parameter.fill_(1.0)
+                parameter.fill_(1.0 if "norm" in name else 0.0)
 
 
 def train_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
