@@ -3,7 +3,12 @@
 BATCH = f"{RESULTS}/runs/compaction/{{backbone}}/{{dataset}}.json"
 
 
-# One job a batch: it reserves the machine, serves the backbone and plays the missing cells.
+# What is timed reserves the machine; recall alone leaves half of it to trainings, which nobody
+# times either.
+SERVER_THREADS = {True: WHOLE_MACHINE, False: max(1, WHOLE_MACHINE // 2)}
+
+
+# One job a batch: it serves the backbone and plays the missing cells.
 rule run_compaction:
     input:
         sessions=rules.build_sessions.output[0],
@@ -12,9 +17,10 @@ rule run_compaction:
         BATCH,
     wildcard_constraints:
         backbone=pipeline.backbone_pattern(is_split=False),
-    threads: WHOLE_MACHINE
+    threads: lambda wildcards: SERVER_THREADS[pipeline.is_timed(**wildcards)]
     resources:
         gpu=lambda wildcards: pipeline.num_gpus(wildcards.backbone),
+        cpu_server=lambda wildcards: int(not pipeline.num_gpus(wildcards.backbone)),
         nodes=1,
         mem_mb=lambda wildcards: pipeline.memory_mb(wildcards.backbone),
     params:
@@ -39,9 +45,10 @@ rule run_compaction_part:
         model=rules.prepare_backbone.output[0],
     output:
         f"{RESULTS}/runs/parts/{{backbone}}/{{dataset}}/{{part}}.json",
-    threads: WHOLE_MACHINE
+    threads: lambda wildcards: SERVER_THREADS[pipeline.is_timed(**wildcards)]
     resources:
         gpu=lambda wildcards: pipeline.num_gpus(wildcards.backbone),
+        cpu_server=lambda wildcards: int(not pipeline.num_gpus(wildcards.backbone)),
         nodes=1,
         mem_mb=lambda wildcards: pipeline.memory_mb(wildcards.backbone),
     params:

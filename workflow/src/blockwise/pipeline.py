@@ -23,6 +23,7 @@ from blockwise.config.experiments import (
 )
 from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_profile
 from blockwise.config.prompts import prompt_path
+from blockwise.config.split import Part, Phase
 from blockwise.figures.registry import figures_of
 from blockwise.job_resources import server_memory_mb
 from blockwise.provenance import code_digest
@@ -98,6 +99,13 @@ class Pipeline:
             return []
         experiments = self.profile.experiments_of(backbone, dataset).values()
         return [part.name for part in split.parts(experiments)]
+
+    def is_timed(self, backbone: str, dataset: str, part: str | None = None) -> bool:
+        """Whether times of a batch, or of this part of it, count."""
+        if part is not None:
+            return Part.parse(part).phase is Phase.TIMING
+        experiments = self.profile.experiments_of(backbone, dataset).values()
+        return any(experiment.is_timed for experiment in experiments)
 
     def backbone_pattern(self, *, is_split: bool) -> str:
         """A wildcard pattern of the backbones whose batches are split, or are not."""

@@ -36,7 +36,7 @@ MIN_MEMORY_GIB = 6.0  # a vLLM server on the CPU with a 2 GiB KV cache takes abo
 MIN_DISK_GIB = 2.0  # records, models and logs of the default profile stay far below
 MIN_SHARED_MEMORY_GIB = 0.5  # vLLM's processes share about 0.42 GiB there
 NUM_TURNS = 8
-WORDS_PER_TURN = 120
+HISTORY_TOKENS = 2048  # of the made-up history; half of a smaller window
 BLOCK_SIZE_TOKENS = 512
 VOLUME_TOKENS = 64
 
@@ -88,15 +88,22 @@ def engine_checks(card: EngineCard) -> list[Check]:
     ]  # fmt: skip
 
 
-async def compaction_check(engine: Engine, renderer: Renderer, layout: str) -> Check:
-    """One forced compaction of a made-up history."""
+def made_up_history(renderer: Renderer, num_tokens: int) -> History:
+    """Turns of about so many tokens of this backbone, in whose language a word may be many."""
+    tokens_a_word = renderer.count_text("word " * 100) / 100
+    text = "word " * round(num_tokens / NUM_TURNS / tokens_a_word)
     turns = (
-        Turn(
-            "user" if index % 2 == 0 else "assistant", f"turn {index}: " + "word " * WORDS_PER_TURN
-        )
+        Turn("user" if index % 2 == 0 else "assistant", f"turn {index}: {text}")
         for index in range(NUM_TURNS)
     )
-    history = History.with_system_prompt("You are brief.").extended(*turns)
+    return History.with_system_prompt("You are brief.").extended(*turns)
+
+
+async def compaction_check(
+    engine: Engine, renderer: Renderer, layout: str, window_tokens: int
+) -> Check:
+    """One forced compaction of a made-up history."""
+    history = made_up_history(renderer, min(HISTORY_TOKENS, window_tokens // 2))
     rule = CompactionRule(
         layout=layout,
         block_size_tokens=None if layout == SEQUENTIAL else BLOCK_SIZE_TOKENS,
@@ -125,7 +132,7 @@ def serve_checks(
         async with Engine(server, backbone, renderer) as engine:
             card = await probe(engine, server, backbone_name, backbone, model)
             compactions = [
-                await compaction_check(engine, renderer, layout)
+                await compaction_check(engine, renderer, layout, card.context_window_tokens)
                 for layout in [SEQUENTIAL, *known_layouts()]
             ]
             return [*engine_checks(card), *compactions]

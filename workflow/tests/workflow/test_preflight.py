@@ -13,10 +13,12 @@ from blockwise.preflight import (
     compaction_check,
     engine_checks,
     machine_checks,
+    made_up_history,
     print_report,
 )
 from blockwise.serving.engine import Engine
 from blockwise.serving.probe import probe
+from blockwise.serving.renderer import Renderer
 
 
 def test_machine_checks_compare_with_what_is_needed(tmp_path):
@@ -33,6 +35,13 @@ def test_the_report_shows_a_remedy_only_where_a_check_failed():
     assert "hidden" not in text.getvalue()
 
 
+@pytest.mark.parametrize("name", ["pocket-1m", "pocket-4m"])
+def test_the_made_up_history_fits_a_backbone_that_knows_no_english(project_folder, name):
+    renderer = Renderer(str(project_folder / "workflow" / "pocket" / name / "model"))
+    history = made_up_history(renderer, 2048)
+    assert 1500 < sum(renderer.count_text(turn.text) for turn in history.turns) < 2600
+
+
 @pytest.mark.engine
 def test_a_real_backbone_passes_in_both_modes(engine_server):
     running = engine_server
@@ -45,7 +54,8 @@ def test_a_real_backbone_passes_in_both_modes(engine_server):
             layouts = [SEQUENTIAL, *known_layouts()]
             assert all(load_layout(name).cached_blocks(0, 1) in (0, 1) for name in layouts)
             compactions = [
-                await compaction_check(engine, running.renderer, name) for name in layouts
+                await compaction_check(engine, running.renderer, name, card.context_window_tokens)
+                for name in layouts
             ]
             return [*engine_checks(card), *compactions]
 

@@ -33,6 +33,7 @@ from blockwise.compaction.records import (
 from blockwise.compaction.replicas import Replicas, open_replicas
 from blockwise.compaction.store import CellStore
 from blockwise.config.backbones import Backbone
+from blockwise.config.experiments import SEQUENTIAL
 from blockwise.config.split import Part
 from blockwise.data.documents import SessionSet
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, run_command
@@ -124,9 +125,9 @@ class BatchJob:
                 async with replicas.of(unit).gate:
                     await self._play_unit(replicas, unit, progress)
 
-            await run_together(
-                play_beside_others(unit) for unit in missing if not unit.is_timing_block
-            )
+            recall = [unit for unit in missing if not unit.is_timing_block]
+            recall.sort(key=lambda unit: unit.cells[0].layout != SEQUENTIAL)  # the longest first
+            await run_together(play_beside_others(unit) for unit in recall)
             for unit in missing:
                 if unit.is_timing_block:
                     await self._play_unit(replicas, unit, progress)
