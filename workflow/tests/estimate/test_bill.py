@@ -38,7 +38,7 @@ def test_assumed_sessions_hold_target_tokens_in_any_tokenizer():
                 "sessions": {"num_sessions": count, "target_tokens": 20_000},
             }
         )
-        for count_text in (AssumedRenderer().count_text, len):
+        for count_text in (AssumedRenderer().count_text, len, lambda text: len(text.split())):
             documents = assumed_documents("d", dataset, count_text)
             sessions = build_sessions(
                 documents, dataset.sessions, count_text, "b", 100_000

@@ -95,7 +95,7 @@ def assumed_documents(name: str, dataset: Dataset, count_text: Callable[[str], i
     text = _filler(usual.document_tokens, count_text)
     asked = _filler(QUESTION_TOKENS, count_text)
     plan = dataset.sessions
-    per_session = plan.target_tokens // usual.document_tokens + 1
+    per_session = plan.target_tokens // count_text(text) + 1
     if dataset.format is DatasetFormat.LOCOMO:  # each session goes round all conversations
         clusters = max(NUM_CONVERSATIONS, plan.num_sessions)
         sizes = [per_session // clusters + 1] * clusters

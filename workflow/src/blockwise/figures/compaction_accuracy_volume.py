@@ -1,9 +1,9 @@
 """Figure `compaction_accuracy_volume`: what is still known after compaction, against its volume.
 
 The form of the paper's Figure 4. Filled marks are arms on their compacted history, at the tokens
-that their compactions decoded; hollow ones are the same questions asked on the last tokens
-instead, as many as the compacted history holds. Level lines are the floor (questions alone)
-and the ceiling (the full history), where the window holds it.
+that their compactions decoded, joined over prompts and B; hollow ones are the same questions
+asked on the last tokens instead, as many as the compacted history holds. Level lines are the
+floor (questions alone) and the ceiling (the full history), where the window holds it.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
+from blockwise.config.experiments import SEQUENTIAL
 from blockwise.figures import notes
 from blockwise.figures.axes import Amounts
 from blockwise.figures.marks import Panel, Statistic, marks_of
@@ -37,7 +38,7 @@ NO_EXACT_MATCH = "the official rules define no exact match"
 
 
 def plotted(table: pd.DataFrame) -> pd.DataFrame:
-    """Exactly what is drawn: one row a mark; references once for each prompt and tau."""
+    """Exactly what is drawn: one row a mark; references once for each tau."""
     marks = marks_of(_beside_arms(table), _panels(table), KEPT)
     marks["level"] = marks["answer_context"].map(LEVELS).astype("str")
     is_silent = marks["value"].isna() & marks["omitted_reason"].isna()
@@ -57,8 +58,8 @@ def _panels(table: pd.DataFrame) -> tuple[Panel, ...]:
 
 
 def _beside_arms(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with each reference repeated for every prompt and tau that it stands beside."""
-    scope, settings = ["experiment", "backbone", "dataset"], ["prompt", "tau_tokens"]
+    """The table with each reference repeated for every tau that it stands beside."""
+    scope, settings = ["experiment", "backbone", "dataset"], ["tau_tokens"]
     is_reference = table["answer_context"].isin(list(LEVELS))
     arms = table.loc[~is_reference, scope + settings].drop_duplicates()
     references = table[is_reference].drop(columns=settings).merge(arms, on=scope, how="left")
@@ -80,6 +81,8 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
         "Marks: means over clusters (LoCoMo: conversation; HotpotQA: session) of answers whose "
         "evidence was compacted; tokens: means over sessions, thinking included."
     )
+    for experiment, own in marks.dropna(subset=["prompt"]).groupby("experiment", sort=False):
+        yield f"{experiment}: {_prompt_words(own)}."
     yield from notes.bars(marks)
     yield "Plain bars along the tokens: minimum to maximum. Level lines: on the same questions."
     for level, own in marks.dropna(subset=["level"]).groupby("level", sort=False):
@@ -89,6 +92,15 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     for judge, rows in marks.dropna(subset=["judge"]).groupby("judge", sort=False):
         accepted = float(rows["judge_false_accept_frac"].iloc[0])
         yield f"Judge {judge}: accepts {accepted:.0%} of wrong answers."
+
+
+def _prompt_words(marks: pd.DataFrame) -> str:
+    """Prompts in the order of what sequential compaction wrote under them."""
+    volumes = marks[marks["arm"] == SEQUENTIAL].groupby("prompt")["compaction_output_mean_tokens"]
+    prompts = list(volumes.mean().sort_values().index) or list(marks["prompt"].unique())
+    if len(prompts) == 1:
+        return f"prompt {prompts[0]}"
+    return "along a line, prompts " + ", ".join(prompts)
 
 
 def _sheet(panels: tuple[Panel, ...]) -> Sheet:
@@ -106,7 +118,7 @@ def _sheet(panels: tuple[Panel, ...]) -> Sheet:
         nothing="no recall cell",
         num_words=_num_words,
         notes_of=_notes,
-        facts={"experiment": "{}", "tau_tokens": "tau = {:,} tokens", "prompt": "prompt {}"},
+        facts={"experiment": "{}", "tau_tokens": "tau = {:,} tokens"},
         fill=Fill(
             "answer_context",
             TRUNCATION,
