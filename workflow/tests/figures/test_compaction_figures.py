@@ -20,6 +20,7 @@ from made_up_tables import (
 
 from blockwise.figures import style
 from blockwise.figures.registry import figures_of, load_figure
+from blockwise.figures.write import read_table
 from blockwise.tables.registry import Family
 
 LONG_NAME = "meta-llama-3.3-70b-instruct-with-a-name-as-long-as-config-allows"
@@ -92,6 +93,12 @@ def test_labels_of_long_names_are_apart(name):
 )
 def test_labels_of_eight_backbones_and_two_datasets_are_apart(name):
     assert_labels_are_apart(draw(name, many(MADE_UP[name], 8, 2)))
+
+
+@pytest.mark.parametrize("name", figures_of(Family.COMPACTION))
+def test_labels_of_the_committed_figures_are_apart(name, project_folder):
+    table = read_table(project_folder / f"results/reference/{name}.csv", name)
+    assert_labels_are_apart(draw(name, table))
 
 
 def test_a_larger_share_is_drawn_for_a_smaller_tau():

@@ -109,9 +109,7 @@ def empty_figure(words: str) -> Figure:
 
 def _figure_of(marks: pd.DataFrame, groups: Sequence[pd.DataFrame], sheet: Sheet) -> Figure:
     page = _page_for(marks, groups, sheet)
-    titles = [
-        _title(group, marks, sheet, 0.8 * page.width_in / page.num_columns) for group in groups
-    ]
+    titles = [_title(group, marks, sheet, page.panel_in) for group in groups]
 
     line_in = style.LINE_HEIGHT_IN
     title_in = line_in * (max(title.count("\n") for title in titles) + 2)

@@ -25,7 +25,7 @@ def write_figure(name: str, tables_folder: Path, output_folder: Path) -> None:
     module = load_figure(name)
     path = tables_folder / f"{module.TABLE}.csv"
     try:
-        table = _read_table(path, module.TABLE)
+        table = read_table(path, module.TABLE)
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"cannot read table {path}: {error}. Write the tables first, then the figure"
@@ -43,7 +43,7 @@ def write_figure(name: str, tables_folder: Path, output_folder: Path) -> None:
     write_bytes(output_folder / f"{name}.csv", csv_bytes(values))
 
 
-def _read_table(path: Path, name: str) -> pd.DataFrame:
+def read_table(path: Path, name: str) -> pd.DataFrame:
     """The table, each column in the type in which it was written.
 
     A name may look like a number or read "nan": only an empty field is absent.
