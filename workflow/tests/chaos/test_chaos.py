@@ -10,9 +10,9 @@ from rich.console import Console
 
 from chaos import campaign
 from chaos.decks import RunPlan
-from chaos.faults import Fault
+from chaos.faults import PASSING, Fault, WrongAnswer
 from chaos.lab import Lab
-from chaos.plans import CELLS, answered, flipped, sent
+from chaos.plans import CELLS, flipped, sent
 from chaos.world import Role, Work, World
 from leftovers import processes_of
 
@@ -25,18 +25,27 @@ def bench(tmp_path_factory, project_folder):
     return Lab(tmp_path_factory.mktemp("chaos"), project_folder).job()
 
 
+def spread(behaviours):
+    """Wrong answers so far apart that no request meets two of them, which would end the job."""
+    return [
+        WrongAnswer(PASSING[name], behaviour=name, number=5 + 12 * place)
+        for place, name in enumerate(behaviours)
+    ]
+
+
 def test_a_dozen_faults_cost_nothing_and_leave_nothing(bench):
     rng = random.Random(0)
     watchdog = sent(Role.WATCHDOG, signal.SIGKILL)(rng, bench)
     watchdog.delay_s = 0.8 * bench.spans[Role.WATCHDOG]  # so late that something is finished
-    first = [*(answered(name)(rng, bench) for name in FIRST), watchdog]
+    first = [*spread(FIRST), watchdog]
     damage = flipped(f"{CELLS}/*/*/*.json")(rng, bench)
     job = sent(Role.JOB, signal.SIGKILL)(rng, bench)
-    then = [*(answered(name)(rng, bench) for name in THEN), damage, job]
+    job.delay_s = 0.8 * bench.spans[Role.JOB]
+    then = [*spread(THEN), damage, job]
     injections = campaign.endure(RunPlan("batch job", bench, [first, then]), 0)
     campaign.print_table(Console(width=100), injections)
-    assert len(injections) >= 8, [one.fault for one in injections]
     assert {one.problems for one in injections} == {()}
+    assert len(injections) >= 8, [one.fault for one in injections]
 
 
 class Theft(Fault):
