@@ -84,6 +84,12 @@ test-all: env ## The slow tests too
 	@echo "test-all: leaves out gpu and network tests; name them: $(VENV)/bin/pytest -m gpu"
 	@$(PYTEST) -m "not gpu and not network"
 
+.PHONY: chaos
+chaos: env ## Break small runs in 200 ways and see that nothing is lost, 38 minutes [ARGS=]
+	@echo "chaos: every injected fault goes to results/chaos/campaign.json"
+	@cd workflow/tests && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PYTHONPATH=../src:. \
+		$(CURDIR)/$(PY) -m chaos.campaign --output $(CURDIR)/results/chaos/campaign.json $(ARGS)
+
 .PHONY: check
 check: env ## Lint, format, types, workflow lint, schema drift, dry run of every profile
 	@$(PY) -m blockwise.checks

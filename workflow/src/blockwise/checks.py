@@ -52,7 +52,7 @@ def list_checks(folder: Path) -> list[Check]:
     """The checks of a project folder; overlays and ways to run jobs are dry-run with the base."""
     programs = Path(sys.executable).parent
     snakemake = [str(programs / "snakemake"), "--configfile", BASE_CONFIG]
-    planned = ["--dry-run", "--nolock", "--quiet", "all"]
+    planned = ["--dry-run", "--rerun-incomplete", "--nolock", "--quiet", "all"]
     dry_run = ["--cores", "1", *planned]
     profiles = sorted(path.parent.name for path in (folder / PROFILES).glob("*/config.yaml"))
     overlays = sorted(path.name for path in (folder / "config").glob("*.yaml") if _is_overlay(path))

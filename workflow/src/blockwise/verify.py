@@ -3,7 +3,8 @@
 Tables, figures and batches against the digests of the manifest, tables against the columns of
 this code, every finished cell and training run against the digest that it was sealed with. With
 `--repair` what is damaged is deleted, and where it is a cell, the batch that names it: the next
-run makes these again, and nothing else.
+run makes these again, and nothing else. The manifest goes with them, because a run that has one is
+finished: Snakemake misses no file between the first and the last.
 """
 
 import argparse
@@ -46,7 +47,10 @@ def verify(results: Path, *, repair: bool) -> list[str]:
     if repair:
         for line in [*named, *outdated]:
             Path(line.partition(": ")[0]).unlink(missing_ok=True)
-    return [*named, *outdated, *_damaged_batches(results, repair=repair)]
+    problems = [*named, *outdated, *_damaged_batches(results, repair=repair)]
+    if repair and problems:
+        (results / MANIFEST).unlink()
+    return problems
 
 
 def _damaged_batches(results: Path, *, repair: bool) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The protocols: what a cell shows and asks, and what its record says of it."""
 
 import asyncio
+import dataclasses
 
 import pytest
 from cell_specs import cell
@@ -38,6 +39,28 @@ def asked(engine, playback, context, questions=8):
 
 
 RECALL = {"protocol": "deferred", "volume_mode": "natural", "volume_tokens": 60, "tau_tokens": 1400}
+
+
+class RetryingEngine(CachingEngine):
+    """Every third request is answered at its second attempt, which was sent later."""
+
+    async def complete(self, request, *, max_attempts=1):
+        number = len(self.requests)
+        completion = await super().complete(request, max_attempts=max_attempts)
+        later_s = 0.0 if number % 3 else 100.0
+        return dataclasses.replace(completion, started_at_s=completion.started_at_s + later_s)
+
+
+def test_requests_are_recorded_in_the_order_of_the_protocol_and_not_of_the_clock():
+    def order(engine):
+        playback = play(make_session(), engine, **RECALL)[1]
+        return [(one.role, one.turn_index, one.worker_index) for one in playback.requests]
+
+    expected = order(CachingEngine())
+    assert order(RetryingEngine()) == expected
+    questions = [turn for role, turn, _ in expected if role == "question"]
+    assert len(questions) == 8
+    assert questions == sorted(questions)
 
 
 def test_truncation_asks_the_same_questions_on_as_many_of_the_last_tokens():

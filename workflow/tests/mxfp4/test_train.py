@@ -163,26 +163,50 @@ def test_recomputing_keeps_a_layers_input_and_no_logits(monkeypatch):
     assert kept_numbers(checkpointing()) * 5 < kept_numbers(spec())
 
 
-@pytest.mark.parametrize("damage", ["another run", "cut", "text"])
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, damage):
-    path = tmp_path / "checkpoints"
-
-    def stop(step, model):
-        if step == 8:
+def killed_at(step_of_death, path):
+    def kill(step, model):
+        if step == step_of_death:
             raise KilledError
 
     with pytest.raises(KilledError):
-        run(spec(), path, at_step=stop)
-    wanted = spec(seed=1) if damage == "another run" else spec()
+        run(spec(), path, at_step=kill)
     (last,) = path.iterdir()  # the one before it is gone
+    return last
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    last = killed_at(8, tmp_path)
     assert last.name == "step-00000007"
+    with pytest.raises(ArtifactError, match=r"step-00000007.*Delete it"):
+        run(spec(seed=1), tmp_path)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "card"])
+def test_a_damaged_checkpoint_does_not_count(tmp_path, capsys, damage):
+    whole = run(spec(), tmp_path / "whole")
+    last = killed_at(8, tmp_path / "killed")
     shards = next(last.glob("*.distcp"))
+    if damage == "bit":
+        flip_a_bit(shards)
     if damage == "cut":
         shards.write_bytes(shards.read_bytes()[:1000])
-    if damage == "text":
-        shards.write_bytes(b"x" * shards.stat().st_size)
-    with pytest.raises(ArtifactError, match=r"step-00000007.*[Dd]elete it"):
-        run(wanted, path)
+    if damage == "gone":
+        shards.unlink()
+    if damage == "card":
+        flip_a_bit(last / "checkpoint.json")
+    resumed = run(spec(), tmp_path / "killed")
+    said = capsys.readouterr().out
+    assert "step-00000007" in said
+    assert "damaged" in said or "not valid JSON" in said
+    assert resumed.num_resumes == 0
+    assert resumed.train_losses == whole.train_losses
+    assert not list((tmp_path / "killed").glob("*/*.damaged"))  # gone with the next checkpoint
 
 
 def test_a_checkpoint_that_was_not_finished_does_not_count(tmp_path):

@@ -24,12 +24,13 @@ class StubServer:
         self.pages: dict[str, str] = {}
         self.prompt_tokens = prompt_tokens
         self.base_url = ""
+        self.model = "m"  # what its answers say that they come from
         self._behaviours = behaviours
         self._release = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["StubServer"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def running(self, port: int = 0) -> AsyncIterator["StubServer"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         port = server.sockets[0].getsockname()[1]
         self.base_url = f"http://127.0.0.1:{port}/v1"
         try:
@@ -51,7 +52,7 @@ class StubServer:
         body["path"] = head.split()[1]
         number = len(self.requests)
         self.requests.append(body)
-        name = self._behaviours[min(number, len(self._behaviours) - 1)]
+        name = self.behaviour(number, body)
         with contextlib.suppress(ConnectionError):
             await getattr(self, f"_{name}")(writer, body)
             await writer.drain()
@@ -59,6 +60,9 @@ class StubServer:
 
     def page(self, path: str) -> str | None:
         return self.pages.get(path)
+
+    def behaviour(self, number: int, body: dict) -> str:
+        return self._behaviours[min(number, len(self._behaviours) - 1)]
 
     def _status(self, writer, code: int, body: object) -> None:
         self._send(writer, code, json.dumps(body))
@@ -78,13 +82,15 @@ class StubServer:
             choice["text"] = text
         else:
             choice["delta"] = {"content": text, **delta}
-        return event({"id": "1", "object": "x", "created": 0, "model": "m", "choices": [choice]})
+        return event(self._head(choices=[choice]))
+
+    def _head(self, **values) -> dict:
+        return {"id": "1", "object": "x", "created": 0, "model": self.model, **values}
 
     def _usage(
         self, body, completion_tokens=None, prompt_tokens=None, metrics=None, **details
     ) -> bytes:
-        ours = self.prompt_tokens(body) if callable(self.prompt_tokens) else self.prompt_tokens
-        prompt = ours if prompt_tokens is None else prompt_tokens
+        prompt = self._prompt_tokens(body) if prompt_tokens is None else prompt_tokens
         completion = body["max_tokens"] if completion_tokens is None else completion_tokens
         usage = {
             "prompt_tokens": prompt,
@@ -92,8 +98,10 @@ class StubServer:
             "total_tokens": prompt + completion,
             **details,
         }
-        chunk = {"id": "1", "object": "x", "created": 0, "model": "m", "choices": []}
-        return event({**chunk, "usage": usage, "metrics": metrics})
+        return event(self._head(choices=[], usage=usage, metrics=metrics))
+
+    def _prompt_tokens(self, body) -> int:
+        return self.prompt_tokens(body) if callable(self.prompt_tokens) else self.prompt_tokens
 
     async def _good(self, writer, body) -> None:
         cached = {"prompt_tokens_details": {"cached_tokens": 3}}
@@ -153,8 +161,13 @@ class StubServer:
         self._stream(writer, self._chunk(body, "a", "length"), usage, DONE)
 
     async def _other_prompt(self, writer, body) -> None:
-        usage = self._usage(body, prompt_tokens=self.prompt_tokens + 5)
+        usage = self._usage(body, prompt_tokens=self._prompt_tokens(body) + 5)
         self._stream(writer, self._chunk(body, "a", "stop"), usage, DONE)
+
+    async def _other_model(self, writer, body) -> None:
+        own, self.model = self.model, "somebody-elses"
+        self._stream(writer, self._chunk(body, "a", "length"), self._usage(body), DONE)
+        self.model = own
 
     async def _hang_up(self, writer, body) -> None:
         writer.transport.abort()

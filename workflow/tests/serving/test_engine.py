@@ -34,13 +34,13 @@ def external_backbone(**request):
     )
 
 
-def ask(renderer, behaviours, request=None, max_attempts=1, **defaults):
+def ask(renderer, behaviours, request=None, max_attempts=1, process=None, **defaults):
     """Completion (or the error's text) and the bodies that the server received."""
 
     async def run():
         num_tokens = renderer.count(MESSAGES, add_generation_prompt=True)
         async with StubServer(behaviours, num_tokens).running() as stub:
-            server = Server(stub.base_url, "m", "id", 0.0, None, "very-secret")
+            server = Server(stub.base_url, "m", "id", 0.0, None, "very-secret", process)
             async with Engine(server, external_backbone(**defaults), renderer) as engine:
                 wanted = request or ChatRequest(MESSAGES, max_tokens=8, seed=3)
                 try:
@@ -51,6 +51,15 @@ def ask(renderer, behaviours, request=None, max_attempts=1, **defaults):
                 return answer, stub.requests
 
     return asyncio.run(run())
+
+
+def test_a_server_of_ours_answers_by_its_own_name_and_no_other(tiny_renderer):
+    ours = object()  # a process
+    answer, sent = ask(tiny_renderer, ["other_model"], process=ours, max_attempts=2)
+    assert "m was asked and somebody-elses answered" in answer
+    assert len(sent) == 1
+    assert isinstance(ask(tiny_renderer, ["good"], process=ours)[0], Completion)
+    assert isinstance(ask(tiny_renderer, ["other_model"])[0], Completion)  # a name of theirs
 
 
 def test_an_answer_carries_its_accounting(tiny_renderer):

@@ -1,13 +1,8 @@
 """kill -9 of Snakemake in mid-run, on a managed server: nothing is left, nothing is lost."""
 
-import contextlib
-import re
 import signal
 import subprocess
-import time
-from pathlib import Path
 
-import psutil
 import pytest
 from workspace import (
     SMALL_DATASETS,
@@ -19,41 +14,13 @@ from workspace import (
     write_config,
 )
 
+from leftovers import processes_of, shared_memory_of, wait_until
 from serving_fixtures import tiny_backbone
 
 pytestmark = pytest.mark.engine
 
 DEATH_TIMEOUT_S = 60.0  # the watchdog's grace and vLLM's own shutdown
 MID_RUN_TIMEOUT_S = 300.0  # a start of vLLM on a machine that others load
-
-
-def processes_of(folder: Path) -> dict[int, str]:
-    """Command lines of live processes that work in this folder."""
-    found = {}
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(folder):
-                found[process.pid] = " ".join(process.cmdline())[:120] or process.name()
-        except psutil.Error:
-            continue
-    return found
-
-
-def shared_memory_of(pids) -> set[Path]:
-    """Segments that these processes hold; other tests beside this one have their own."""
-    found = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            maps = Path(f"/proc/{pid}/maps").read_text()
-            found |= {Path(name) for name in re.findall(r"(/dev/shm/\S+)", maps)}
-    return found
-
-
-def wait_until(condition, timeout_s: float, what: str) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"{what} did not come within {timeout_s} s"
-        time.sleep(0.1)
 
 
 def test_a_killed_run_leaves_nothing_behind_and_resumes(tmp_path, project_folder):

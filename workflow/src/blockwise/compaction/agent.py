@@ -218,12 +218,20 @@ class Agent:
             )
         return completion
 
-    async def ask_in_branch(self, index: int, history: History, question: Question) -> Completion:
-        """Ask on a history of the caller's; nothing of it enters the running one."""
+    async def ask_in_branch(
+        self, index: int, history: History, question: Question
+    ) -> tuple[ChatRequest, Completion]:
+        """Ask on a history of the caller's; nothing of it enters the running one.
+
+        Not recorded: what was asked at once is recorded in its own order, not in that of the
+        answers, which a retried request changes (`record_question`).
+        """
         request = self._request(history.extended(self.incoming(None, question)), index)
-        completion = await self._engine.complete(request, max_attempts=2)
+        return request, await self._engine.complete(request, max_attempts=2)
+
+    def record_question(self, request: ChatRequest, completion: Completion, index: int) -> None:
+        """Record what was asked in a branch."""
         self._record(request, completion, "question", index)
-        return completion
 
     async def warm(self, history: History) -> None:
         """Bring a bystander's conversation into the cache; not recorded."""

@@ -50,8 +50,10 @@ from blockwise.provenance import (
 )
 from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.prepared_model import PreparedModel
+from blockwise.serving.process_signals import become_subreaper
 from blockwise.serving.renderer import Renderer
 from blockwise.serving.server import Server, end_with_parent, managed_servers, raise_on_sigterm
+from blockwise.serving.watchdog import sweep
 
 MIN_KV_BLOCKS = 4  # a prefix hits in whole KV blocks, so up to one at each end never does
 
@@ -273,6 +275,7 @@ def main() -> None:
     arguments = parser.parse_args()
     raise_on_sigterm()
     end_with_parent()
+    become_subreaper()
     inputs = read_inputs(arguments)
     part: Part | None = arguments.part
     plan = plan_of(inputs.plan, part) if part else inputs.plan
@@ -280,7 +283,10 @@ def main() -> None:
     check_sessions_fit(cells, plan.sessions, inputs.renderer)
     store = CellStore(arguments.store, print)
     job = BatchJob(plan, inputs.backbone, inputs.model, store, inputs.config_digest)
-    job.play_missing(inputs.renderer, arguments.server_log)
+    try:
+        job.play_missing(inputs.renderer, arguments.server_log)
+    finally:
+        sweep()  # what a killed watchdog no longer could
     if part:
         write_model(arguments.output, part_record(plan, part, store))
     else:

@@ -16,7 +16,7 @@ from blockwise.config.pocket import PocketRecipe
 
 SEPARATOR = "\n"  # between the problems of one error
 OUT_OF_DOMAIN = "out of domain: it was taught the synthetic language only"
-RESERVED_PROFILES = frozenset({"reference", "bench"})
+RESERVED_PROFILES = frozenset({"reference", "bench", "chaos"})
 
 
 class Profile(ConfigModel):

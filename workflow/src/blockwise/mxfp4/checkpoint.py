@@ -4,14 +4,16 @@ torch.distributed.checkpoint writes them: every process its own shards, and ever
 what it needs, so that two processes continue what one began and the other way round. A card is
 written last, through a temporary file and a rename: a folder without one does not count, and the
 one before it goes only then. The card carries the key of its run: a checkpoint of another
-configuration is refused.
+configuration is refused. It also carries the digest of every file, because torch reads flipped
+bits without a word; a checkpoint that is not what its card says does not count any more.
 """
 
 import pickle
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,12 +25,13 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from blockwise.artifacts import read_model, write_model
+from blockwise.artifacts import digest_file, load_sealed, write_sealed
 from blockwise.errors import ArtifactError
 from blockwise.mxfp4 import distributed
 from blockwise.mxfp4.records import SCHEMA_VERSION, Evaluation, Record
 
-CARD_FILE = "checkpoint.json"
+CARD_SUFFIX = ".json"
+CARD_FILE = f"checkpoint{CARD_SUFFIX}"
 
 
 @dataclass
@@ -58,7 +61,7 @@ class CheckpointCard(Record):
     schema_version: Literal[1] = SCHEMA_VERSION
     key: str
     progress: Progress
-    file_bytes: dict[str, int]
+    digests: dict[str, str]  # of every file beside it
 
 
 class Resumable(Protocol):
@@ -76,39 +79,77 @@ def save_checkpoint(folder: Path, key: str, run: Resumable) -> None:
     if distributed.rank() == 0:
         shutil.rmtree(target, ignore_errors=True)  # what a killed run left
     distributed.wait_for_all()
-    with _alone_or_not() as no_dist:
-        save(_state(run), checkpoint_id=target, no_dist=no_dist)
+    try:
+        with _alone_or_not() as no_dist:
+            save(_state(run), checkpoint_id=target, no_dist=no_dist)
+    except (OSError, RuntimeError, CheckpointException) as error:
+        raise ArtifactError(
+            f"cannot write the checkpoint {target}: {_cause(error)}. The one before it is kept; "
+            "free space or mend the permissions and run the same command again"
+        ) from error
+    shares = distributed.of_all(_own_digests(target))
     if distributed.rank() != 0:
         return
-    card = CheckpointCard(key=key, progress=run.progress, file_bytes=_file_bytes(target))
-    write_model(target / CARD_FILE, card)
+    digests = {name: digest for share in shares for name, digest in share.items()}
+    card = CheckpointCard(key=key, progress=run.progress, digests=digests)
+    write_sealed(target / CARD_FILE, card)
     for other in folder.iterdir():
         if other != target:
             shutil.rmtree(other, ignore_errors=True)
 
 
-def load_checkpoint(folder: Path, key: str, run: Resumable) -> None:
-    """Continue from the last checkpoint, if there is one, and note the start.
+def load_checkpoint(
+    folder: Path, key: str, run: Resumable, report: Callable[[str], None] = print
+) -> None:
+    """Continue from the last whole checkpoint, if there is one, and note the start.
+
+    Args:
+        folder: of the run's checkpoints.
+        key: of the run.
+        run: what is given their state.
+        report: told, in one line, about every damaged one, which does not count any more.
 
     Raises:
-        ArtifactError: it is damaged, or of another run.
+        ArtifactError: it is of another run, or cannot be read.
     """
-    found = distributed.of_first(lambda: max(folder.glob(f"*/{CARD_FILE}"), default=None))
-    if found is not None:
-        _load(found, key, run)
+    while (source := distributed.of_first(lambda: _last(folder))) is not None:
+        card_path = source / CARD_FILE
+        read = partial(load_sealed, card_path, CheckpointCard, report)
+        card = distributed.of_first(read)
+        if card is None:
+            continue
+        if card.key != key:
+            raise ArtifactError(
+                f"the checkpoint {source} belongs to the run {card.key}, not to {key}: "
+                "configuration, corpus, code or torch differ. Delete it to start anew, or restore "
+                "what it was made with"
+            )
+        if _is_whole(source, card):
+            _load(source, card, run)
+            break
+        if distributed.rank() == 0:
+            card_path.replace(card_path.with_suffix(".damaged"))
+            report(f"the checkpoint {source} is damaged: the run goes on without it")
+        distributed.wait_for_all()
     run.progress.process_counts.append(distributed.num_processes())
 
 
-def _load(card_path: Path, key: str, run: Resumable) -> None:
-    card, source = read_model(card_path, CheckpointCard), card_path.parent
-    if card.key != key:
-        raise ArtifactError(
-            f"the checkpoint {source} belongs to the run {card.key}, not to {key}: configuration, "
-            "corpus, code or torch differ. Delete it to start anew, or restore what it was made "
-            "with"
-        )
-    if card.file_bytes != _file_bytes(source):
-        raise _damaged(source, "its files are not those of its card")
+def _last(folder: Path) -> Path | None:
+    """The newest checkpoint that has a card."""
+    cards = folder.glob(f"*/{CARD_FILE}")
+    return max((path.parent for path in cards), default=None)
+
+
+def _is_whole(source: Path, card: CheckpointCard) -> bool:
+    """Whether the files are those of the card; every process reads a share of them."""
+    own = _own_digests(source)
+    agrees = all(card.digests.get(name) == digest for name, digest in own.items())
+    found = distributed.of_all((agrees, set(own)))
+    names = set().union(*(names for _, names in found))
+    return all(agrees for agrees, _ in found) and names == set(card.digests)
+
+
+def _load(source: Path, card: CheckpointCard, run: Resumable) -> None:
     state = _state(run)
     try:
         with _alone_or_not() as no_dist:
@@ -120,7 +161,10 @@ def _load(card_path: Path, key: str, run: Resumable) -> None:
         pickle.UnpicklingError,
         CheckpointException,
     ) as error:
-        raise _damaged(source, type(error).__name__) from error
+        raise ArtifactError(
+            f"the checkpoint {source} cannot be read ({_cause(error)}), though its files are as "
+            "they were written; try again, or delete it and the run starts anew"
+        ) from error
     set_state_dict(
         run.model,
         run.optimizer,
@@ -129,6 +173,13 @@ def _load(card_path: Path, key: str, run: Resumable) -> None:
     )
     run.generator.set_state(state["generator"])
     run.progress = card.progress
+
+
+def _cause(error: BaseException) -> str:
+    """What went wrong, in one line; torch wraps it, and says where it was thrown."""
+    failures = error.failures if isinstance(error, CheckpointException) else {}
+    first = next((failure[0] for failure in failures.values()), error)
+    return f"{type(first).__name__}: {first}".splitlines()[0]
 
 
 @contextmanager
@@ -145,13 +196,8 @@ def _state(run: Resumable) -> dict[str, Any]:
     return {"model": model, "optimizer": optimizer, "generator": run.generator.get_state()}
 
 
-def _file_bytes(folder: Path) -> dict[str, int]:
-    """Sizes, which tell a file that was cut; digests would read a hundred gigabytes again."""
-    files = (path for path in folder.iterdir() if path.name != CARD_FILE)
-    return {path.name: path.stat().st_size for path in files}
-
-
-def _damaged(folder: Path, why: str) -> ArtifactError:
-    return ArtifactError(
-        f"the checkpoint {folder} is damaged ({why}); delete it and the run starts anew"
-    )
+def _own_digests(folder: Path) -> dict[str, str]:
+    """Digests of this process's share of the files: all processes read a checkpoint once."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix != CARD_SUFFIX)
+    own = names[distributed.rank() :: distributed.num_processes()]
+    return {name: digest_file(folder / name) for name in own}

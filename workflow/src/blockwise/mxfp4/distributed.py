@@ -70,6 +70,15 @@ def of_first(compute: Callable[[], T]) -> T:
     return result
 
 
+def of_all(own: T) -> list[T]:
+    """What every process has, in their order."""
+    if num_processes() == 1:
+        return [own]
+    found: list[Any] = [None] * num_processes()
+    distributed.all_gather_object(found, own)
+    return found
+
+
 def wait_for_all() -> None:
     """Until every process is here."""
     if num_processes() > 1:

@@ -32,6 +32,7 @@ class StreamedAnswer:
     text_parts: list[str] = field(default_factory=list)
     thinking_parts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
+    model: str | None = None  # that the server says it asked
     usage: Any = None
     engine_times: Any = None  # vLLM's per-request metrics
 
@@ -51,6 +52,7 @@ class StreamedAnswer:
                 raise TransientEngineError(
                     f"the server sent an error inside the stream: {extra['error']}"
                 )
+            self.model = chunk.model
             for choice in chunk.choices or ():
                 if self.first_token_s is None:
                     self.first_token_s = time.perf_counter()
@@ -72,6 +74,18 @@ class StreamedAnswer:
             self.thinking_parts.append(thinking or "")
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
+
+    def check_model(self, expected: str) -> None:
+        """Refuse the answer of another model.
+
+        Raises:
+            EngineError: it is one.
+        """
+        if self.model != expected:
+            raise EngineError(
+                f"{expected} was asked and {self.model} answered: it is not our server any more; "
+                "run the same command again, and it starts its own"
+            )
 
     def check(self, expected_prompt_tokens: int | None, max_tokens: int, min_tokens: int) -> None:
         """Accept the answer or say why not; without an expected prompt its length is free.

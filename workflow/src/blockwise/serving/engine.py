@@ -228,6 +228,8 @@ class Engine:
         answer = StreamedAnswer(started_at_s=time.perf_counter())
         await self._receive(answer, arguments)
         wall_s = time.perf_counter() - answer.started_at_s
+        if self._server.process is not None:  # others may call their models what they like
+            answer.check_model(self._server.served_model)
         answer.check(
             expected_tokens if self._exact_prompts else None, request.max_tokens, request.min_tokens
         )

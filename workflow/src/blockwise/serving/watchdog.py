@@ -6,7 +6,7 @@ the command. As a subreaper it stays the ancestor of everything the command ever
 ends the whole tree when the command ends for any reason, when it gets a signal, or when our
 process dies, which it learns twice: by a parent-death signal, and by the end of its standard
 input, a pipe that only we hold. If the watchdog itself is killed the command gets SIGTERM
-from the kernel.
+from the kernel, and what that leaves behind comes to the batch job, which sweeps too.
 
 Left-over processes get SIGKILL, except Python's resource trackers: a tracker unlinks the
 shared memory of its tree once all its clients are gone, so it is waited for.

@@ -16,7 +16,8 @@ from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import last_tokens_cut
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import Reference
-from blockwise.data.documents import Document, Question, Session
+from blockwise.data.documents import Question, Session
+from blockwise.serving.engine import ChatRequest, Completion
 from blockwise.serving.renderer import Renderer
 
 CONCURRENT_QUESTIONS = 8  # branches of a frozen history asked at once; they share its cache
@@ -62,18 +63,19 @@ async def _ask_all(
 ) -> None:
     gate = asyncio.Semaphore(CONCURRENT_QUESTIONS)
 
-    async def ask(index: int, document: Document, question: Question) -> None:
+    async def ask(index: int, question: Question) -> tuple[ChatRequest, Completion]:
         async with gate:
-            completion = await agent.ask_in_branch(index, history, question)
-        agent.score(index, document, question, completion.text, context)
+            return await agent.ask_in_branch(index, history, question)
 
-    await run_together(
-        ask(index, document, question)
+    asked = [
+        (index, document, question)
         for index, document in enumerate(session.documents)
         for question in document.questions
-    )
-    playback = agent.playback
-    playback.answers.sort(
+    ]
+    answers = await run_together(ask(index, question) for index, _, question in asked)
+    for (index, document, question), (request, completion) in zip(asked, answers, strict=True):
+        agent.record_question(request, completion, index)
+        agent.score(index, document, question, completion.text, context)
+    agent.playback.answers.sort(
         key=lambda a: (list(AnswerContext).index(a.context), a.turn_index, a.question_id)
     )
-    playback.requests.sort(key=lambda request: request.start_s)

@@ -2,7 +2,8 @@
 
 FAKE_VLLM says what it does: serve (default), die, stall, stranger (it lists other models),
 sick (healthy once, then its engine is dead),
-steal (the first start finds its port taken; FAKE_VLLM_MARK is a file that remembers it).
+steal (the first start finds its port taken; FAKE_VLLM_MARK is a file that remembers it),
+play (it answers chat requests too, see serving/model_double.py).
 """
 
 import argparse
@@ -27,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--served-model-name", nargs="+")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--model")
     arguments, _ = parser.parse_known_args()
     behaviour = os.environ.get("FAKE_VLLM", "serve")
     print("arguments:", json.dumps(sys.argv[1:]), flush=True)
@@ -39,6 +41,11 @@ def main() -> None:
         if not mark.exists():
             mark.touch()
             sys.exit("OSError: [Errno 98] Address already in use")
+    if behaviour == "play":
+        # Only here: of this project's tests, which are on the path of who asks for it.
+        from serving.model_double import play  # noqa: PLC0415
+
+        play(arguments.served_model_name, arguments.model, arguments.port)
     names = ["other"] if behaviour == "stranger" else arguments.served_model_name
 
     class Handler(http.server.BaseHTTPRequestHandler):
