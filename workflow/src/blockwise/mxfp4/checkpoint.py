@@ -7,7 +7,6 @@ one before it goes only then. The card carries the key of its run: a checkpoint 
 configuration is refused.
 """
 
-import pickle
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -26,7 +25,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from blockwise.artifacts import read_model, write_model
 from blockwise.errors import ArtifactError
 from blockwise.mxfp4 import distributed
+from blockwise.mxfp4.checkpoint_reader import CheckpointPlanner, CheckpointReader
 from blockwise.mxfp4.records import SCHEMA_VERSION, Evaluation, Record
+from blockwise.torch_files import UNREADABLE
 
 CARD_FILE = "checkpoint.json"
 
@@ -112,22 +113,21 @@ def _load(card_path: Path, key: str, run: Resumable) -> None:
     state = _state(run)
     try:
         with _alone_or_not() as no_dist:
-            load(state, checkpoint_id=source, no_dist=no_dist)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        CheckpointException,
-    ) as error:
+            load(
+                state,
+                storage_reader=CheckpointReader(source),
+                planner=CheckpointPlanner(),
+                no_dist=no_dist,
+            )
+        set_state_dict(
+            run.model,
+            run.optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+        )
+        run.generator.set_state(state["generator"])
+    except (*UNREADABLE, CheckpointException) as error:
         raise _damaged(source, type(error).__name__) from error
-    set_state_dict(
-        run.model,
-        run.optimizer,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-    )
-    run.generator.set_state(state["generator"])
     run.progress = card.progress
 
 
