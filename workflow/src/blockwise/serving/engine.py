@@ -25,7 +25,7 @@ from blockwise.serving.http_json import HttpError, get_text, is_local
 from blockwise.serving.renderer import Message, Renderer
 from blockwise.serving.running_server import Server
 
-CONNECT_TIMEOUT_S = 10.0  # a live server accepts at once; more means it is gone
+CONNECT_TIMEOUT_S = 30.0  # a live server accepts at once, but this process may be busy meanwhile
 RETRY_WAIT_S = 1.0  # lets a busy server finish what it holds
 HTTP_TOO_MANY_REQUESTS = 429
 HTTP_SERVER_ERROR = 500
@@ -206,13 +206,12 @@ class Engine:
         }
         if request.seed is not None:
             arguments["seed"] = request.seed
+        # In the extra body messages and tokens go out as they are. As an argument the library walks
+        # each of them by its types, which took a second for 64 workers on 13k tokens of history.
         if defaults.form is RequestForm.COMPLETION:
-            arguments["prompt"] = self._renderer.render(
-                request.messages, add_generation_prompt=True
-            )
+            arguments["prompt"] = []
+            extra["prompt"] = self._renderer.render(request.messages, add_generation_prompt=True)
         else:
-            # In the extra body messages go out as they are. As an argument the library walks each
-            # of them by its types, which took a second for 64 workers on 13k tokens of history.
             arguments["messages"] = []
             extra["messages"] = list(request.messages)
             if defaults.chat_template_arguments:
@@ -279,6 +278,11 @@ class Engine:
                 async with stream:
                     await answer.collect(stream)
         except (TimeoutError, openai.APITimeoutError) as error:
+            if isinstance(error.__cause__, httpx2.ConnectTimeout):
+                raise TransientEngineError(
+                    f"{where} did not accept a connection within {CONNECT_TIMEOUT_S:g} s; see "
+                    "that it runs, and that this machine is not overloaded"
+                ) from error
             raise TransientEngineError(
                 f"{where} did not answer within request.timeout_s = {limit_s:g}; raise it or see "
                 "the server's log"
