@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -32,8 +32,9 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """Digest of a JSON-like value, independent of key order."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:DIGEST_CHARS]
+    """Digest of a JSON-like value, independent of key order; half a surrogate is taken as it is."""
+    text = canonical_json(value).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:DIGEST_CHARS]
 
 
 def digest_file(path: Path) -> str:
@@ -52,6 +53,21 @@ def file_states(folder: Path) -> list[tuple[str, int, int]]:
     """Name, size and time stamp of each file: weights are too large to be read at every start."""
     states = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     return [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file below a folder, whose name was read from an artifact.
+
+    Raises:
+        ArtifactError: the name leads out of the folder; it was not written by a run.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
+        raise ArtifactError(
+            f"{name!r} is no name of a file below {folder}, and an artifact gives it as one; "
+            "nothing there was touched. Delete that artifact and rerun"
+        )
+    return folder / name
 
 
 @contextmanager
@@ -105,7 +121,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); delete it and rerun") from error
 
 

@@ -13,10 +13,9 @@ import asyncio
 import json
 import logging
 import math
-import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,12 +32,14 @@ from blockwise.config.backbones import (
     RequestDefaults,
 )
 from blockwise.config.experiments import SEQUENTIAL, Boundary, known_layouts
+from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
+from blockwise.serving.api_key import NO_KEY, read_key
 from blockwise.serving.engine import Engine
 from blockwise.serving.http_json import HttpError, get_json
 from blockwise.serving.renderer import Message, Renderer
-from blockwise.serving.running_server import NO_KEY, Server
+from blockwise.serving.running_server import Server
 
 DEFAULT_PROMPT = prompt_path(Path(__file__).parents[3] / "config" / "prompts", "detailed")
 MESSAGES_KEY = "messages"
@@ -182,7 +183,12 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer-revision", metavar="COMMIT", help="of a hub id")
     text = "context window of the model (default: what the server says)"
     add("--window", type=_positive, metavar="TOKENS", help=text)
-    add("--api-key-env", metavar="NAME", help="environment variable that holds the key")
+    add(
+        "--api-key-env",
+        type=_variable,
+        metavar="NAME",
+        help="environment variable that holds the key",
+    )
     add("--seed", type=int, default=0, help="of sampling (default: 0)")
     text = "of sampling (default: %(default)g)"
     add("--temperature", type=_temperature, default=defaults.temperature, help=text)
@@ -218,7 +224,19 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise argparse.ArgumentTypeError(f"{text!r} is no URL; it starts with http:// or https://")
-    return text.rstrip("/")
+    return _checked(endpoint, text).rstrip("/")
+
+
+def _variable(text: str) -> str:
+    return _checked(name_of_a_variable, text)
+
+
+def _checked(check: Callable[[str], str], text: str) -> str:
+    """What a configuration would refuse is refused here in the same words."""
+    try:
+        return check(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _count(text: str) -> int:
@@ -285,13 +303,7 @@ def _prompt(path: Path) -> str:
 def _api_key(variable: str | None) -> str:
     if variable is None:
         return NO_KEY
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(
-            f"the environment variable {variable} (--api-key-env) is not set; export the server's "
-            "key in it"
-        )
-    return key
+    return read_key(variable, "--api-key-env", "the server")
 
 
 def _backbone(arguments: argparse.Namespace, window_tokens: int) -> Backbone:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from blockwise.artifacts import read_model
@@ -29,11 +30,12 @@ def count_rows(path: Path) -> int:
         ArtifactError: the file cannot be read.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
+        with path.open(newline="", encoding="utf-8", errors="replace") as stream:
             return max(0, sum(1 for _ in csv.reader(stream)) - 1)
-    except OSError as error:
+    except (OSError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise ArtifactError(
-            f"cannot read {path}: {error.strerror}; `make verify` names every missing file, and "
+            f"cannot read {path}: {why}; `make verify` names every missing or damaged file, and "
             "`make reproduce` makes them again"
         ) from error
 
@@ -62,10 +64,10 @@ def render_listing(manifest: Manifest) -> list[Table]:
     tables = Table("table", "rows", box=None, pad_edge=False)
     tables.columns[1].justify = "right"
     for path, num_rows in list_tables(manifest):
-        tables.add_row(path, str(num_rows))
+        tables.add_row(escape(path), str(num_rows))
     figures = Table("figure", "formats", box=None, pad_edge=False)
     for stem, suffixes in list_figures(manifest):
-        figures.add_row(stem, suffixes)
+        figures.add_row(escape(stem), suffixes)
     return [tables, figures]
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from blockwise.artifacts import digest_file, read_model, write_model
+from blockwise.artifacts import digest_file, inside, read_model, write_model
 from blockwise.errors import run_command
 from blockwise.provenance import command_line, git_state, package_versions, utc_now
 
@@ -47,13 +47,22 @@ def write_manifest(output: Path, files: list[Path]) -> None:
 
 def damaged_files(manifest_path: Path) -> list[str]:
     """What no longer matches the manifest, one line each."""
-    problems = []
+    return [f"{path}: {problem}" for path, problem in damage(manifest_path).items()]
+
+
+def damage(manifest_path: Path) -> dict[Path, str]:
+    """The files that no longer match the manifest, each with what is wrong.
+
+    Raises:
+        ArtifactError: the manifest cannot be read, or lists files that are not the project's.
+    """
+    problems = {}
     for name, expected in read_model(manifest_path, Manifest).files.items():
-        path = Path(name)
+        path = inside(Path(), name)
         if not path.is_file():
-            problems.append(f"{name}: missing")
+            problems[path] = "missing"
         elif digest_file(path) != expected:
-            problems.append(f"{name}: damaged or edited since the run")
+            problems[path] = "damaged or edited since the run"
     return problems
 
 

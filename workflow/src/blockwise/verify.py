@@ -17,7 +17,7 @@ from pathlib import Path
 from blockwise.artifacts import read_model
 from blockwise.claims import ledger
 from blockwise.errors import ArtifactError, run_command
-from blockwise.manifest import Manifest, damaged_files
+from blockwise.manifest import Manifest, damage
 from blockwise.tables.columns import Column
 from blockwise.tables.load import damage_of
 from blockwise.tables.registry import Family, load_tables
@@ -42,14 +42,14 @@ def verify(results: Path, *, repair: bool) -> list[str]:
     Raises:
         ArtifactError: there is no manifest: the run has not finished.
     """
-    named = damaged_files(results / MANIFEST)
-    outdated = [f"{path}: {problem}" for path, problem in _outdated_tables(results)]
+    named = [*damage(results / MANIFEST).items(), *_outdated_tables(results)]
     if repair:
-        for line in [*named, *outdated]:
-            Path(line.partition(": ")[0]).unlink(missing_ok=True)
-    problems = [*named, *outdated, *_damaged_batches(results, repair=repair)]
+        for path, _ in named:
+            path.unlink(missing_ok=True)
+    lines = (f"{path}: {problem}" for path, problem in named)
+    problems = [*lines, *_damaged_batches(results, repair=repair)]
     if repair and problems:
-        (results / MANIFEST).unlink()
+        (results / MANIFEST).unlink(missing_ok=True)
     return problems
 
 

@@ -20,7 +20,8 @@ from blockwise.config.profile import Profile
 from blockwise.data.documents import Document, Question, Session, SessionSet
 from blockwise.errors import ServerError
 from blockwise.serving.alike import refuse_unlike_cards, refuse_unlike_endpoints
-from blockwise.serving.running_server import NO_KEY, Server
+from blockwise.serving.api_key import NO_KEY
+from blockwise.serving.running_server import Server
 from serving.stub_server import StubServer
 
 EXPERIMENTS = {

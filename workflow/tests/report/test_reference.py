@@ -1,6 +1,7 @@
 """The reference snapshot is replaced whole or not at all."""
 
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -29,14 +30,15 @@ CLAIM = {
 
 
 @pytest.fixture
-def run(tmp_path):
-    """A finished run beside an older snapshot."""
+def run(tmp_path, monkeypatch):
+    """A finished run beside an older snapshot, in the current folder."""
+    monkeypatch.chdir(tmp_path)
     for folder in ("results/default/tables", "results/reference", "figures/default"):
         (tmp_path / folder).mkdir(parents=True)
     pd.DataFrame([CLAIM]).to_csv(tmp_path / "results/default/tables/claims.csv", index=False)
     (tmp_path / "figures/default/one.png").write_bytes(b"png")
     (tmp_path / "results/reference/old.csv").write_text("old")
-    results = tmp_path / "results" / "default"
+    results = Path("results/default")
     write_manifest(results / "MANIFEST.json", [results / "tables" / "claims.csv"])
     return tmp_path
 

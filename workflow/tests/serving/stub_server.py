@@ -22,6 +22,7 @@ class StubServer:
     def __init__(self, behaviours: list[str], prompt_tokens: int | Callable[[dict], int]) -> None:
         self.requests: list[dict] = []
         self.pages: dict[str, str] = {}
+        self.key = ""  # that the last request carried
         self.prompt_tokens = prompt_tokens
         self.base_url = ""
         self.model = "m"  # what its answers say that they come from
@@ -30,7 +31,7 @@ class StubServer:
 
     @contextlib.asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator["StubServer"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        server = await asyncio.start_server(self._serve, "127.0.0.1", port, backlog=1024)
         port = server.sockets[0].getsockname()[1]
         self.base_url = f"http://127.0.0.1:{port}/v1"
         try:
@@ -40,7 +41,11 @@ class StubServer:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        sent = (await reader.readuntil(b"\r\n\r\n")).decode()
+        head = sent.lower()
+        self.key = next(
+            (line.split()[-1] for line in sent.splitlines() if line.lower().startswith("auth")), ""
+        )
         if head.startswith("get "):
             page = self.page(head.split()[1])
             self._send(writer, 404 if page is None else 200, page or "")
@@ -168,6 +173,27 @@ class StubServer:
         own, self.model = self.model, "somebody-elses"
         self._stream(writer, self._chunk(body, "a", "length"), self._usage(body), DONE)
         self.model = own
+
+    async def _echo_500(self, writer, body) -> None:
+        self._status(writer, 500, {"error": {"message": f"cannot serve Bearer {self.key}"}})
+
+    async def _echo_401(self, writer, body) -> None:
+        self._status(writer, 401, {"error": {"message": f"Bearer {self.key} is refused"}})
+
+    async def _echo_at_the_cut(self, writer, body) -> None:
+        self._status(writer, 401, {"error": {"message": "x" * 460 + self.key}})
+
+    async def _echo_event(self, writer, body) -> None:
+        error = event({"error": {"message": f"bad key {self.key}", "type": "x", "code": 500}})
+        self._stream(writer, self._chunk(body, "a"), error, DONE)
+
+    async def _echo_no_json(self, writer, body) -> None:
+        self._stream(writer, self._chunk(body, "a"), f"data: {{{self.key}\n\n".encode(), DONE)
+
+    async def _echo_answer(self, writer, body) -> None:
+        halves = self.key[:5], self.key[5:]
+        parts = [self._chunk(body, halves[0]), self._chunk(body, halves[1], "stop")]
+        self._stream(writer, *parts, self._usage(body), DONE)
 
     async def _hang_up(self, writer, body) -> None:
         writer.transport.abort()

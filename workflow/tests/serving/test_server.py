@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from blockwise.config.backbones import ExternalEngine, PathModel, VllmEngine
-from blockwise.errors import ServerError
+from blockwise.errors import ConfigError, ServerError
 from blockwise.serving import server as server_module
 from blockwise.serving.devices import LOCK_FOLDER_VARIABLE, reserved_devices
 from blockwise.serving.http_json import get_json
@@ -271,7 +271,7 @@ def test_an_unreachable_external_server_is_named(tmp_path, monkeypatch):
 def test_a_missing_key_names_its_variable(tmp_path, monkeypatch):
     monkeypatch.delenv("SOME_KEY", raising=False)
     backbone = external("http://127.0.0.1:9/v1", api_key_env="SOME_KEY")
-    with pytest.raises(ServerError, match="SOME_KEY"), started(backbone, tmp_path):
+    with pytest.raises(ConfigError, match=r"SOME_KEY .*is not set"), started(backbone, tmp_path):
         pass
 
 

@@ -70,20 +70,31 @@ def points_of(claim: Claim, tables: Mapping[str, pd.DataFrame]) -> list[Point]:
         tables: the run's tables by name; one that the run did not make is missing.
 
     Raises:
-        ConfigError: the metric names a column that its table does not have.
+        ConfigError: the metric names a column that its table does not have, or that holds no
+            numbers.
     """
     metric = claim.metric
     table = tables.get(metric.table)
     if table is None:
         return []
-    rows = _matching(table, metric.where, metric)
+    try:
+        return list(_points(_matching(table, metric.where, metric), metric))
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise ConfigError(
+            f"a claim's metric of the table {metric.table} cannot be computed ({error}): its "
+            "columns must hold numbers, and what tells rows apart must be columns of their own; "
+            "data_dictionary.csv lists them"
+        ) from error
+
+
+def _points(rows: pd.DataFrame, metric: Metric) -> Iterator[Point]:
     match metric:
         case EstimateMetric():
-            return list(_estimates(rows, metric))
+            return _estimates(rows, metric)
         case SlopeMetric():
-            return list(_slopes(rows, metric))
+            return _slopes(rows, metric)
         case DifferenceMetric():
-            return list(_differences(rows, metric))
+            return _differences(rows, metric)
 
 
 def _matching(

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from blockwise.artifacts import digest, read_sealed
+from blockwise.artifacts import digest, inside, read_sealed
 from blockwise.compaction.records import AnswerContext, Batch, CellRecord, Record
 from blockwise.config.experiments import Study
 
@@ -98,7 +98,7 @@ def recall_items(batch: Batch, store_folder: Path) -> list[Item]:
         ArtifactError: a record is missing or damaged.
     """
     paths = {cell.record_path for cell in batch.selected if cell.study in RECALL_STUDIES}
-    records = (read_sealed(store_folder / path, CellRecord) for path in paths)
+    records = (read_sealed(inside(store_folder, path), CellRecord) for path in paths)
     return sorted(set(_items(records)))
 
 

@@ -18,7 +18,6 @@ what the false-accept rate is there to expose.
 import argparse
 import asyncio
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,8 +44,8 @@ from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import ArtifactError, ConfigError, EngineError, run_command
 from blockwise.progress import WorkProgress
 from blockwise.serving.answer import TransientEngineError
+from blockwise.serving.api_key import NO_KEY, read_key, without_key
 from blockwise.serving.http_json import is_local
-from blockwise.serving.running_server import NO_KEY
 
 PLACEHOLDERS = ("{{question}}", "{{gold}}", "{{answer}}")
 PLACEHOLDER = re.compile("|".join(re.escape(name) for name in PLACEHOLDERS))
@@ -137,7 +136,9 @@ class JudgeClient:
             retry=tenacity.retry_if_exception_type(TransientEngineError),
             reraise=True,
         )
-        reply: str = await attempts(self._reply, fill_prompt(self._identity.prompt, item))
+        reply = without_key(
+            await attempts(self._reply, fill_prompt(self._identity.prompt, item)), self._api_key
+        )
         return VerdictRecord(
             key=self._identity.key(item),
             **item._asdict(),
@@ -164,7 +165,7 @@ class JudgeClient:
             ) from error
         except openai.APIStatusError as error:
             code = error.status_code
-            words = error.message.replace(self._api_key, "[key]").strip()[:NUM_QUOTED_CHARS]
+            words = self._quoted(error.message)
             is_transient = code >= HTTP_SERVER_ERROR or code == HTTP_TOO_MANY_REQUESTS
             kind = TransientEngineError if is_transient else EngineError
             raise kind(
@@ -174,19 +175,22 @@ class JudgeClient:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise TransientEngineError(
-                f"the judge at {url} cannot be reached ({type(cause).__name__}: {cause}; "
+                f"the judge at {url} cannot be reached ({type(cause).__name__}: "
+                f"{self._quoted(cause)}; "
                 f"{NUM_ATTEMPTS} attempts). Start it or mend judge.url (it ends in /v1) and run "
                 "the same command again, or set judge to null to go on without it. Verdicts "
                 "already given are kept"
             ) from error
         except (openai.APIError, ValueError) as error:
-            raise TransientEngineError(f"{_no_completion(url)}: {error}") from error
+            raise TransientEngineError(f"{_no_completion(url)}: {self._quoted(error)}") from error
         choices = getattr(completion, "choices", None)  # the library passes on a page as text
         if not choices:
-            raise TransientEngineError(
-                f"{_no_completion(url)}: {str(completion)[:NUM_QUOTED_CHARS]}"
-            )
+            raise TransientEngineError(f"{_no_completion(url)}: {self._quoted(completion)}")
         return choices[0].message.content or ""
+
+    def _quoted(self, said: object) -> str:
+        """The beginning of what came back, without the key."""
+        return without_key(str(said), self._api_key).strip()[:NUM_QUOTED_CHARS]
 
     async def __aenter__(self) -> "JudgeClient":
         return self
@@ -204,13 +208,7 @@ def _no_completion(url: str) -> str:
 def _api_key(judge: Judge) -> str:
     if judge.api_key_env is None:
         return NO_KEY
-    key = os.environ.get(judge.api_key_env, "")
-    if not key:
-        raise ConfigError(
-            f"the environment variable {judge.api_key_env} (judge.api_key_env) is not set; export "
-            "the key of the judge's endpoint in it"
-        )
-    return key
+    return read_key(judge.api_key_env, "judge.api_key_env", "the judge's endpoint")
 
 
 class VerdictStore:

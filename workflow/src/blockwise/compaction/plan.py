@@ -29,6 +29,7 @@ from blockwise.config.experiments import (
     SessionExperiment,
     Study,
 )
+from blockwise.config.keys import secret_variables
 from blockwise.config.profile import Profile
 from blockwise.config.prompts import CompactionPrompt, load_prompt
 from blockwise.data.documents import Session, SessionSet
@@ -276,7 +277,9 @@ def engine_identity(backbone: Backbone) -> dict[str, Any]:
     }
     if engine.kind == "external":
         return {**identity, "version": engine.version, "served_model": engine.served_model}
-    inherited = {key: value for key, value in os.environ.items() if key.startswith("VLLM_")}
+    settings = {key: value for key, value in os.environ.items() if key.startswith("VLLM_")}
+    secrets = secret_variables(settings)
+    inherited = {key: value for key, value in settings.items() if key not in secrets}
     return {
         **identity,
         "flags": measured_flags(backbone),

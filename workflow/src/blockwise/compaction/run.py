@@ -83,6 +83,7 @@ class BatchJob:
         self._store = store
         self._config_digest = config_digest
         self._failures: list[Failure] = []
+        self._card_of: dict[str, str] = {}  # engine card of each unit that was read, by its key
 
     def play_missing(self, renderer: Renderer, server_log: Path) -> None:
         """Play every unit that the store does not hold.
@@ -91,7 +92,7 @@ class BatchJob:
             ServerError: the server did not start or went away.
             CompactionError: cells failed; the message lists them.
         """
-        missing = [unit for unit in self._plan.units if self._store.load(unit) is None]
+        missing = [unit for unit in self._plan.units if not self._is_finished(unit)]
         total = sum(len(unit.cells) for unit in self._plan.units)
         waiting = sum(len(unit.cells) for unit in missing)
         title = f"{self._plan.backbone} on {self._plan.dataset}"
@@ -208,13 +209,10 @@ class BatchJob:
     def batch(self, sessions: SessionSet, caption: str) -> Batch:
         """What the tables read: every selected cell and the engine cards behind them."""
         unit_of = {spec.key: unit for unit in self._plan.units for spec in unit.cells}
-        card_ids = set()
         for unit in self._plan.units:
-            stored = self._store.load(unit)
-            if stored is None:
+            if unit.key not in self._card_of and not self._is_finished(unit):
                 raise CompactionError(f"{unit.cells[0].label} is missing from the cell store")
-            card_ids.add(stored.engine_card_id)
-        cards = [self._engine_card(card_id) for card_id in sorted(card_ids)]
+        cards = [self._engine_card(card_id) for card_id in sorted({*self._card_of.values()})]
         return Batch(
             backbone=self._plan.backbone,
             dataset=self._plan.dataset,
@@ -237,6 +235,13 @@ class BatchJob:
             omitted=self._plan.omitted,
             engine_cards=tuple(cards),
         )
+
+    def _is_finished(self, unit: Unit) -> bool:
+        """Whether the store holds a unit; twenty thousand are read once, not twice."""
+        stored = self._store.load(unit)
+        if stored is not None:
+            self._card_of[unit.key] = stored.engine_card_id
+        return stored is not None
 
     def _engine_card(self, card_id: str) -> EngineCard:
         card = self._store.load_engine_card(card_id)

@@ -19,7 +19,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blockwise.artifacts import digest, digest_tree, read_model, read_sealed, write_model
+from blockwise.artifacts import (
+    digest,
+    digest_tree,
+    inside,
+    read_model,
+    read_sealed,
+    write_model,
+)
 from blockwise.compaction.records import Batch, CellRecord, Record
 from blockwise.config.base import UNPINNED
 from blockwise.config.embedder import Embedder, HubEmbedder, PathEmbedder, TfidfEmbedder
@@ -204,7 +211,7 @@ def read_repeats(batch: Batch, store_folder: Path) -> list[CellRecord]:
         ArtifactError: a record is missing or damaged, or is of another cell.
     """
     paths = {
-        selected.cell_key: store_folder / selected.record_path
+        selected.cell_key: inside(store_folder, selected.record_path)
         for selected in batch.selected
         if selected.study is Study.STABILITY
     }

@@ -9,7 +9,7 @@ aside, named, and its unit runs again; nothing else is lost.
 from collections.abc import Callable
 from pathlib import Path
 
-from blockwise.artifacts import load_sealed, write_sealed
+from blockwise.artifacts import inside, load_sealed, write_sealed
 from blockwise.compaction.cells import Unit
 from blockwise.compaction.records import CellRecord, TimingBlock
 from blockwise.serving.engine_card import EngineCard
@@ -52,4 +52,4 @@ class CellStore:
         write_sealed(self._card_path(card.id), card)
 
     def _card_path(self, card_id: str) -> Path:
-        return self.folder / "engine_cards" / f"{card_id}.json"
+        return inside(self.folder / "engine_cards", f"{card_id}.json")

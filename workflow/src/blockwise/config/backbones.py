@@ -7,12 +7,26 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from blockwise.config.base import UNPINNED, ConfigModel, Name, PositiveTokens
+from blockwise.config.keys import EndpointUrls, KeyVariable, secret_variables
 from blockwise.config.split import BatchSplit
 
 FLAGS_OF_OTHER_KEYS = frozenset(
-    {"model", "revision", "served-model-name", "host", "max-model-len", "api-key"}
+    {
+        "model",
+        "revision",
+        "served-model-name",
+        "host",
+        "max-model-len",
+        "api-key",
+        "hf-token",  # as every key, inherited from the environment and recorded nowhere
+        "config",  # a file of further flags, which no key of a cell would know
+        "uds",  # instead of the host
+    }
 )
 """Server flags that follow from the rest of the configuration; a second value contradicts it."""
+
+FLAG = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
+"""A flag and nothing else: `host=0.0.0.0` would be another flag with its value."""
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Head sizes that vLLM's attention on the CPU takes.
@@ -149,7 +163,7 @@ class VllmEngine(ConfigModel):
     """A vLLM server, or several alike, that each job starts, watches and always stops."""
 
     kind: Literal["vllm"]
-    arguments: dict[str, ArgumentValue] = Field(
+    arguments: dict[Annotated[str, Field(pattern=FLAG)], ArgumentValue] = Field(
         default_factory=dict,
         description="Flags of vLLM's OpenAI server without the dashes; true is a bare flag, "
         "false a --no- flag. `port` pins the port; otherwise a free one is taken.",
@@ -169,12 +183,19 @@ class VllmEngine(ConfigModel):
     @model_validator(mode="after")
     def _flags_are_free(self) -> "VllmEngine":
         problems = []
-        refused = sorted(self.flags().keys() & FLAGS_OF_OTHER_KEYS)
+        refused = sorted(filter(_is_of_another_key, self.flags()))
         if refused:
             problems.append(
                 f"arguments must not hold {', '.join(refused)}: these follow from `model`, "
                 "`context_window_tokens` and the backbone's name, or tie the server to its job; "
                 "remove them"
+            )
+        secrets = secret_variables(self.environment)
+        if secrets:
+            problems.append(
+                f"environment must not hold {', '.join(secrets)}: a configuration is recorded, and "
+                "its values with it; export them where the workflow is started, servers inherit "
+                "them"
             )
         port = self.arguments.get("port")
         if port is not None and not (type(port) is int and 1 <= port <= MAX_PORT):
@@ -202,20 +223,25 @@ class VllmEngine(ConfigModel):
         return {key.replace("_", "-"): value for key, value in self.arguments.items()}
 
 
-EndpointUrl = Annotated[str, Field(pattern=r"^https?://")]
+def _is_of_another_key(flag: str) -> bool:
+    """Whether a flag is refused; the server also takes the beginning of one for the whole."""
+    name = flag.lower().partition(".")[0]
+    return any(whole.startswith(name) for whole in FLAGS_OF_OTHER_KEYS)
 
 
 class ExternalEngine(ConfigModel):
     """An OpenAI-compatible endpoint, or several alike, that somebody else runs."""
 
     kind: Literal["external"]
-    url: EndpointUrl | Annotated[list[EndpointUrl], Field(min_length=1)] = Field(
+    url: EndpointUrls = Field(
         description="Base URL, up to and including /v1; a list of them where several endpoints "
         "serve the same, and sessions are spread over them."
     )
     served_model: str = Field(description="Model name to put into requests.")
     version: str = Field(description="What runs there, in words; part of the cell key.")
-    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
+    api_key_env: KeyVariable | None = Field(
+        None, description="Environment variable that holds the key."
+    )
     cache_salt: bool = Field(False, description="The server honours vLLM's cache_salt.")
 
     @property

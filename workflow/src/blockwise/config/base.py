@@ -18,4 +18,11 @@ class ConfigModel(BaseModel):
     """Base of all configuration models."""
 
     # A number is fine where text is wanted: `--config` cannot quote, and files often do not.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, coerce_numbers_to_str=True)
+    # Infinity and NaN are no values of any key, and no JSON of a record can hold them.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=False,
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+    )

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from blockwise.config.base import UNPINNED, ConfigModel, PositiveTokens
+from blockwise.config.keys import address
 
 
 class DatasetFormat(StrEnum):
@@ -53,7 +54,7 @@ class UrlSource(ConfigModel):
     """One official JSON file on the web."""
 
     kind: Literal["url"]
-    url: str = Field(pattern=r"^(https?|file)://")
+    url: Annotated[str, Field(pattern=r"^(https?|file)://"), AfterValidator(address)]
     sha256: str = Field(UNPINNED, pattern=r"^([0-9a-f]{64}|unpinned)$")
 
 

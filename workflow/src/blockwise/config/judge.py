@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from blockwise.config.base import UNPINNED, ConfigModel, Name
+from blockwise.config.keys import EndpointUrl, KeyVariable
 
 
 class JudgeModel(ConfigModel):
@@ -19,13 +20,15 @@ class Judge(ConfigModel):
     of wrong and vague answers of a built-in set that it accepts.
     """
 
-    url: str = Field(pattern=r"^https?://", description="Base URL, up to and including /v1.")
+    url: EndpointUrl = Field(description="Base URL, up to and including /v1.")
     served_model: str = Field(description="Model name to put into requests.")
     version: str = Field(description="What runs there, in words; part of the verdict's key.")
     model: JudgeModel | None = Field(
         None, description="The hub model that it serves; part of the verdict's key."
     )
-    api_key_env: str | None = Field(None, description="Environment variable that holds the key.")
+    api_key_env: KeyVariable | None = Field(
+        None, description="Environment variable that holds the key."
+    )
     prompt: Name = Field("judge", description="A file of config/prompts, without .md.")
     timeout_s: float = Field(120.0, gt=0)
 

@@ -5,7 +5,7 @@ backbones) and merge everywhere else. Every problem of a configuration is found 
 first job and reported in one message that names key, value and remedy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ NAMED_COLLECTIONS = frozenset({"backbones", "datasets", "arms"})
 KIND_KEYS = ("kind", "mode", "study")
 DEFAULT_FILE = Path("config/config.yaml")
 MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key `<<`, which may stand in a mapping repeatedly
+MAX_INT_BITS = 1024  # a float holds no more; Python writes no number of 15,000 as text
+NUM_SHOWN_CHARS = 200  # enough to recognise a value, short enough for a message
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -45,6 +47,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             seen.add(key)
         return node
 
+    def construct_int(self, node: Any) -> int:
+        """Refuse a number that no key takes, before anything tries to write it down."""
+        number: int = self.construct_yaml_int(node)
+        if number.bit_length() > MAX_INT_BITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a whole number of more than {MAX_INT_BITS} bits", node.start_mark
+            )
+        return number
+
+
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _UniqueKeyLoader.construct_int)
+
 
 def load_profile(
     files: Sequence[Path],
@@ -64,9 +78,14 @@ def load_profile(
         ConfigError: anything is wrong; the message lists every problem.
     """
     merged: dict[str, Any] = {}
-    for file in files:
-        merged = merge(merged, read_yaml(file))
-    merged = merge(merged, _retype(dict(overrides or {})))
+    try:
+        for file in files:
+            merged = merge(merged, read_yaml(file))
+        merged = merge(merged, _retype(dict(overrides or {})))
+    except RecursionError:
+        raise ConfigError(
+            f"{', '.join(map(str, files))}: a mapping holds itself; write it out without anchors"
+        ) from None
     try:
         return Profile.model_validate(merged)
     except ValidationError as error:
@@ -92,6 +111,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
         content = loader.get_single_data()
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{file} is not valid YAML: {error}; mend or quote it") from None
+    except RecursionError:
+        raise ConfigError(f"{file} nests deeper than any configuration; mend it") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file} must hold a mapping of keys, not {type(content).__name__}")
     return content
@@ -132,9 +153,9 @@ def _retype(value: Any) -> Any:
         return [_retype(item) for item in value]
     if isinstance(value, str):
         try:
-            scalar = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
-            return value
+            scalar = _UniqueKeyLoader(value).get_single_data()
+        except (yaml.YAMLError, ValueError, RecursionError, ConfigError):
+            return value  # ValueError: a date that does not exist; ConfigError: a name given twice
         return scalar if scalar is None or isinstance(scalar, bool | int | float) else value
     return value
 
@@ -174,8 +195,25 @@ def _describe(problem: Any, merged: Mapping[str, Any]) -> str:
         return f"{place}: {key} is required and missing; config/README.md says what it means"
     if isinstance(value, Mapping | list) and len(value) == 0:
         return f"{place}: is empty; name at least one entry"
-    shown = f"{value!r}" if not isinstance(value, Mapping | list) else "a collection"
-    return f"{place}: {shown} is refused: {problem['msg']}"
+    return f"{place}: {_shown(value)} is refused: {problem['msg']}"
+
+
+def _shown(value: Any) -> str:
+    """A value as a message may show it: on one line, of bounded length."""
+    if isinstance(value, Mapping | list):
+        return "a collection"
+    if isinstance(value, str) and "://" in value and {"@", "?", "#"} & {*value}:
+        return "an address (it is not shown, because it may hold a key)"
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python turns into text
+        return "a number of thousands of digits"
+    return text if len(text) <= NUM_SHOWN_CHARS else f"{text[:NUM_SHOWN_CHARS]}..."
+
+
+def _plain(text: str) -> str:
+    """A key or path as a message may show it: as it is, or quoted where that would break a line."""
+    return text if text.isprintable() and len(text) <= NUM_SHOWN_CHARS else _shown(text)
 
 
 def _keys(problem: Any, merged: Mapping[str, Any]) -> list[str]:
@@ -190,7 +228,7 @@ def _keys(problem: Any, merged: Mapping[str, Any]) -> list[str]:
         is_missing_key = problem["type"] == "missing" and position == len(location) - 1
         if isinstance(below, Mapping) and part not in below and not is_missing_key:
             continue
-        keys.append(str(part))
+        keys.append(_plain(str(part)))
         try:
             below = below[part]
         except (KeyError, IndexError, TypeError):
@@ -214,11 +252,11 @@ def missing_files(profile: Profile, prompts_folder: Path) -> list[str]:
     """Paths that the profile names and this machine does not have."""
     problems = _missing(profile.backbones, profile.datasets, profile.experiments, prompts_folder)
     embedder, judge = profile.embedder, profile.judge
-    if embedder.kind == "path" and not Path(embedder.path).is_dir():
-        problems.append(f"embedder.path: {embedder.path} is no folder")
+    if embedder.kind == "path" and not _is_there(embedder.path, Path.is_dir):
+        problems.append(f"embedder.path: {_plain(embedder.path)} is no folder")
     corpus = profile.mxfp4.corpus if profile.mxfp4 else None
-    if corpus is not None and corpus.kind == "path" and not Path(corpus.folder).is_dir():
-        problems.append(f"mxfp4.corpus.folder: {corpus.folder} is no folder")
+    if corpus is not None and corpus.kind == "path" and not _is_there(corpus.folder, Path.is_dir):
+        problems.append(f"mxfp4.corpus.folder: {_plain(corpus.folder)} is no folder")
     if judge is not None:
         problems += [f"judge: {line}" for line in _prompt_problems(prompts_folder, judge.prompt)]
     return problems
@@ -232,11 +270,13 @@ def _missing(
 ) -> list[str]:
     problems = []
     for name, dataset in datasets.items():
-        if dataset.source.kind == "path" and not Path(dataset.source.path).is_file():
-            problems.append(f"datasets.{name}.source.path: {dataset.source.path} is no file")
+        source = dataset.source
+        if source.kind == "path" and not _is_there(source.path, Path.is_file):
+            problems.append(f"datasets.{name}.source.path: {_plain(source.path)} is no file")
     for name, backbone in backbones.items():
-        if backbone.model.source == "path" and not Path(backbone.model.path).is_dir():
-            problems.append(f"backbones.{name}.model.path: {backbone.model.path} is no folder")
+        model = backbone.model
+        if model.source == "path" and not _is_there(model.path, Path.is_dir):
+            problems.append(f"backbones.{name}.model.path: {_plain(model.path)} is no folder")
     for name, experiment in experiments.items():
         for prompt in experiment.prompt_names():
             problems += [
@@ -244,6 +284,14 @@ def _missing(
                 for problem in _prompt_problems(prompts_folder, prompt)
             ]
     return problems
+
+
+def _is_there(path: str, test: Callable[[Path], bool]) -> bool:
+    """Whether there is such a file or folder; not of a name that no file system takes."""
+    try:
+        return test(Path(path))
+    except (OSError, ValueError):
+        return False
 
 
 def _prompt_problems(folder: Path, name: str) -> list[str]:

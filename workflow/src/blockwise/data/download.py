@@ -9,6 +9,7 @@ its digest, so that a later run can tell whether the disk still holds what was f
 
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ NUM_ATTEMPTS = 4  # with the waits below: gives up after about seven seconds of 
 FIRST_WAIT_S = 1.0  # doubles each time
 TIMEOUT_S = 60.0  # without a single byte; official files are tens of megabytes
 PLAIN_INTERVAL_S = 10.0  # between progress lines of a log
+UNSAFE = re.compile(r"[^A-Za-z0-9._%+~=-]")
+NAME_CHARS = 100  # of the file's own name; a file system takes 255 bytes, some of them ours
 URL_CHARS = 12  # hexadecimal digits of the URL's digest in a cached name: one name per URL
 
 
@@ -79,7 +82,7 @@ def fetch(url: str, cache_folder: Path, *, sha256: str = UNPINNED) -> Path:
 
 
 def _cached_name(url: str) -> str:
-    name = Path(urlsplit(url).path).name or "file"
+    name = UNSAFE.sub("_", Path(urlsplit(url).path).name)[-NAME_CHARS:] or "file"
     return f"{hashlib.sha256(url.encode()).hexdigest()[:URL_CHARS]}-{name}"
 
 
@@ -205,7 +208,7 @@ class DownloadProgress:
         self._last_line_s = time.monotonic()
         self._console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # an address may hold brackets
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),

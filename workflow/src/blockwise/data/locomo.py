@@ -24,8 +24,8 @@ from blockwise.config.datasets import MalformedRows
 from blockwise.data.documents import Document, Question
 from blockwise.data.rows import MalformedRowError, OfficialRow, parse_row, read_documents
 
-SESSION_KEY = re.compile(r"session_(\d+)")
-DIA_ID = re.compile(r"D\s*:?\s*(\d+)\s*:\s*\d+")
+SESSION_KEY = re.compile(r"session_(\d{1,9})")  # of more digits no number can be made
+DIA_ID = re.compile(r"D\s*:?\s*(\d{1,9})\s*:\s*\d+")
 
 ADVERSARIAL_CATEGORY = 5
 NO_INFORMATION = "no information available"
@@ -157,6 +157,8 @@ def _chat_sessions(conversation: Mapping[str, Any]) -> dict[int, ChatSession]:
         if match is None or not turns:
             continue
         form = {"turns": turns, "date_time": conversation.get(f"{key}_date_time")}
+        if int(match[1]) in found:
+            raise MalformedRowError(f"conversation.{key}: chat session {match[1]} is there twice")
         try:
             found[int(match[1])] = parse_row(form, ChatSession)
         except MalformedRowError as error:

@@ -24,7 +24,7 @@ RowT = TypeVar("RowT", bound=BaseModel)
 class OfficialRow(BaseModel):
     """Base of the official schemas: surplus keys are allowed, values are never coerced."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class MalformedRowError(Exception):
@@ -130,9 +130,19 @@ def _row_name(row: Any, id_key: str) -> str:
     if not isinstance(row, Mapping):
         return ""
     key = id_key if id_key in row else id_key.lstrip("_")
-    return f" ({key} {row[key]})" if key in row else ""
+    return f" ({key} {_name(row[key])})" if key in row else ""
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        return _shown(value)
+    name = value if value.isprintable() else repr(value)[1:-1]
+    return name if len(name) <= SHOWN_VALUE_CHARS else name[: SHOWN_VALUE_CHARS - 3] + "..."
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} nested very deep"
     return text if len(text) <= SHOWN_VALUE_CHARS else text[: SHOWN_VALUE_CHARS - 3] + "..."

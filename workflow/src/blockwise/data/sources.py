@@ -77,7 +77,7 @@ def _read_list(dataset_name: str, path: Path, origin: str) -> Rows:
             f"dataset {dataset_name}: cannot read {origin}: {error.strerror}; mend "
             f"datasets.{dataset_name}.source"
         ) from error
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
         raise DatasetError(
             f"dataset {dataset_name}: {origin} is not JSON ({error}); name the official file, "
             "unpacked and complete"

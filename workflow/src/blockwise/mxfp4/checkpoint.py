@@ -8,7 +8,6 @@ configuration is refused. It also carries the digest of every file, because torc
 bits without a word; a checkpoint that is not what its card says does not count any more.
 """
 
-import pickle
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,7 +27,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from blockwise.artifacts import digest_file, load_sealed, write_sealed
 from blockwise.errors import ArtifactError
 from blockwise.mxfp4 import distributed
+from blockwise.mxfp4.checkpoint_reader import CheckpointPlanner, CheckpointReader
 from blockwise.mxfp4.records import SCHEMA_VERSION, Evaluation, Record
+from blockwise.torch_files import UNREADABLE
 
 CARD_SUFFIX = ".json"
 CARD_FILE = f"checkpoint{CARD_SUFFIX}"
@@ -153,25 +154,24 @@ def _load(source: Path, card: CheckpointCard, run: Resumable) -> None:
     state = _state(run)
     try:
         with _alone_or_not() as no_dist:
-            load(state, checkpoint_id=source, no_dist=no_dist)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        CheckpointException,
-    ) as error:
+            load(
+                state,
+                storage_reader=CheckpointReader(source),
+                planner=CheckpointPlanner(),
+                no_dist=no_dist,
+            )
+        set_state_dict(
+            run.model,
+            run.optimizer,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimizer"],
+        )
+        run.generator.set_state(state["generator"])
+    except (*UNREADABLE, CheckpointException) as error:
         raise ArtifactError(
             f"the checkpoint {source} cannot be read ({_cause(error)}), though its files are as "
             "they were written; try again, or delete it and the run starts anew"
         ) from error
-    set_state_dict(
-        run.model,
-        run.optimizer,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-    )
-    run.generator.set_state(state["generator"])
     run.progress = card.progress
 
 

@@ -7,7 +7,6 @@ the lessons that it would have had.
 """
 
 import io
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,6 +28,7 @@ from blockwise.pocket.lessons import Lesson, make_lessons, make_recital
 from blockwise.pocket.muon import Muon
 from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, TokenLesson, in_batches, padded
 from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN, draw_weights
+from blockwise.torch_files import UNREADABLE, load_values
 
 CURVE_EVERY_STEPS = 100
 BATCH_TOKENS = 8192  # at a time, to bound memory
@@ -179,14 +179,17 @@ class PocketTrainer:
             return
         remedy = f"delete {path} to train from the beginning"
         try:
-            state = torch.load(path, weights_only=True)
-            is_own = state["key"] == key
-        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            state = load_values(path)
+            if state["key"] != key:
+                raise ArtifactError(f"the checkpoint {path} is of another recipe; {remedy}")
+            self._take(state)
+        except UNREADABLE as error:
+            said = str(error).strip().partition("\n")[0]
             raise ArtifactError(
-                f"the checkpoint {path} cannot be read: {error}; {remedy}"
+                f"the checkpoint {path} cannot be read ({type(error).__name__}: {said}); {remedy}"
             ) from error
-        if not is_own:
-            raise ArtifactError(f"the checkpoint {path} is of another recipe; {remedy}")
+
+    def _take(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(own)

@@ -19,12 +19,13 @@ import tenacity
 from blockwise.config.backbones import Backbone, ExternalEngine, RequestForm
 from blockwise.errors import EngineError
 from blockwise.serving.answer import StreamedAnswer, TransientEngineError
+from blockwise.serving.api_key import holds_key, without_key
 from blockwise.serving.endpoint_metrics import PREEMPTIONS, EngineMetrics, parse_metrics
 from blockwise.serving.http_json import HttpError, get_text, is_local
 from blockwise.serving.renderer import Message, Renderer
 from blockwise.serving.running_server import Server
 
-CONNECT_TIMEOUT_S = 10.0  # a live server accepts at once; more means it is gone
+CONNECT_TIMEOUT_S = 30.0  # a live server accepts at once, but this process may be busy meanwhile
 RETRY_WAIT_S = 1.0  # lets a busy server finish what it holds
 HTTP_TOO_MANY_REQUESTS = 429
 HTTP_SERVER_ERROR = 500
@@ -205,13 +206,12 @@ class Engine:
         }
         if request.seed is not None:
             arguments["seed"] = request.seed
+        # In the extra body messages and tokens go out as they are. As an argument the library walks
+        # each of them by its types, which took a second for 64 workers on 13k tokens of history.
         if defaults.form is RequestForm.COMPLETION:
-            arguments["prompt"] = self._renderer.render(
-                request.messages, add_generation_prompt=True
-            )
+            arguments["prompt"] = []
+            extra["prompt"] = self._renderer.render(request.messages, add_generation_prompt=True)
         else:
-            # In the extra body messages go out as they are. As an argument the library walks each
-            # of them by its types, which took a second for 64 workers on 13k tokens of history.
             arguments["messages"] = []
             extra["messages"] = list(request.messages)
             if defaults.chat_template_arguments:
@@ -257,6 +257,18 @@ class Engine:
         )
 
     async def _receive(self, answer: StreamedAnswer, arguments: dict[str, Any]) -> None:
+        """Send and read the stream; whatever fails or comes back, the key is in none of it."""
+        try:
+            await self._exchange(answer, arguments)
+        except EngineError as error:
+            raise type(error)(without_key(str(error), self._server.api_key)) from error
+        if holds_key("".join([*answer.text_parts, *answer.thinking_parts]), self._server.api_key):
+            raise EngineError(
+                f"{self._server.base_url} answers with the key that it was sent, and answers are "
+                "recorded; this one was dropped. Use a server that does not repeat headers"
+            )
+
+    async def _exchange(self, answer: StreamedAnswer, arguments: dict[str, Any]) -> None:
         """Send and read the stream; every failure of the library becomes ours, in words."""
         limit_s = self._backbone.request.timeout_s
         is_completion = self._backbone.request.form is RequestForm.COMPLETION
@@ -268,6 +280,11 @@ class Engine:
                 async with stream:
                     await answer.collect(stream)
         except (TimeoutError, openai.APITimeoutError) as error:
+            if isinstance(error.__cause__, httpx2.ConnectTimeout):
+                raise TransientEngineError(
+                    f"{where} did not accept a connection within {CONNECT_TIMEOUT_S:g} s; see "
+                    "that it runs, and that this machine is not overloaded"
+                ) from error
             raise TransientEngineError(
                 f"{where} did not answer within request.timeout_s = {limit_s:g}; raise it or see "
                 "the server's log"
@@ -280,7 +297,8 @@ class Engine:
                 else EngineError
             )
             raise kind(
-                f"{where} answers HTTP {error.status_code}: {_quote(error)}; see the server's log"
+                f"{where} answers HTTP {error.status_code}: {self._quote(error)}; see the server's "
+                "log"
             ) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
@@ -290,18 +308,19 @@ class Engine:
             ) from error
         except openai.APIError as error:
             raise TransientEngineError(
-                f"{where} sent an error inside the stream: {_quote(error)}; see the server's log"
+                f"{where} sent an error inside the stream: {self._quote(error)}; see the server's "
+                "log"
             ) from error
         except ValueError as error:
             raise TransientEngineError(
                 f"{where} sent a stream that is not JSON events ({error}); see the server's log"
             ) from error
 
+    def _quote(self, error: openai.APIError) -> str:
+        """The beginning of what the server said; a key that the cut parts is none any more."""
+        return without_key(error.message, self._server.api_key).strip()[:NUM_QUOTED_CHARS]
+
 
 def _reason(state: tenacity.RetryCallState) -> str:
     """Why an attempt failed, in the words of its error."""
     return str(state.outcome.exception()) if state.outcome else "unknown"
-
-
-def _quote(error: openai.APIError) -> str:
-    return error.message.strip()[:NUM_QUOTED_CHARS]

@@ -10,6 +10,8 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
+from blockwise.serving.api_key import without_key
+
 TIMEOUT_S = 10.0  # a loaded server answers these from memory; beyond it something is stuck
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -31,7 +33,7 @@ def get_text(url: str, api_key: str, timeout_s: float = TIMEOUT_S) -> str:
     """Body of a GET.
 
     Raises:
-        HttpError: no answer, or one that is no success. The key is never in the text.
+        HttpError: no answer, or one that is no success. The key is in neither text.
     """
     return _ask(url, api_key, None, timeout_s)
 
@@ -61,16 +63,18 @@ def _ask(url: str, api_key: str, body: bytes | None, timeout_s: float) -> str:
     opener = urllib.request.build_opener(proxies)
     try:
         with opener.open(request, timeout=timeout_s) as response:
-            return str(response.read().decode())
+            return without_key(str(response.read().decode()), api_key)
     except urllib.error.HTTPError as error:
-        raise HttpError(f"{url} answers HTTP {error.code} {error.reason}") from error
+        said = without_key(str(error.reason), api_key)
+        raise HttpError(f"{url} answers HTTP {error.code} {said}") from error
     except urllib.error.URLError as error:
         timed_out = isinstance(error.reason, TimeoutError)
         raise HttpError(f"{url} cannot be reached: {error.reason}", timed_out=timed_out) from error
     except TimeoutError as error:
         raise HttpError(f"{url} did not answer in {timeout_s:g} s", timed_out=True) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise HttpError(f"{url} cannot be read: {error!r}") from error
+        said = without_key(repr(error), api_key)
+        raise HttpError(f"{url} cannot be read: {said}") from error
 
 
 def _parse(url: str, text: str) -> Any:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from blockwise.serving.http_json import HttpError, get_text
 
-NO_KEY = "unused"  # an endpoint without keys asks for none, the client library insists on one
-
 
 @dataclass(frozen=True)
 class Server:

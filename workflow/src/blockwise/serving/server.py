@@ -8,7 +8,6 @@ and every failure quotes the lines of it that say why.
 """
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -24,11 +23,12 @@ import tenacity
 from blockwise.config.backbones import Backbone, Engine, ExternalEngine, VllmEngine
 from blockwise.errors import ServerError
 from blockwise.serving.alike import refuse_unlike_endpoints
+from blockwise.serving.api_key import NO_KEY, read_key
 from blockwise.serving.devices import DeviceShare, reserved_devices, share_out
 from blockwise.serving.http_json import HttpError, get_json, is_up
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.process_signals import end_with_parent, raise_on_sigterm
-from blockwise.serving.running_server import NO_KEY, Server
+from blockwise.serving.running_server import Server
 from blockwise.serving.server_log import ADDRESS_IN_USE, ServerLog
 from blockwise.serving.vllm_command import HOST, pinned_port, vllm_command, vllm_environment
 from blockwise.serving.watchdog import GIVE_UP_S, GRACE_S
@@ -82,6 +82,7 @@ def managed_servers(
     Raises:
         ServerError: one did not start, did not become healthy in time, cannot be reached, or is
             not like the others.
+        ConfigError: the key of an external one is not in the environment.
     """
     engine = backbone.engine
     if isinstance(engine, ExternalEngine):
@@ -239,12 +240,7 @@ def _external_server(name: str, engine: ExternalEngine, base_url: str) -> Server
     """Check that somebody else's server can be used."""
     key = NO_KEY
     if engine.api_key_env is not None:
-        key = os.environ.get(engine.api_key_env, "")
-        if not key:
-            raise ServerError(
-                f"the environment variable {engine.api_key_env} (engine.api_key_env of {name}) is "
-                "not set; export the key of the server in it"
-            )
+        key = read_key(engine.api_key_env, f"engine.api_key_env of {name}", "the server")
     start_s = time.monotonic()
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(EXTERNAL_ATTEMPTS),

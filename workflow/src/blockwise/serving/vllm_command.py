@@ -42,6 +42,10 @@ its worker to the others; with more OpenMP threads than bound cores they spin ag
 other and decoding is about thirty times slower, so a server never inherits them."""
 
 
+OWN_KEY = "VLLM_API_KEY"
+"""vLLM would ask for it; ours answers this machine alone, and no client of it has a key."""
+
+
 def measured_flags(backbone: Backbone) -> dict[str, ArgumentValue]:
     """Flags that can change a measurement, as they are in effect for this backbone."""
     arguments = _vllm(backbone).flags()
@@ -91,7 +95,8 @@ def vllm_command(
 
 def vllm_environment(backbone: Backbone, devices: Mapping[str, str]) -> dict[str, str]:
     """Environment of the server; `engine.environment` has the last word."""
-    inherited = {key: value for key, value in os.environ.items() if key not in THREAD_LIMITS}
+    left_out = {*THREAD_LIMITS, OWN_KEY}
+    inherited = {key: value for key, value in os.environ.items() if key not in left_out}
     return {**inherited, **ENVIRONMENT, **devices, **_vllm(backbone).environment}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from blockwise.artifacts import read_json, read_model, read_sealed
+from blockwise.artifacts import inside, read_json, read_model, read_sealed
 from blockwise.compaction.records import Batch, CellRecord, TimingBlock
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Study
@@ -71,7 +71,7 @@ def load_batches(batch_paths: Iterable[Path], store_folder: Path) -> list[Loaded
     for batch_path in batch_paths:
         batch = read_model(batch_path, Batch)
         for selected in batch.selected:
-            path = store_folder / selected.record_path
+            path = inside(store_folder, selected.record_path)
             if path not in files:
                 files[path] = _read_records(path)
             identity = (batch.backbone, batch.dataset, selected.experiment, path, selected.cell_key)
@@ -128,7 +128,7 @@ def damage_of(batch_path: Path, store_folder: Path) -> list[str]:
     problems = []
     for relative_path in sorted({selected.record_path for selected in batch.selected}):
         try:
-            _read_records(store_folder / relative_path)
+            _read_records(inside(store_folder, relative_path))
         except ArtifactError as error:
             problems.append(str(error))
     return problems
