@@ -85,7 +85,7 @@ test-all: env ## The slow tests too
 	@$(PYTEST) -m "not gpu and not network"
 
 .PHONY: chaos
-chaos: env ## Break small runs in 200 ways and see that nothing is lost, 38 minutes [ARGS=]
+chaos: env ## Break small runs 210 times and see that nothing is lost, 40 minutes [ARGS=]
 	@echo "chaos: every injected fault goes to results/chaos/campaign.json"
 	@cd workflow/tests && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PYTHONPATH=../src:. \
 		$(CURDIR)/$(PY) -m chaos.campaign --output $(CURDIR)/results/chaos/campaign.json $(ARGS)

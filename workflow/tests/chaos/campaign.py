@@ -72,6 +72,7 @@ def endure(plan: RunPlan, run: int) -> list[Injection]:
     problems: list[str] = []
     try:
         for attempt in plan.attempts:
+            world.clear_the_way()  # the attempt before may have left its lock
             problems += disturb(world, attempt)
             if plan.begins_finished:
                 said = world.run(VERIFY)[1]

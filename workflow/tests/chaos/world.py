@@ -170,14 +170,19 @@ class World:
             return -1, f"no end after {ATTEMPT_LIMIT_S} s:\n{log.read_text(errors='replace')}"
         return status, log.read_text(errors="replace")
 
+    def clear_the_way(self) -> str | None:
+        """What `make reproduce` does first; why it failed, or None."""
+        return self._failure_of(self.work.unlock) if self.work.unlock else None
+
     def run_again(self) -> str | None:
         """Do what a user does after anything: type the command again; why it failed, or None."""
-        for command in (self.work.unlock, self.work.command):
-            if command:
-                status, said = self.run(command)
-                if status:
-                    return f"{' '.join(command[1:4])} ended with {status}: {said.strip()[-1500:]}"
-        return None
+        return self.clear_the_way() or self._failure_of(self.work.command)
+
+    def _failure_of(self, command: Sequence[str]) -> str | None:
+        status, said = self.run(command)
+        if not status:
+            return None
+        return f"{' '.join(command[1:4])} ended with {status}: {said.strip()[-1500:]}"
 
     def rows(self) -> dict[str, Rows]:
         """The rows of every table, in the columns that must repeat."""
