@@ -166,7 +166,9 @@ class Lab:
 
     def workflow(self, *targets: str) -> "Bench":
         """Snakemake up to some files; all of them without a name."""
-        folder = self._prepared("workflow", {}, [str(SESSIONS), str(MODEL)])
+        folder = self._prepared(
+            "workflow" if targets else "whole-workflow", {}, [str(SESSIONS), str(MODEL)]
+        )
         return Bench(self, folder, _snakemake(targets))
 
     def real(self) -> "Bench":
