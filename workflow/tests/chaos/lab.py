@@ -29,7 +29,13 @@ from blockwise.tables.write import CompactionSources, MXFP4Sources, write_tables
 from chaos.faults import Fault, unmount
 from chaos.world import ATTEMPT_LIMIT_S, POLL_S, Role, Work, World, build_clock
 from serving_fixtures import tiny_backbone
-from workflow.workspace import SMALL_DATASETS, SMALL_TIMING, copy_workflow, snakemake_command
+from workflow.workspace import (
+    SMALL_DATASETS,
+    SMALL_MXFP4,
+    SMALL_TIMING,
+    copy_workflow,
+    snakemake_command,
+)
 
 RESULTS = Path("results/small")
 RUNS = RESULTS / "runs"
@@ -63,19 +69,7 @@ EXPERIMENTS = {
     },
 }
 TRAINING = {
-    "caption": "tiny",
-    "compiled": False,
-    "jobs": "per_seed",
-    "model": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_layers": 1,
-        "num_attention_heads": 1,
-        "num_key_value_heads": 1,
-        "sequence_tokens": 32,
-    },
-    "corpus": {"kind": "stdlib"},
-    "optimizer": {"learning_rate": 3e-3, "warmup_steps": 3},
+    **SMALL_MXFP4,
     "arms": {"fp32": {"precision": "fp32"}, "W+SR(W:dy)": {"wgrad": {"dy": {"rounding": "sr"}}}},
     "experiments": {
         "mxfp4_ladder": {

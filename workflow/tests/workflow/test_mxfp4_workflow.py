@@ -10,7 +10,13 @@ import time
 
 import pytest
 import yaml
-from workspace import copy_workflow, run_snakemake, snakemake_command, write_config
+from workspace import (
+    SMALL_MXFP4,
+    copy_workflow,
+    run_snakemake,
+    snakemake_command,
+    write_config,
+)
 
 from blockwise.figures.registry import figures_of
 from blockwise.tables.registry import Family, tables_of
@@ -25,19 +31,7 @@ TRAINING = {
     "checkpoint_every_steps": 5,
 }
 STUDY = {
-    "caption": "tiny",
-    "compiled": False,
-    "jobs": "per_seed",
-    "model": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_layers": 1,
-        "num_attention_heads": 1,
-        "num_key_value_heads": 1,
-        "sequence_tokens": 32,
-    },
-    "corpus": {"kind": "stdlib"},
-    "optimizer": {"learning_rate": 3e-3, "warmup_steps": 3},
+    **SMALL_MXFP4,
     "arms": {
         "fp32": {"precision": "fp32"},
         "F": {"fprop": {}},

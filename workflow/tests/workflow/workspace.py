@@ -20,6 +20,21 @@ SMALL_DATASETS = {
         "sessions": {"num_sessions": 1, "target_tokens": 3000, "max_questions_per_document": 1},
     },
 }
+SMALL_MXFP4 = {
+    "caption": "tiny",
+    "compiled": False,
+    "jobs": "per_seed",
+    "model": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "sequence_tokens": 32,
+    },
+    "corpus": {"kind": "stdlib"},
+    "optimizer": {"learning_rate": 3e-3, "warmup_steps": 3},
+}
 SMALL_TIMING = {
     "study": "compaction_end_to_end",
     "tau_tokens": [2400],
