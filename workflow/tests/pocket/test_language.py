@@ -5,30 +5,28 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import torch
 
 from blockwise.compaction.layouts import load_layout
 from blockwise.config.datasets import DatasetFormat, Split, SyntheticSource
+from blockwise.config.pocket import PocketRecipe
 from blockwise.data.locomo import NO_INFORMATION
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 from blockwise.data.vocabulary import split_of
+from blockwise.pocket.attention import reaches_of
 from blockwise.pocket.files import taught_prompts
 from blockwise.pocket.lessons import (
     LAYOUTS,
     NOTHING_TO_KEEP,
     choose_probes,
     make_lessons,
-    make_recital,
+    make_recitals,
     opening_turns,
 )
-from blockwise.pocket.scenes import EVERY_FACT, LEVELS, make_scene
-from blockwise.pocket.sequences import (
-    MIN_LENGTH_FRAC,
-    UNLABELLED,
-    LessonEncoder,
-    in_batches,
-    padded,
-)
+from blockwise.pocket.scenes import EVERY_FACT, LEVELS, UNSTATED, make_scene
+from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, in_a_row, in_batches
 from blockwise.pocket.tokenizer import WORD_PATTERN, is_name, make_tokenizer
+from blockwise.pocket.train import make_model
 from blockwise.serving.renderer import Renderer
 
 PROMPTS = taught_prompts(Path("config/prompts"))
@@ -47,7 +45,7 @@ def names_in(text):
 def lesson_texts(lesson):
     return [
         text
-        for messages, reply in lesson.exchanges
+        for messages, reply in lesson.conversations
         for text in (*(message["content"] for message in messages), reply.thought, reply.text)
     ]
 
@@ -59,7 +57,7 @@ def sentences(notes):
 @pytest.mark.parametrize("split", tuple(Split))
 def test_every_name_of_a_text_belongs_to_its_split(split):
     rng = Random(0)
-    lessons = [*make_lessons(rng, 24, split, PROMPTS), make_recital(rng, split, 40)]
+    lessons = [*make_lessons(rng, 24, split, PROMPTS), make_recitals(rng, split, 40, 1)]
     texts = [text for lesson in lessons for text in lesson_texts(lesson)]
     source = SyntheticSource(kind="synthetic", split=split, num_rows=3)
     texts += map(str, [*hotpotqa_rows(source), *locomo_rows(source)])
@@ -111,9 +109,12 @@ def test_reasons_of_an_answer_are_known_and_hold_it(dataset_format):
         kinds = set()
         for probe in scene.probes(known, rng):
             kinds.add(probe.kind)
-            assert set(probe.reasons) <= sentences(known)
+            *others, last = probe.reasons
+            assert set(others) <= sentences(known)
+            assert (UNSTATED in last) == (probe.kind == "absent")
+            assert (last in sentences(known)) == (probe.kind != "absent")
             if probe.kind in {"single", "two"}:
-                assert probe.answer in probe.reasons[-1]
+                assert probe.answer in last
             assert (probe.answer == NO_INFORMATION) == (probe.kind == "absent")
         assert {"single", "absent"} <= kinds
 
@@ -151,15 +152,14 @@ def test_kinds_of_questions_are_mixed_and_none_is_asked_twice():
 # --- compaction lessons -----------------------------------------------------------------
 
 
-def compaction_lessons(seed, num_facts=30):
+def compaction_lesson(seed, num_facts=30):
     made = make_lessons(Random(seed), num_facts, Split.TRAIN, PROMPTS)
-    return [lesson for lesson in made if lesson.skill == "compact"]
+    return next(lesson for lesson in made if lesson.skill == "compact")
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_every_layout_gets_the_same_lesson(seed):
-    lessons = compaction_lessons(seed)
-    replies = [reply for lesson in lessons for _, reply in lesson.exchanges]
+    replies = [reply for _, reply in compaction_lesson(seed).conversations]
     assert [reply.kind for reply in replies] == list(LAYOUTS)
     assert len({reply.text for reply in replies}) == 1
     assert len({reply.level for reply in replies}) == 1
@@ -169,8 +169,8 @@ def test_every_layout_gets_the_same_lesson(seed):
 @pytest.mark.parametrize("seed", range(12))
 def test_a_summary_says_what_its_target_says_and_nothing_else(seed):
     # `independent` shows the target and nothing else, so all of the summary stands in it.
-    lesson = compaction_lessons(seed)[0]
-    messages, reply = lesson.exchanges[0]
+    messages, reply = compaction_lesson(seed).conversations[0]
+    assert reply.kind == "independent"
     shown = " ".join(message["content"] for message in messages[1:-1])
     if reply.text != NOTHING_TO_KEEP:
         assert names_in(reply.text) <= names_in(shown)
@@ -247,12 +247,65 @@ def test_lessons_are_written_as_the_chat_template_writes_them(tokenizer, tmp_pat
     renderer = Renderer(str(tmp_path))
     encoder = LessonEncoder(tokenizer, reasoning=True)
     for lesson in make_lessons(Random(10), 12, Split.TRAIN, PROMPTS):
-        messages, reply = lesson.exchanges[0]
         encoded = encoder.encode(lesson)
-        prompt = renderer.render(messages, add_generation_prompt=True)
-        assert encoded.ids[: len(prompt)] == prompt
-        rest = tokenizer.decode(encoded.ids[len(prompt) :])
-        assert rest.startswith(f"<think>{reply.thought}</think>{reply.text}<|eot|>")
+        history, *segments = encoded.segments
+        assert (history.start, history.fork, segments[-1].stop) == (0, 0, len(encoded.ids))
+        for (messages, reply), segment in zip(lesson.conversations, segments, strict=True):
+            ids = encoded.ids[: segment.fork] + encoded.ids[segment.start : segment.stop]
+            prompt = renderer.render(messages, add_generation_prompt=True)
+            assert ids[: len(prompt)] == prompt
+            said = tokenizer.decode(ids[len(prompt) :])
+            assert said == f"<think>{reply.thought}</think>{reply.text}<|eot|>"
+            assert segment.fork > 0
+            positions = encoded.positions[segment.start : segment.stop]
+            assert positions == list(range(segment.fork, len(ids)))
+
+
+def test_what_conversations_share_with_their_history_is_read_once(tokenizer):
+    encoder = LessonEncoder(tokenizer, reasoning=False)
+    for lesson in make_lessons(Random(13), 30, Split.TRAIN, PROMPTS):
+        history, *segments = encoder.encode(lesson).segments
+        forks = [segment.fork for segment in segments]
+        if lesson.skill == "answer":
+            assert set(forks) == {history.stop}
+        else:
+            suffix_full = forks[LAYOUTS.index("suffix_full")]
+            assert suffix_full == max(forks) and min(forks) < history.stop
+
+
+def test_a_row_of_lessons_means_what_its_conversations_mean_alone(tokenizer):
+    recipe = PocketRecipe.model_validate(
+        {
+            "reasoning": True,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_size": 16,
+            "num_steps": 1,
+            "step_tokens": 1,
+            "learning_rate": 1e-3,
+            "decay_steps": 1,
+        }
+    )
+    model = make_model(recipe, tokenizer)
+    encoder = LessonEncoder(tokenizer, reasoning=True)
+    lessons = [encoder.encode(one) for one in make_lessons(Random(14), 9, Split.TRAIN, PROMPTS)]
+    ids, positions, _ = in_a_row(lessons)
+    reaches = reaches_of([one.segments for one in lessons], torch.float32)
+    asked = {"use_cache": False}
+    with torch.no_grad():
+        row = model(input_ids=ids, position_ids=positions, reaches=reaches, **asked).logits[0]
+        model.set_attn_implementation("eager")
+        opening = 0
+        for lesson in lessons:
+            for segment in lesson.segments[1:]:
+                alone = lesson.ids[: segment.fork] + lesson.ids[segment.start : segment.stop]
+                logits = model(input_ids=torch.tensor([alone]), **asked).logits[0, segment.fork :]
+                own = row[opening + segment.start : opening + segment.stop]
+                torch.testing.assert_close(own, logits, rtol=1e-4, atol=1e-4)
+            opening += len(lesson.ids)
 
 
 def test_replies_are_labelled_and_nothing_else(tokenizer):
@@ -260,7 +313,7 @@ def test_replies_are_labelled_and_nothing_else(tokenizer):
     for lesson in make_lessons(Random(11), 8, Split.TRAIN, PROMPTS):
         encoded = encoder.encode(lesson)
         labelled = [label for label in encoded.labels if label != UNLABELLED]
-        said = "".join(f"{reply.text}<|eot|>" for _, reply in lesson.exchanges)
+        said = "".join(f"{reply.text}<|eot|>" for _, reply in lesson.conversations)
         assert tokenizer.decode(labelled) == said
         assert len(encoded.kinds) == len(labelled)
         pairs = zip(encoded.ids, encoded.labels, strict=True)
@@ -271,9 +324,8 @@ def test_batches_hold_every_lesson_and_are_bounded(tokenizer):
     encoder = LessonEncoder(tokenizer, reasoning=False)
     lessons = [encoder.encode(one) for one in make_lessons(Random(12), 20, Split.TRAIN, PROMPTS)]
     batches = in_batches(lessons, 2000)
-    assert sorted(map(id, lessons)) == sorted(id(one) for batch in batches for one in batch)
+    assert [one for batch in batches for one in batch] == lessons
     for batch in batches:
-        ids, labels = padded(batch)
-        assert ids.shape == labels.shape
+        ids, positions, labels = in_a_row(batch)
+        assert ids.shape == positions.shape == labels.shape
         assert len(batch) == 1 or ids.numel() <= 2000
-        assert min(len(lesson.ids) for lesson in batch) >= MIN_LENGTH_FRAC * ids.shape[1]

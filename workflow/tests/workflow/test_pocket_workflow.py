@@ -20,6 +20,8 @@ RECIPE = {
     "intermediate_size": 64,
     "num_layers": 1,
     "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_size": 16,
     "num_steps": 40,
     "step_tokens": 300,
     "checkpoint_every_steps": 5,

@@ -52,6 +52,14 @@ class PocketRecipe(ConfigModel):
     intermediate_size: int = Field(gt=0)
     num_layers: int = Field(gt=0)
     num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int = Field(gt=0, description="A divisor of the attention heads.")
+    head_size: int = Field(gt=0, description="Width of a head.")
+    rope_theta: float = Field(
+        1.0e6,
+        gt=0,
+        description="Base of the rotary wavelengths: large, so that half of a head does not turn "
+        "over a whole history and finds a name wherever it stands.",
+    )
     context_window_tokens: PositiveTokens = 4096
     curriculum: Curriculum = Curriculum()
     num_steps: int = Field(gt=0, description="Optimizer steps: the schedule's length.")

@@ -1,12 +1,14 @@
 """The world behind synthetic HotpotQA rows: kinds of things, what is said and asked of them.
 
 A relation says how a fact is stated and how it is asked. Where its object is itself a thing
-with a paragraph, it also has a noun phrase ("the company that {s} works for"). Putting that
-phrase where another relation's question expects a subject makes a bridge question: "In
-which year was the company that Mira Talon works for founded?" needs both paragraphs. A
-comparison sets two things of one kind side by side.
+with a paragraph, it also has a noun phrase ("the employer of {s}"). Putting that phrase where
+another relation's question expects a subject makes a bridge question: "What is the founding
+year of the employer of Mira Talon?" needs both paragraphs. A comparison sets two things of one
+kind side by side.
 
-Templates name the subject in full, so that each sentence stands alone as a supporting fact.
+Templates name the subject in full, so that each sentence stands alone as a supporting fact. It
+opens the sentence and ends the question, because a model of one million parameters can use that:
+what it looks for stands where the looking begins.
 Filler sentences state no relation and hold no name but the subject's.
 """
 
@@ -59,31 +61,31 @@ RELATIONS = {
             Kind.PERSON,
             Kind.TOWN,
             "{s} was born in the town of {o}.",
-            "In which town was {s} born?",
-            "the town where {s} was born",
+            "Which town is the birthplace of {s}?",
+            "the birthplace of {s}",
         ),
         Relation(
             "employer",
             Kind.PERSON,
             Kind.COMPANY,
             "{s} works for the company {o}.",
-            "Which company does {s} work for?",
-            "the company that {s} works for",
+            "Which company is the employer of {s}?",
+            "the employer of {s}",
         ),
         Relation(
             "instrument",
             Kind.PERSON,
             Kind.INSTRUMENT,
             "{s} plays an instrument called {o}.",
-            "Which instrument does {s} play?",
-            "the instrument that {s} plays",
+            "Which instrument is played by {s}?",
+            "the instrument of {s}",
         ),
         Relation(
             "birth_year",
             Kind.PERSON,
             Kind.YEAR,
             "{s} came into the world in {o}.",
-            "In which year was {s} born?",
+            "What is the year of birth of {s}?",
         ),
         Relation(
             "founder",
@@ -98,15 +100,15 @@ RELATIONS = {
             Kind.COMPANY,
             Kind.TOWN,
             "{s} has its head office in {o}.",
-            "In which town does {s} have its head office?",
-            "the town where {s} has its head office",
+            "Which town is the seat of {s}?",
+            "the seat of {s}",
         ),
         Relation(
             "founding_year",
             Kind.COMPANY,
             Kind.YEAR,
             "{s} opened its doors in {o}.",
-            "In which year was {s} founded?",
+            "What is the founding year of {s}?",
         ),
         Relation(
             "river",
@@ -114,13 +116,13 @@ RELATIONS = {
             Kind.RIVER,
             "{s} lies on the river {o}.",
             "Which river flows through {s}?",
-            "the river that flows through {s}",
+            "the river at {s}",
         ),
         Relation(
             "mayor",
             Kind.TOWN,
             Kind.PERSON,
-            "The mayor of {s} is {o}.",
+            "{s} has a mayor called {o}.",
             "Who is the mayor of {s}?",
             "the mayor of {s}",
         ),
@@ -129,7 +131,7 @@ RELATIONS = {
             Kind.TOWN,
             Kind.NUMBER,
             "{s} has {o} inhabitants.",
-            "How many inhabitants does {s} have?",
+            "How many inhabitants has {s}?",
         ),
         Relation(
             "inventor",
@@ -144,15 +146,15 @@ RELATIONS = {
             Kind.INSTRUMENT,
             Kind.SMALL_NUMBER,
             "{s} has {o} strings.",
-            "How many strings does {s} have?",
+            "How many strings has {s}?",
         ),
         Relation(
             "mouth",
             Kind.RIVER,
             Kind.TOWN,
             "{s} reaches the sea at the town of {o}.",
-            "At which town does {s} reach the sea?",
-            "the town where {s} reaches the sea",
+            "Which town is at the mouth of {s}?",
+            "the town at the mouth of {s}",
         ),
         Relation(
             "length",
@@ -174,15 +176,15 @@ RELATIONS = {
             Kind.FILM,
             Kind.TOWN,
             "{s} is set in the town of {o}.",
-            "In which town is {s} set?",
-            "the town where {s} is set",
+            "Which town is the setting of {s}?",
+            "the setting of {s}",
         ),
         Relation(
             "release_year",
             Kind.FILM,
             Kind.YEAR,
             "{s} was first shown in {o}.",
-            "In which year was {s} released?",
+            "What is the release year of {s}?",
         ),
     )
 }

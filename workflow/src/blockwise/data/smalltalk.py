@@ -22,7 +22,8 @@ class ChatRelation:
     """An event: `{when}`, `{topic}` and `{object}` as told, `{subject}` as asked and narrated.
 
     Attributes:
-        topics: what the event may be about; each serves once in a conversation.
+        topics: what the event may be about; each serves once in a conversation. A telling names
+            it before the object, and a question ends with it.
         objects: closed values, each given once in a conversation; empty: an invented word.
         telling: the speaker's sentence.
         question: asks for the object.
@@ -71,11 +72,11 @@ CHAT_RELATIONS = {
             "godfather, father-in-law, stepsister, grandson"
         ),
         (),
-        "{when} I took the slow train to {object} with my {topic}.",
+        "{when} I went with my {topic} on the slow train to {object}.",
         "Which town did {subject} visit with {subject}'s {topic}?",
         "When did {subject} take a train trip with {subject}'s {topic}?",
         "Which towns has {subject} visited by train?",
-        "{subject} took the train to {object} with {subject}'s {topic}",
+        "{subject} went with {subject}'s {topic} on the slow train to {object}",
     ),
     "club": ChatRelation(
         words(
@@ -83,11 +84,11 @@ CHAT_RELATIONS = {
             "knitting, climbing, debating"
         ),
         (),
-        "{when} I signed up for a {topic} club, and it is called {object}.",
-        "What is {subject}'s {topic} club called?",
-        "When did {subject} sign up for a {topic} club?",
+        "{when} I signed up for {topic} at a club called {object}.",
+        "What is the name of {subject}'s club for {topic}?",
+        "When did {subject} sign up for {topic}?",
         "What are the clubs called that {subject} signed up for?",
-        "{subject} signed up for a {topic} club called {object}",
+        "{subject} signed up for {topic} at a club called {object}",
     ),
     "book": ChatRelation(
         words(
@@ -96,7 +97,7 @@ CHAT_RELATIONS = {
         ),
         (),
         "{when} I finished a {topic} with the title {object}.",
-        "What is the title of the {topic} that {subject} finished?",
+        "What is the title of {subject}'s {topic}?",
         "When did {subject} finish a {topic}?",
         "What are the titles of the books that {subject} finished?",
         "{subject} finished a {topic} with the title {object}",
@@ -109,11 +110,11 @@ CHAT_RELATIONS = {
         words(
             "green, red, blue, yellow, purple, black, white, grey, brown, pink, turquoise, golden"
         ),
-        "{when} I bought a {object} {topic} at the market.",
+        "{when} I bought a {topic} at the market, and it is {object}.",
         "What colour is {subject}'s new {topic}?",
         "When did {subject} buy a {topic}?",
         "",
-        "{subject} bought a {object} {topic}",
+        "{subject} bought a {topic} at the market, and it is {object}",
     ),
     "gift": ChatRelation(
         words(
@@ -125,10 +126,10 @@ CHAT_RELATIONS = {
             "music box, wristwatch, hammock, vase"
         ),
         "{when} my {topic} surprised me with a {object}.",
-        "What did {subject}'s {topic} give to {subject}?",
+        "What did {subject} get from {subject}'s {topic}?",
         "When did {subject} get a present from {subject}'s {topic}?",
         "Which presents has {subject} been given?",
-        "{subject} got a {object} from {subject}'s {topic}",
+        "{subject}'s {topic} surprised {subject} with a {object}",
     ),
     "meal": ChatRelation(
         words(
@@ -139,11 +140,11 @@ CHAT_RELATIONS = {
             "lentil soup, mushroom pie, pumpkin curry, fish stew, walnut bread, potato gratin, "
             "spinach lasagne, cherry cake, bean chilli, leek tart, plum dumplings, rice pudding"
         ),
-        "{when} I made {object} for a {topic}.",
+        "{when} for a {topic} I made {object}.",
         "What did {subject} make for a {topic}?",
         "When did {subject} cook for a {topic}?",
         "Which dishes has {subject} made for other people?",
-        "{subject} made {object} for a {topic}",
+        "{subject} for a {topic} made {object}",
     ),
 }
 

@@ -11,6 +11,7 @@ one split for good, so that what such a model is tested on holds no name it was 
 """
 
 import random
+from collections import deque
 from dataclasses import dataclass
 from datetime import date
 from zlib import crc32
@@ -28,6 +29,7 @@ VOWELS = words("a, e, i, o, u, ai")
 CODAS = words("lk, rk, mp, th, lm, sk, nk, rv, lv")  # endings that keep clear of English words
 
 NUM_TRIES_BEFORE_LONGER = 64  # two-syllable words are nearly used up when so many in a row are
+NUM_OPENINGS_APART = 768  # half of the openings: more names than a session of documents holds
 
 MONTHS = words(
     "January, February, March, April, May, June, July, August, "
@@ -64,24 +66,40 @@ def split_of(word: str) -> Split:
 
 
 class NameMaker:
-    """Hands out the invented words of one split, each once."""
+    """Hands out the invented words of one split, each once.
+
+    Of any `NUM_OPENINGS_APART` words in a row no two open with the same letters up to the second
+    vowel, so that nobody has to tell Bafelk from Bafimp.
+    """
 
     def __init__(self, rng: random.Random, split: Split = Split.TEST) -> None:
         self._rng, self._split = rng, split
         self._used: set[str] = set()
+        self._openings: deque[str] = deque(maxlen=NUM_OPENINGS_APART)
 
     def word(self) -> str:
         """A new capitalised word of two syllables, or more when those run out."""
         num_tries = 0
         while True:
-            num_syllables = 2 + num_tries // NUM_TRIES_BEFORE_LONGER
+            num_more = num_tries // NUM_TRIES_BEFORE_LONGER
             num_tries += 1
-            word = "".join(
-                self._rng.choice(ONSETS) + self._rng.choice(VOWELS) for _ in range(num_syllables)
-            ) + self._rng.choice(CODAS)
+            opening = self._new_opening()
+            rest = [self._rng.choice(VOWELS)]
+            for _ in range(num_more):
+                rest += [self._rng.choice(ONSETS), self._rng.choice(VOWELS)]
+            word = opening + "".join(rest) + self._rng.choice(CODAS)
             if word not in self._used and split_of(word) is self._split:
                 self._used.add(word)
+                self._openings.append(opening)
                 return word.capitalize()
+
+    def _new_opening(self) -> str:
+        """First onset, first vowel, second onset: as no recent word has them."""
+        while True:
+            parts = [self._rng.choice(letters) for letters in (ONSETS, VOWELS, ONSETS)]
+            opening = "".join(parts)
+            if opening not in self._openings:
+                return opening
 
     def person(self) -> str:
         """A new first name and a new surname."""

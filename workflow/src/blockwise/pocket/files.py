@@ -13,7 +13,7 @@ from blockwise.artifacts import digest
 from blockwise.config.datasets import Split
 from blockwise.config.pocket import PocketRecipe
 from blockwise.config.prompts import load_prompt
-from blockwise.pocket.lessons import make_lessons, make_recital
+from blockwise.pocket.lessons import make_lessons, make_recitals
 from blockwise.pocket.scenes import LEVELS
 from blockwise.pocket.sequences import LessonEncoder
 
@@ -40,10 +40,10 @@ def recipe_digest(recipe: PocketRecipe, tokenizer: Any, prompts: Mapping[str, st
     """
     encoder = LessonEncoder(tokenizer, reasoning=recipe.reasoning)
     rng = Random("digest")
-    lessons = [make_recital(rng, Split.TRAIN, DIGESTED_FACTS[-1])]
+    lessons = [make_recitals(rng, Split.TRAIN, DIGESTED_FACTS[-1], 1)]
     for num_facts in DIGESTED_FACTS:
         lessons += make_lessons(rng, num_facts, Split.TRAIN, prompts)
-    tokens = [(encoded.ids, encoded.labels) for encoded in map(encoder.encode, lessons)]
+    tokens = [(one.ids, one.positions, one.labels) for one in map(encoder.encode, lessons)]
     vocabulary = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     settings = recipe.model_dump(mode="json", exclude={"examination", "checkpoint_every_steps"})
     return digest([settings, vocabulary, tokens])

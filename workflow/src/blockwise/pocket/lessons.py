@@ -43,7 +43,7 @@ PLAIN_FORMATS, PLAIN_PROMPTS = (DatasetFormat.HOTPOTQA,), ("detailed",)
 PROMPT_SHARES = (*(["detailed"] * 4), *LEVELS, "by_content")
 """How compaction prompts are dealt: `detailed`, the default of the study, comes most."""
 
-MAX_QUESTIONS = 16  # of one lesson; each is an example of its own kind
+MAX_QUESTIONS = 24  # of one lesson, each in a conversation of its own
 KIND_SHARES = {
     "single": 4,
     "two": 4,
@@ -69,23 +69,33 @@ class Reply:
     level: int | None = None  # of a summary
 
 
+Conversation = tuple[tuple[Message, ...], Reply]
+"""What is shown, and the reply to be learnt."""
+
+
 @dataclass(frozen=True)
 class Lesson:
-    """A conversation and the replies to be learnt, each after the message at its index.
+    """A history, and conversations on it.
 
-    A reply stands in the conversation before what follows it.
+    Conversations do not know of each other. They need not show the whole history, and may
+    show more, but what they share with it is read once.
     """
 
     skill: Skill
-    exchanges: tuple[tuple[tuple[Message, ...], Reply], ...]
+    history: tuple[Message, ...]
+    conversations: tuple[Conversation, ...]
 
 
-def make_recital(rng: random.Random, split: Split, max_words: int) -> Lesson:
+def make_recitals(rng: random.Random, split: Split, max_words: int, num_texts: int) -> Lesson:
     """Names and numbers to be said again in their order: copying, with nothing around it.
 
     Whoever cannot copy learns nothing from the other lessons, and learns to copy here within a
     fraction of the tokens: every word said again is one to be found and continued.
     """
+    return Lesson("recite", (), tuple(_recital(rng, split, max_words) for _ in range(num_texts)))
+
+
+def _recital(rng: random.Random, split: Split, max_words: int) -> Conversation:
     names = NameMaker(rng, split)
     num_words = rng.randint(MIN_RECITED_WORDS, max_words)
     text = " ".join(
@@ -94,7 +104,7 @@ def make_recital(rng: random.Random, split: Split, max_words: int) -> Lesson:
         else str(rng.randint(*rng.choice(NUMBERS)))
         for _ in range(num_words)
     )
-    return Lesson("recite", ((({"role": "user", "content": text},), Reply("", text, "recite")),))
+    return ({"role": "user", "content": text},), Reply("", text, "recite")
 
 
 def make_lessons(
@@ -105,7 +115,7 @@ def make_lessons(
     *,
     is_plain: bool = False,
 ) -> list[Lesson]:
-    """Two question lessons and a compaction lesson under every layout, on new scenes.
+    """Two question lessons, and a compaction lesson under every layout, on new scenes.
 
     Args:
         rng: everything is drawn from it.
@@ -118,11 +128,9 @@ def make_lessons(
     names = PLAIN_PROMPTS if is_plain else PROMPT_SHARES
     made = [
         *(_question_lesson(rng, _scene(rng, formats, num_facts, split)) for _ in range(2)),
-        *_compaction_lessons(
-            rng, _scene(rng, formats, num_facts, split), rng.choice(names), prompts
-        ),
+        _compaction_lesson(rng, _scene(rng, formats, num_facts, split), rng.choice(names), prompts),
     ]
-    return [lesson for lesson in made if lesson.exchanges]  # some scenes leave nothing to ask
+    return [one for one in made if one.conversations]  # some scenes leave nothing to ask
 
 
 def _scene(
@@ -138,14 +146,15 @@ def _question_lesson(rng: random.Random, scene: Scene) -> Lesson:
     num_summarised = rng.choice((0, 0, len(scene.passages), rng.randint(0, len(scene.passages))))
     turns, known = opening_turns(rng, scene, num_summarised)
     known += [note for passage in scene.passages[num_summarised:] for note in passage.notes]
-    exchanges = []
-    shown = [turn.message() for turn in turns]
-    for probe in choose_probes(scene.probes(known, rng), rng):
-        shown.append(question_message(probe.question))
-        reply = Reply(" ".join(probe.reasons), probe.answer, probe.kind)
-        exchanges.append((tuple(shown), reply))
-        shown = []
-    return Lesson("answer", tuple(exchanges))
+    history = tuple(turn.message() for turn in turns)
+    conversations = [
+        (
+            (*history, question_message(probe.question)),
+            Reply(" ".join(probe.reasons), probe.answer, probe.kind),
+        )
+        for probe in choose_probes(scene.probes(known, rng), rng)
+    ]
+    return Lesson("answer", history, tuple(conversations))
 
 
 def question_message(question: str) -> Message:
@@ -212,9 +221,9 @@ def summary_of(notes: Sequence[Note]) -> str:
     return " ".join(note.sentence for note in notes) or NOTHING_TO_KEEP
 
 
-def _compaction_lessons(
+def _compaction_lesson(
     rng: random.Random, scene: Scene, name: str, prompts: Mapping[str, str]
-) -> list[Lesson]:
+) -> Lesson:
     num_summarised = rng.choice((0, 0, 1)) if len(scene.passages) > 1 else 0
     turns, known = opening_turns(rng, scene, num_summarised)
     history = History(tuple(turns))
@@ -234,18 +243,14 @@ def _compaction_lessons(
     kept = [
         note for turn in range(start, stop) for note in notes_of_turn[turn] if note.level <= level
     ]
-    return [
-        Lesson(
-            "compact",
-            (
-                (
-                    tuple(load_layout(layout).worker_messages(history, blocks, index, prompt)),
-                    Reply("", summary_of(kept), layout, level),
-                ),
-            ),
+    conversations = [
+        (
+            tuple(load_layout(layout).worker_messages(history, blocks, index, prompt)),
+            Reply("", summary_of(kept), layout, level),
         )
         for layout in LAYOUTS
     ]
+    return Lesson("compact", tuple(turn.message() for turn in turns), tuple(conversations))
 
 
 def _blocks(history: History, starts: Sequence[int], rng: random.Random) -> list[HistoryBlock]:

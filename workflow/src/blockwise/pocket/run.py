@@ -97,7 +97,7 @@ def summary_lengths(
     found: dict[tuple[str, int], list[int]] = {}
     for _ in range(NUM_SAMPLED_SCENES):
         for lesson in make_lessons(rng, max_facts, Split.TRAIN, prompts):
-            for _, reply in lesson.exchanges:
+            for _, reply in lesson.conversations:
                 if reply.level is not None:
                     tokens = len(tokenizer(reply.text, add_special_tokens=False)["input_ids"])
                     found.setdefault((reply.kind, reply.level), []).append(tokens)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from blockwise.config.datasets import DatasetFormat, MalformedRows, Split
 from blockwise.config.experiments import ContentType
 from blockwise.data import hotpotqa, locomo, synthetic_hotpotqa, synthetic_locomo
-from blockwise.data.encyclopedia import COMPARISONS, RELATIONS
+from blockwise.data.encyclopedia import COMPARISONS, RELATIONS, Relation
 from blockwise.data.locomo import NO_INFORMATION
 from blockwise.data.smalltalk import HABIT, PET, TRICK
 from blockwise.data.synthetic_hotpotqa import NUM_PARAGRAPHS, Entity, Paragraph, state
@@ -57,6 +57,9 @@ PARAGRAPHS_PER_DOCUMENT = (2, 4, NUM_PARAGRAPHS, NUM_PARAGRAPHS)
 """Short documents let short scenes hold several, so that blocks are told apart from the first."""
 MAX_CHAT_SESSIONS = 16  # one conversation has topics for so many
 
+UNSTATED = "somebody or something unstated"
+"""Stands in a thought where the object of a fact would, when it is not known."""
+
 
 @dataclass(frozen=True)
 class Note:
@@ -77,7 +80,12 @@ class Passage:
 
 @dataclass(frozen=True)
 class Probe:
-    """A question, its answer, and the sentences that the answer follows from."""
+    """A question, its answer, and the sentences that the answer follows from.
+
+    Where nothing is known the last of them says what is looked for, its object `UNSTATED`: so
+    whoever restates what is needed finds out at the object, where the search ends, whether it
+    is known.
+    """
 
     kind: Kind
     question: str
@@ -215,8 +223,10 @@ def _encyclopedic_probes(
                 yield Probe("two", question, end.object, (state(fact), state(end)))
         missing = [one for one in onward if (fact.object, one.name) not in by_key]
         if missing and rng.random() < 0.2:
-            question = rng.choice(missing).question.format(s=subject)
-            yield Probe("absent", question, NO_INFORMATION, (state(fact),))
+            second = rng.choice(missing)
+            question = second.question.format(s=subject)
+            reasons = (state(fact), _unstated(fact.object, second))
+            yield Probe("absent", question, NO_INFORMATION, reasons)
     for entity in entities:
         missing = [
             relation
@@ -224,9 +234,14 @@ def _encyclopedic_probes(
             if relation.subject_kind is entity.kind and (entity.name, relation.name) not in by_key
         ]
         if missing:
-            question = rng.choice(missing).question.format(s=entity.name)
-            yield Probe("absent", question, NO_INFORMATION, ())
+            wanted = rng.choice(missing)
+            question = wanted.question.format(s=entity.name)
+            yield Probe("absent", question, NO_INFORMATION, (_unstated(entity.name, wanted),))
     yield from _comparison_probes(known, rng)
+
+
+def _unstated(subject: str, relation: Relation) -> str:
+    return state(Fact(subject, relation.name, UNSTATED))
 
 
 def _comparison_probes(known: Sequence[Fact], rng: random.Random) -> Iterator[Probe]:
@@ -280,10 +295,10 @@ def _chat_probes(
     for official in _questions_on(plan, kept, rng):
         category = int(official["category"])
         is_absent = category == locomo.ADVERSARIAL_CATEGORY
-        reasons = (
-            ()
-            if is_absent
-            else tuple(narrate(by_dia_id[dia_id].fact) for dia_id in official["evidence"])
+        facts = [by_dia_id[dia_id].fact for dia_id in official["evidence"]]
+        reasons = tuple(
+            narrate(_not_told(fact, plan.other(fact.subject)) if is_absent else fact)
+            for fact in facts
         )
         answer = NO_INFORMATION if is_absent else official["answer"].split(";")[0]
         kind = KIND_OF_CATEGORY[category]
@@ -295,9 +310,17 @@ def _chat_probes(
         for telling in plan.tellings
         if telling not in known and telling.fact.relation not in {TRICK, HABIT}
     ]
+    facts = {telling.dia_id: telling.fact for telling in dropped}
     for official in _questions_on(plan, dropped, rng):
         if KIND_OF_CATEGORY[official["category"]] in {"single", "temporal"}:
-            yield Probe("absent", opening + official["question"], NO_INFORMATION, ())
+            fact = facts[official["evidence"][0]]
+            reason = narrate(_not_told(fact, fact.subject))
+            yield Probe("absent", opening + official["question"], NO_INFORMATION, (reason,))
+
+
+def _not_told(fact: Fact, subject: str) -> Fact:
+    """The fact that a question about this subject looks for in vain."""
+    return replace(fact, subject=subject, object=UNSTATED)
 
 
 def _questions_on(

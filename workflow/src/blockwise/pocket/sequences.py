@@ -2,31 +2,40 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from blockwise.pocket.attention import Segment
 from blockwise.pocket.lessons import Lesson, Reply
 from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN
 from blockwise.serving.renderer import Message
 
 UNLABELLED = -100  # what torch's cross entropy leaves out
-MIN_LENGTH_FRAC = 0.75  # of a batch's longest lesson; what is shorter would be padding mostly
 
 
 @dataclass(frozen=True)
 class TokenLesson:
-    """A lesson in tokens.
+    """A lesson in tokens: its history, then what each conversation adds to it.
 
-    `kinds` holds the kind of the reply that each labelled token belongs to; `compact` for
-    summaries, whatever the layout.
+    Attributes:
+        skill: of the lesson.
+        ids: tokens.
+        positions: of each token in its own conversation, from 0.
+        labels: what each token should have been foretold as; UNLABELLED where nobody is to say it.
+        kinds: the kind of the reply that each labelled token belongs to; `compact` for
+            summaries, whatever the layout.
+        segments: the history, then the conversations.
     """
 
     skill: str
     ids: list[int]
+    positions: list[int]
     labels: list[int]
     kinds: list[str]
+    segments: list[Segment]
 
 
 class LessonEncoder:
@@ -42,16 +51,33 @@ class LessonEncoder:
 
     def encode(self, lesson: Lesson) -> TokenLesson:
         """The tokens of a lesson; every reply and the token that ends it are labelled."""
-        ids = self._ids(BOS_TOKEN)
-        labels = [UNLABELLED] * len(ids)
+        known: dict[str, list[int]] = {}  # most messages come in every conversation
+
+        def shown(messages: Iterable[Message]) -> list[int]:
+            ids = self._ids(BOS_TOKEN)
+            for text in map(_rendered, messages):
+                if text not in known:
+                    known[text] = self._ids(text)
+                ids += known[text]
+            return ids
+
+        ids = shown(lesson.history)
+        history = list(ids)
+        positions, labels = list(range(len(ids))), [UNLABELLED] * len(ids)
         kinds: list[str] = []
-        for messages, reply in lesson.exchanges:
-            shown = self._ids("".join(map(_rendered, messages)) + "<|assistant|>")
+        segments = [Segment(0, len(ids), 0)]
+        for messages, reply in lesson.conversations:
+            asked = shown(messages) + self._ids("<|assistant|>")
             said = self._ids(self.reply_text(reply) + END_TOKEN)
-            ids += shown + said
-            labels += [UNLABELLED] * len(shown) + said
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(history, asked, strict=False))
+            fork = sum(1 for _ in same)
+            added = asked[fork:] + said
+            segments.append(Segment(len(ids), len(ids) + len(added), fork))
+            ids += added
+            positions += range(fork, fork + len(added))
+            labels += [UNLABELLED] * (len(asked) - fork) + said
             kinds += [reply.kind if lesson.skill == "answer" else lesson.skill] * len(said)
-        return TokenLesson(lesson.skill, ids, labels, kinds)
+        return TokenLesson(lesson.skill, ids, positions, labels, kinds, segments)
 
     def reply_text(self, reply: Reply) -> str:
         """What the backbone generates, up to the token that ends it."""
@@ -69,28 +95,22 @@ def _rendered(message: Message) -> str:
 
 
 def in_batches(lessons: Iterable[TokenLesson], max_tokens: int) -> list[list[TokenLesson]]:
-    """Lessons of like length together, each batch of at most so many tokens, padding included."""
+    """Lessons in their order, as many to a batch as stay within so many tokens, at least one."""
     batches: list[list[TokenLesson]] = []
-    for lesson in sorted(lessons, key=lambda one: len(one.ids)):
-        batch = batches[-1] if batches else None
-        length = len(lesson.ids)
-        if (
-            batch is None
-            or length * (len(batch) + 1) > max_tokens
-            or len(batch[0].ids) < MIN_LENGTH_FRAC * length
-        ):
-            batches.append([lesson])
-        else:
-            batch.append(lesson)
+    num_tokens = 0
+    for lesson in lessons:
+        num_tokens += len(lesson.ids)
+        if not batches or num_tokens > max_tokens:
+            batches.append([])
+            num_tokens = len(lesson.ids)
+        batches[-1].append(lesson)
     return batches
 
 
-def padded(lessons: Sequence[TokenLesson]) -> tuple[Tensor, Tensor]:
-    """Ids and labels, [batch, tokens], filled up on the right, where nothing looks."""
-    length = max(len(lesson.ids) for lesson in lessons)
-    ids = torch.zeros(len(lessons), length, dtype=torch.int64)
-    labels = torch.full((len(lessons), length), UNLABELLED)
-    for row, lesson in enumerate(lessons):
-        ids[row, : len(lesson.ids)] = torch.tensor(lesson.ids)
-        labels[row, : len(lesson.labels)] = torch.tensor(lesson.labels)
-    return ids, labels
+def in_a_row(lessons: Sequence[TokenLesson]) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, positions and labels of lessons one behind the other, [1, tokens] each."""
+    ids, positions, labels = (
+        torch.tensor([[value for lesson in lessons for value in getattr(lesson, name)]])
+        for name in ("ids", "positions", "labels")
+    )
+    return ids, positions, labels

@@ -2,8 +2,9 @@
 
 A word is a token together with the space behind it. An invented name is two: its first syllables
 up to the second vowel, which nearly always tell it apart from the other names around and are the
-same wherever it stands, and the rest. Numbers are cut after every second digit. Text of other
-languages falls back to bytes: it round-trips, and costs a token a byte.
+same wherever it stands, and the rest. A number of the language is one token, any other is cut
+after every second digit. Text of other languages falls back to bytes: it round-trips, and costs a
+token a byte.
 
 The pieces are a closed list, so nothing is trained: a unigram model in which every piece costs
 the same takes the fewest pieces.
@@ -32,6 +33,7 @@ WORD_PATTERN = r"\w+ ?|\n+|[^\w\s] ?|\s"
 NAME = re.compile(
     rf"(?:{'|'.join(ONSETS)})(?:{'|'.join(VOWELS)})" * 2 + rf"(?:{'|'.join(CODAS)})", re.I
 )
+LONG_NUMBERS = (1700, 3000)  # years and counts, each one token; the space behind it is another
 PIECE_SCORE, BYTE_SCORE = -1.0, -100.0
 NUM_LESSONS = 600  # whose words are the vocabulary; a test proves that more add nothing
 FACTS_PER_LESSON = 40
@@ -76,7 +78,8 @@ def _bytes() -> list[str]:
 
 def _numbers() -> list[str]:
     digits = [str(value) for value in range(10)] + [f"{value:02d}" for value in range(100)]
-    return [f"{number}{space}" for number in digits for space in ("", " ")]
+    short = [f"{number}{space}" for number in digits for space in ("", " ")]
+    return short + [str(value) for value in range(*LONG_NUMBERS)]
 
 
 def _name_pieces() -> list[str]:
@@ -96,6 +99,6 @@ def _texts(prompts: Mapping[str, str]) -> Iterable[str]:
     yield from prompts.values()
     for _ in range(NUM_LESSONS):
         for lesson in make_lessons(rng, FACTS_PER_LESSON, Split.TRAIN, prompts):
-            for messages, reply in lesson.exchanges:
+            for messages, reply in lesson.conversations:
                 yield from (message["content"] for message in messages)
                 yield from (reply.thought, reply.text)

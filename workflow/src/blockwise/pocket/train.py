@@ -24,22 +24,23 @@ from blockwise.artifacts import write_bytes
 from blockwise.config.datasets import Split
 from blockwise.config.pocket import PocketRecipe
 from blockwise.errors import ArtifactError
-from blockwise.pocket.lessons import Lesson, make_lessons, make_recital
-from blockwise.pocket.muon import Muon
-from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, TokenLesson, in_batches, padded
+from blockwise.pocket.attention import SHARED_OPENINGS, reaches_of
+from blockwise.pocket.lessons import Lesson, make_lessons, make_recitals
+from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, TokenLesson, in_a_row, in_batches
 from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN, draw_weights
 from blockwise.torch_files import UNREADABLE, load_values
 
 CURVE_EVERY_STEPS = 100
-BATCH_TOKENS = 8192  # at a time, to bound memory
+BATCH_TOKENS = 16384  # at a time, to bound memory
+PRECISION = torch.bfloat16  # of the matrix products, as the weights are saved
 MEMORY = 0.95  # of the moving averages of accuracy
 GROWN_PENALTY = 0.05  # longer scenes are harder: averages start lower, and must recover
 SKILLS = ("recite", "answer", "compact")
-BETAS = (0.9, 0.95)
+BETAS, MOMENTUM = (0.9, 0.95), 0.95  # of AdamW, of Muon
 FINAL_RATE_FRAC = 0.1  # of the learning rate
 FIRST_WORDS, MAX_WORDS = 8, 24  # of a recital, at first and when lessons proper begin
 WORDS_GROWTH, CAN_COPY = 1.25, 0.93  # they grow by the factor above the accuracy
-NUM_RECITALS = 4  # beside the lessons of one scene, so that copying is not forgotten
+NUM_RECITALS = 4  # at a time; beside the lessons of a scene, so that copying is not forgotten
 
 
 @dataclass
@@ -83,7 +84,7 @@ class PocketTrainer:
             scene += 1
             made = self._made(rng)
             for lesson in map(self._encoder.encode, made):
-                if len(lesson.ids) <= recipe.context_window_tokens:
+                if max(lesson.positions) < recipe.context_window_tokens:
                     taken.append(lesson)
                     num_tokens += len(lesson.ids)
         return taken
@@ -93,7 +94,7 @@ class PocketTrainer:
         max_facts = self.progress.max_facts
         max_words = self.progress.max_words
         if max_words < MAX_WORDS:
-            return [make_recital(rng, Split.TRAIN, max_words)]
+            return [make_recitals(rng, Split.TRAIN, max_words, NUM_RECITALS)]
         curriculum = self.recipe.curriculum
         made = make_lessons(
             rng,
@@ -103,7 +104,7 @@ class PocketTrainer:
             is_plain=max_facts <= curriculum.plain_facts,
         )
         if max_facts <= curriculum.reciting_facts:
-            made += [make_recital(rng, Split.TRAIN, max_words) for _ in range(NUM_RECITALS)]
+            made.append(make_recitals(rng, Split.TRAIN, max_words, NUM_RECITALS))
         return made
 
     def step(self) -> float:
@@ -228,7 +229,7 @@ def make_optimizers(model: nn.Module, recipe: PocketRecipe) -> list[torch.optim.
         (matrices if is_matrix else others).append(parameter)
     shared: Any = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     return [
-        Muon(matrices, **shared),
+        torch.optim.Muon(matrices, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw", **shared),
         torch.optim.AdamW(others, betas=BETAS, **shared),
     ]
 
@@ -249,11 +250,15 @@ def learning_rate(step: int, recipe: PocketRecipe) -> float:
 
 def label_losses(model: Any, lessons: list[TokenLesson]) -> tuple[Tensor, Tensor]:
     """Loss of each labelled token, nats, and whether it is the model's first choice; in order."""
-    ids, labels = padded(lessons)
-    hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
+    ids, positions, labels = in_a_row(lessons)
+    reaches = reaches_of([lesson.segments for lesson in lessons], PRECISION)
     targets = labels[:, 1:]
     chosen = targets != UNLABELLED
-    logits = model.lm_head(hidden[chosen])
+    with torch.autocast("cpu", PRECISION):
+        hidden = model.model(
+            input_ids=ids, position_ids=positions, use_cache=False, reaches=reaches
+        ).last_hidden_state[:, :-1]
+        logits = model.lm_head(hidden[chosen]).float()
     losses = functional.cross_entropy(logits, targets[chosen], reduction="none")
     return losses, (logits.argmax(-1) == targets[chosen]).to(torch.int32)
 
@@ -270,13 +275,16 @@ def make_model(recipe: PocketRecipe, tokenizer: Any) -> Any:
         intermediate_size=recipe.intermediate_size,
         num_hidden_layers=recipe.num_layers,
         num_attention_heads=recipe.num_attention_heads,
-        num_key_value_heads=recipe.num_attention_heads,
+        num_key_value_heads=recipe.num_key_value_heads,
+        head_dim=recipe.head_size,
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
         max_position_embeddings=recipe.context_window_tokens,
         bos_token_id=tokenizer.convert_tokens_to_ids(BOS_TOKEN),
         eos_token_id=tokenizer.convert_tokens_to_ids(END_TOKEN),
         tie_word_embeddings=True,
     )
     model: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    model.set_attn_implementation(SHARED_OPENINGS)
     draw_weights(model, recipe.seed, std=recipe.hidden_size**-0.5)
     return model
 
