@@ -32,10 +32,10 @@ from blockwise.provenance import (
     utc_now,
 )
 from chaos.decks import RunPlan, plans_of_double, plans_of_real
-from chaos.faults import SecondRun, can_mount
+from chaos.faults import Fault, SecondRun, can_mount
 from chaos.lab import RESULTS, Bench, Lab, discard, disturb
 from chaos.plans import DISKS
-from chaos.world import Rows
+from chaos.world import Rows, World
 
 PROJECT = Path(__file__).parents[3]
 LINE_CHARS = 120
@@ -73,11 +73,7 @@ def endure(plan: RunPlan, run: int) -> list[Injection]:
     try:
         for attempt in plan.attempts:
             world.clear_the_way()  # the attempt before may have left its lock
-            problems += disturb(world, attempt)
-            if plan.begins_finished:
-                said = world.run(VERIFY)[1]
-                damaged = [fault.path.name for fault in attempt if fault.is_damage and fault.path]
-                problems += [f"verify does not name {name}" for name in damaged if name not in said]
+            problems += (verified if plan.begins_finished else disturb)(world, attempt)
         begin_s, num_reruns = time.monotonic(), 1
         failure = world.run_again()
         if failure is not None and any(fault.is_damage for fault in faults):
@@ -95,6 +91,16 @@ def endure(plan: RunPlan, run: int) -> list[Injection]:
         struck = ["nothing that was planned"]
     of_run = (plan.name, bench.work.is_real, run, tuple(problems), recovery_s, num_reruns)
     return [Injection(name, *of_run) for name in struck]
+
+
+def verified(world: World, faults: Sequence[Fault]) -> list[str]:
+    """Damage what is finished and have it repaired; what the repair does not name."""
+    world.remember([])
+    for fault in faults:
+        fault.prepare(world)
+    said = world.run(VERIFY)[1]
+    names = [path.name for path in world.damaged]
+    return [f"verify does not name {name}" for name in names if name not in said]
 
 
 def differences(bench: Bench, rows: dict[str, Rows]) -> list[str]:

@@ -201,7 +201,7 @@ class DeletedState(Fault):
 
 @dataclass
 class FlippedBits(Fault):
-    """One byte of one file that is there already is another."""
+    """One byte of one file that is there already is another, and its times are what they were."""
 
     pattern: str
     rng: random.Random
@@ -217,7 +217,9 @@ class FlippedBits(Fault):
         content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
         world.damaged.add(self.path)
         world.kept.pop(self.path, None)
+        times = self.path.stat()
         self.path.write_bytes(content)
+        os.utime(self.path, ns=(times.st_atime_ns, times.st_mtime_ns))
         self.has_struck = True
 
 

@@ -39,7 +39,16 @@ def make_session(num_documents=8, questions=1, length=200):
     return Session(id="s", documents=documents, num_tokens=num_documents * length)
 
 
-def play(session, engine, *, protocol="immediate", transcript="fixed", tau=TAU, **changes):
+def play(
+    session,
+    engine,
+    *,
+    protocol="immediate",
+    transcript="fixed",
+    tau=TAU,
+    finds_cut_history=True,
+    **changes,
+):
     spec = cell(
         **{
             "protocol": protocol,
@@ -52,12 +61,12 @@ def play(session, engine, *, protocol="immediate", transcript="fixed", tau=TAU, 
             **changes,
         }
     )
-    agent = make_agent(engine, spec)
+    agent = make_agent(engine, spec, finds_cut_history=finds_cut_history)
     asyncio.run(load_protocol(spec.protocol)(agent, session, spec))
     return agent.playback
 
 
-def make_agent(engine, spec):
+def make_agent(engine, spec, *, finds_cut_history=True):
     rule = AgentRule(
         DatasetFormat.HOTPOTQA, spec.tau_tokens, spec.answer_tokens, spec.transcript == "fixed", 0
     )
@@ -68,6 +77,7 @@ def make_agent(engine, spec):
         spec.compaction_rule(),
         cache_salt="salt",
         kv_block_tokens=KV_BLOCK_TOKENS,
+        finds_cut_history=finds_cut_history,
     )
 
 
@@ -180,6 +190,31 @@ def test_an_eviction_during_a_compaction_is_noticed():
     playback = play(make_session(), engine)
     compacted_at = {record.turn_index for record in playback.compactions}
     assert set(playback.cache_broken_turns) == compacted_at
+
+
+@pytest.mark.parametrize(("layout", "is_cut"), [("suffix_target", True), ("suffix_full", False)])
+def test_a_history_that_is_cut_is_no_eviction_where_the_engine_finds_only_whole_ones(
+    layout, is_cut
+):
+    def sliding():
+        engine = CachingEngine()
+        honest, ends = engine._cached_tokens, []
+
+        def whole_only(salt, prompt):
+            known = honest(salt, prompt)
+            going_on = [end for end in ends if prompt[: len(end)] == end]
+            ends.append(prompt)
+            return min(known, max(map(len, going_on), default=0))
+
+        engine._cached_tokens = whole_only
+        return engine
+
+    assert (
+        play(make_session(), sliding(), layout=layout, finds_cut_history=False).cache_broken_turns
+        == []
+    )
+    broken = play(make_session(), sliding(), layout=layout).cache_broken_turns
+    assert bool(broken) == is_cut
 
 
 def test_evidence_asked_in_its_own_turn_was_never_compacted():

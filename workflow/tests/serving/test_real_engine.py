@@ -154,7 +154,7 @@ def test_the_probe_fills_the_card_in_time(engine_server):
     assert card.id == engine_server.server.start_id
     assert card.engine.startswith("vllm 0.")
     assert card.model_digest == engine_server.model.digest
-    assert card.prefix_caching
+    assert card.prefix_caching and card.cut_history_cached
     assert card.prefix_stable
     assert card.prefix_break is None
     assert card.seeded_output_batch_invariant

@@ -73,6 +73,7 @@ class Agent:
         compaction: how its history is compacted; None for a reference that never is.
         cache_salt: fresh for every attempt of a timing cell, shared by its turns and workers.
         kv_block_tokens: cache granularity; None switches the eviction check off.
+        finds_cut_history: whether the engine finds part of a cached prompt, not the whole only.
     """
 
     def __init__(
@@ -84,12 +85,14 @@ class Agent:
         *,
         cache_salt: str | None,
         kv_block_tokens: int | None,
+        finds_cut_history: bool = True,
     ) -> None:
         self._engine = engine
         self._rule = rule
         self._compactor = Compactor(engine, renderer, compaction) if compaction else None
         self._cache_salt = cache_salt
         self._kv_block_tokens = kv_block_tokens
+        self._finds_cut_history = finds_cut_history
         self._begin_s = time.perf_counter()
         self._num_compactions_of: dict[str, int] = {}  # by document in the history so far
         self._turn_of: dict[str, int] = {}  # its turn in the history; absent once summarised
@@ -272,8 +275,10 @@ class Agent:
 
     def _check_worker_caches(self, index: int, compaction: Compaction) -> None:
         """Notice an eviction during a compaction: what a worker shares with the last prompt."""
+        cached = self._cached_prefix_tokens
         for worker, untouched in zip(compaction.workers, compaction.untouched_tokens, strict=True):
-            self._expect_cached(index, worker, min(untouched, self._cached_prefix_tokens))
+            if untouched >= cached or self._finds_cut_history:
+                self._expect_cached(index, worker, min(untouched, cached))
 
     def _expect_cached(self, index: int, completion: Completion, num_tokens: int) -> None:
         if self._kv_block_tokens is None or completion.cached_tokens is None:

@@ -61,6 +61,7 @@ async def play_cell(
         spec.compaction_rule(),
         cache_salt=uuid.uuid4().hex if is_alone and stage.honours_cache_salt else None,
         kv_block_tokens=stage.card.kv_block_tokens if stage.card.prefix_stable else None,
+        finds_cut_history=stage.card.cut_history_cached,
     )
     before = await stage.engine.metrics() if is_alone else None
     cpu_begin_s = time.process_time()

@@ -58,14 +58,23 @@ class _Node:
 
     following: dict[tuple[str, str], "_Node"] = field(default_factory=dict)
     tokens: int | None = None  # of the conversation up to here; None: not counted yet
+    is_end: bool = False  # a request ended here
 
 
 class PrefixCache:
-    """Which conversations have been sent, salt by salt; it never evicts."""
+    """Which conversations have been sent, salt by salt; it never evicts.
 
-    def __init__(self, renderer: Renderer, kv_block_tokens: int) -> None:
+    Args:
+        renderer: counts tokens.
+        kv_block_tokens: what is cached is whole blocks.
+        finds_cut_history: whether part of an earlier conversation is found, not only one that
+            this goes on from.
+    """
+
+    def __init__(self, renderer: Renderer, kv_block_tokens: int, finds_cut_history: bool) -> None:
         self._renderer = renderer
         self._kv_block_tokens = kv_block_tokens
+        self._finds_cut_history = finds_cut_history
         self._roots: dict[str | None, _Node] = {}
 
     def cached_tokens(self, request: ChatRequest, prompt_tokens: int) -> int:
@@ -73,6 +82,7 @@ class PrefixCache:
         node = self._roots.setdefault(request.cache_salt, _Node(tokens=0))
         messages = request.messages
         depth, shared = 0, 0
+        whole = 0  # tokens of the longest earlier conversation that this one goes on from
         is_known = True
         for message in messages:
             key = (message["role"], message["content"])
@@ -84,8 +94,13 @@ class PrefixCache:
                 child = node.following[key] = _Node()
             node = child
             depth += is_known
+            if is_known and node.is_end:
+                whole = self._tokens(node, messages, depth)
         if is_known:
             shared = prompt_tokens
+        if not self._finds_cut_history:
+            shared = whole
+        node.is_end = True
         if node.tokens is None:
             node.tokens = prompt_tokens  # with the opening of the answer, which is cached too
         # At least the last token is computed, whatever the cache holds.
@@ -126,6 +141,7 @@ class DryEngine(Engine):
         volume: of answers that stop by themselves.
         pace: how long requests last.
         kv_block_tokens: granularity of the prefix cache.
+        finds_cut_history: see `PrefixCache`.
         spec: the cell that is played.
     """
 
@@ -137,6 +153,7 @@ class DryEngine(Engine):
         volume: NaturalVolume,
         pace: Pace,
         kv_block_tokens: int,
+        finds_cut_history: bool,
         spec: CellSpec,
     ) -> None:
         self._backbone = backbone
@@ -144,7 +161,7 @@ class DryEngine(Engine):
         self._volume = volume
         self._pace = pace
         self._prefill = asyncio.Lock()  # an engine has so many FLOPs, however many wait
-        self._cache = PrefixCache(renderer, kv_block_tokens)
+        self._cache = PrefixCache(renderer, kv_block_tokens, finds_cut_history)
         self._prompts = tuple(filter(None, [spec.prompt, *spec.block_prompts.values()]))
         self._is_shared = spec.protocol is Protocol.SHARED  # elsewhere the pace changes nothing
         self._keeps_answers = spec.transcript == Transcript.FREE

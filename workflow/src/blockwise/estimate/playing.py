@@ -115,6 +115,7 @@ class Player:
             ground.volume.worker_frac,
             ground.volume.answer_frac,
             ground.card.kv_block_tokens,
+            ground.card.cut_history_cached,
             # Only bystanders' requests depend on it; all else is shared by backbones of any speed.
             [ground.pace.request_steps, ground.pace.prefill_token_steps]
             if spec.protocol is Protocol.SHARED
@@ -142,6 +143,7 @@ def _stage(spec: CellSpec, ground: Ground) -> Stage:
         volume=ground.volume,
         pace=ground.pace,
         kv_block_tokens=kv_block_tokens,
+        finds_cut_history=ground.card.cut_history_cached,
         spec=spec,
     )
     return Stage(engine, ground.renderer, ground.card, honours_cache_salt=True)

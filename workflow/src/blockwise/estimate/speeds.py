@@ -49,9 +49,11 @@ def expected_card(
     measured = earlier.card(name)
     capacity = kv_cache_tokens
     block_tokens = GPU_KV_BLOCK_TOKENS if backbone.gpus else CPU_KV_BLOCK_TOKENS
+    finds_cut = True
     if measured is not None:
         capacity = _whole(measured.get("kv_cache_tokens"), capacity)
         block_tokens = _whole(measured.get("kv_block_tokens"), block_tokens) or block_tokens
+        finds_cut = bool(measured.get("cut_history_cached", True))
     return EngineCard(
         id="estimate",
         backbone=name,
@@ -61,6 +63,7 @@ def expected_card(
         kv_cache_tokens=capacity,
         kv_block_tokens=block_tokens,
         prefix_caching=True,
+        cut_history_cached=finds_cut,
         prefix_stable=True,
         prefix_break=None,
         request_form=backbone.request.form.value,

@@ -24,6 +24,7 @@ CARD_FIELDS = (
     "context_window_tokens",
     "kv_block_tokens",
     "prefix_caching",
+    "cut_history_cached",
     "prefix_stable",
     "request_form",
     "ttft_source",

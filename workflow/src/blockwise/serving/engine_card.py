@@ -23,6 +23,7 @@ class EngineCard(BaseModel):
     kv_cache_tokens: int | None
     kv_block_tokens: int | None
     prefix_caching: bool
+    cut_history_cached: bool = True  # a prompt finds the part that it shares with a longer one
     prefix_stable: bool
     prefix_break: str | None  # the turn that breaks it
     request_form: str

@@ -27,6 +27,7 @@ NUM_DECODE_TOKENS = 48  # long enough to outweigh a short prompt, short enough t
 NUM_CONCURRENT = 8
 MAX_ATTEMPTS = 2
 ASSUMED_KV_BLOCK_TOKENS = 128  # the largest in use (vLLM on the CPU), for servers that do not say
+MAX_HISTORY_TOKENS = 2048  # its half is further from its end than the windows of gpt-oss reach
 SAMPLE_CONVERSATION: tuple[Message, ...] = (
     {"role": "system", "content": "Answer from the documents."},
     {"role": "user", "content": "Document 1. Mira Talon lives in Tarvos.\n\nWhere does she live?"},
@@ -50,6 +51,7 @@ async def probe(
     decode_8 = await _decode_speed(engine, num_requests=NUM_CONCURRENT)
     metrics = await engine.metrics()
     repeated = await _repeat_prompt(engine, metrics)
+    caching = (repeated.cached_tokens or 0) > 0
     prefix_break = engine.renderer.prefix_break(SAMPLE_CONVERSATION)
     return EngineCard(
         id=server.start_id,
@@ -59,7 +61,8 @@ async def probe(
         context_window_tokens=engine.window_tokens,
         kv_cache_tokens=metrics.kv_cache_tokens if metrics else None,
         kv_block_tokens=metrics.kv_block_tokens if metrics else None,
-        prefix_caching=(repeated.cached_tokens or 0) > 0,
+        prefix_caching=caching,
+        cut_history_cached=caching and await _finds_cut_history(engine),
         prefix_stable=prefix_break is None,
         prefix_break=prefix_break,
         request_form=backbone.request.form.value,
@@ -99,11 +102,33 @@ async def _decode_speed(engine: Engine, num_requests: int) -> float:
 async def _repeat_prompt(engine: Engine, metrics: EngineMetrics | None) -> Completion:
     """Ask the same prompt of about two KV blocks twice; the second answer."""
     kv_block_tokens = (metrics.kv_block_tokens if metrics else None) or ASSUMED_KV_BLOCK_TOKENS
-    words = f"{uuid.uuid4().hex} " + "the town lies by the river " * kv_block_tokens
+    prompt = _new_text(engine, 2 * kv_block_tokens)
+    await _read(engine, prompt)
+    return await _read(engine, prompt)
+
+
+async def _finds_cut_history(engine: Engine) -> bool:
+    """Whether a prompt that is the first half of an earlier one finds itself in the cache.
+
+    Where layers keep a sliding window the cache may hold the end of the earlier prompt only.
+    """
+    num_tokens = min(MAX_HISTORY_TOKENS, engine.window_tokens // 2)
+    history = _new_text(engine, num_tokens)
+    await _read(engine, history)
+    end = engine.renderer.token_offsets(history)[num_tokens // 2][0]
+    cut = await _read(engine, history[:end])
+    return (cut.cached_tokens or 0) > 0
+
+
+def _new_text(engine: Engine, num_tokens: int) -> str:
+    """A text of about so many tokens that no request has held yet."""
+    words = f"{uuid.uuid4().hex} " + "the town lies by the river " * num_tokens
     offsets = engine.renderer.token_offsets(words)
-    prompt = words[: offsets[min(2 * kv_block_tokens, len(offsets)) - 1][1]]
-    request = ChatRequest(messages=[{"role": "user", "content": prompt}], max_tokens=1)
-    await engine.complete(request, max_attempts=MAX_ATTEMPTS)
+    return words[: offsets[min(num_tokens, len(offsets)) - 1][1]]
+
+
+async def _read(engine: Engine, text: str) -> Completion:
+    request = ChatRequest(messages=[{"role": "user", "content": text}], max_tokens=1)
     return await engine.complete(request, max_attempts=MAX_ATTEMPTS)
 
 

@@ -27,6 +27,11 @@ COLUMNS: tuple[Column, ...] = (
     tokens("kv_cache_tokens", "Capacity of the KV cache; empty: not reported.", ColumnKind.HOST),
     tokens("kv_block_tokens", "Tokens of one KV block; empty: not reported."),
     flag("prefix_caching", "Whether a repeated prompt hits the prefix cache."),
+    flag(
+        "cut_history_cached",
+        "Whether a prompt finds the part that it shares with a longer one; no: layers with a "
+        "sliding window keep the end only.",
+    ),
     flag("prefix_stable", "Whether render(turns 1..i) is a token prefix of render(1..i+1)."),
     text("prefix_break", "The turn that breaks it; empty: none."),
     text("request_form", "chat or completion."),
