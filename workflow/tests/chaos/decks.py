@@ -4,6 +4,7 @@ import random
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from chaos.faults import FATAL, PASSING, Fault
 from chaos.lab import CHECKPOINTS, FIGURE, TABLE, Bench, Lab
@@ -25,7 +26,7 @@ from chaos.plans import (
 )
 from chaos.world import Role
 
-HEELS_S = 1.0  # within which the second of a pair follows the first
+HEELS_S = 0.6  # within which one of a chain follows the one before
 
 
 @dataclass(frozen=True)
@@ -103,26 +104,23 @@ def damage_plans(bench: Bench, rng: random.Random) -> Iterator[RunPlan]:
 
 
 def real_plans(bench: Bench, rng: random.Random) -> Iterator[RunPlan]:
-    """Snakemake on a real vLLM: a process of every kind, two at a time.
+    """Snakemake on a real vLLM: a process of every kind, from the inside out.
 
-    The second of a pair is a moment behind the first: what the one leaves undone when it dies is
-    what the other would have relied on.
+    Each of a chain is a moment behind the one before: what the one leaves undone when it dies is
+    what the next would have relied on.
     """
-    inner = Deck(killed(Role.SERVER, Role.ENGINE, Role.WORKER, Role.WATCHDOG), rng)
-    outer = Deck(
-        [
-            *killed(Role.SNAKEMAKE, Role.JOB),
-            *stopped(Role.SNAKEMAKE),
-            sent(Role.JOB, signal.SIGTERM),
-        ],
-        rng,
-    )
+    rings = [
+        Deck(killed(Role.SERVER, Role.ENGINE, Role.WORKER, Role.WATCHDOG), rng),
+        Deck([*killed(Role.JOB), sent(Role.JOB, signal.SIGTERM)], rng),
+        Deck([*killed(Role.SNAKEMAKE), *stopped(Role.SNAKEMAKE)], rng),
+    ]
     while True:
         attempts = []
         for _ in range(3):
-            one, other = inner.deal(bench), outer.deal(bench)
-            other.after, other.delay_s = one, rng.uniform(0, HEELS_S)
-            attempts.append([one, other])
+            chain = [ring.deal(bench) for ring in rings]
+            for one, other in pairwise(chain):
+                other.after, other.delay_s = one, rng.uniform(0, HEELS_S)
+            attempts.append(chain)
         yield RunPlan("workflow on vLLM", bench, attempts)
 
 
