@@ -310,10 +310,10 @@ def _chat_probes(
         for telling in plan.tellings
         if telling not in known and telling.fact.relation not in {TRICK, HABIT}
     ]
-    facts = {telling.dia_id: telling.fact for telling in dropped}
+    facts_dropped = {telling.dia_id: telling.fact for telling in dropped}
     for official in _questions_on(plan, dropped, rng):
         if KIND_OF_CATEGORY[official["category"]] in {"single", "temporal"}:
-            fact = facts[official["evidence"][0]]
+            fact = facts_dropped[official["evidence"][0]]
             reason = narrate(_not_told(fact, fact.subject))
             yield Probe("absent", opening + official["question"], NO_INFORMATION, (reason,))
 
