@@ -21,18 +21,17 @@ def sent(cache, *contents):
     return cache.cached_tokens(ChatRequest(messages, 1), Letters().count(messages, True))
 
 
-@pytest.mark.parametrize(("finds_cut_history", "cut"), [(True, 22), (False, 0)])
-def test_a_cut_history_is_found_where_the_engine_finds_parts(finds_cut_history, cut):
+@pytest.mark.parametrize(("finds_cut_history", "cut", "whole"), [(True, 22, 34), (False, 0, 33)])
+def test_a_cut_history_is_found_where_the_engine_finds_parts(finds_cut_history, cut, whole):
     cache = PrefixCache(Letters(), 1, finds_cut_history)
     assert sent(cache, "a" * 10, "b" * 10, "c" * 10) == 0
     assert sent(cache, "a" * 10, "b" * 10, "x") == cut
-    assert (
-        sent(cache, "a" * 10, "b" * 10, "c" * 10, "d") == 34
-    )  # the opening of the answer is cached too
+    # With the opening of the answer; where parts are not found, what it could find again itself.
+    assert sent(cache, "a" * 10, "b" * 10, "c" * 10, "d") == whole
 
 
-def test_a_repeated_prompt_is_found_but_for_its_last_token():
-    for finds_cut_history in (True, False):
-        cache = PrefixCache(Letters(), 1, finds_cut_history)
-        sent(cache, "a" * 10)
-        assert sent(cache, "a" * 10) == 11
+@pytest.mark.parametrize("finds_cut_history", [True, False])
+def test_a_repeated_prompt_is_found_but_for_its_last_token(finds_cut_history):
+    cache = PrefixCache(Letters(), 1, finds_cut_history)
+    sent(cache, "a" * 10)
+    assert sent(cache, "a" * 10) == 11

@@ -283,7 +283,10 @@ class Agent:
     def _expect_cached(self, index: int, completion: Completion, num_tokens: int) -> None:
         if self._kv_block_tokens is None or completion.cached_tokens is None:
             return
-        whole = num_tokens // self._kv_block_tokens * self._kv_block_tokens
+        # Where parts are not found, the cache holds what the same prompt could find again, and
+        # that is all but its last token.
+        reach = num_tokens if self._finds_cut_history else num_tokens - 1
+        whole = reach // self._kv_block_tokens * self._kv_block_tokens
         if completion.cached_tokens < whole:
             self.playback.cache_broken_turns.append(index)
 

@@ -99,7 +99,7 @@ class PrefixCache:
         if is_known:
             shared = prompt_tokens
         if not self._finds_cut_history:
-            shared = whole
+            shared = max(whole - 1, 0)  # what the earlier one could find itself
         node.is_end = True
         if node.tokens is None:
             node.tokens = prompt_tokens  # with the opening of the answer, which is cached too
