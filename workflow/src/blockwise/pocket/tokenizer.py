@@ -27,13 +27,17 @@ THINK_TOKENS = ("<think>", "</think>")
 reasoning parser splits."""
 
 SPECIAL_TOKENS = (BOS_TOKEN, END_TOKEN, *ROLE_TOKENS)
-WORD_PATTERN = r"\w+ ?|\n+|[^\w\s] ?|\s"
-"""What is never cut across: a word with its space, a mark with its space, line breaks."""
+WORD_PATTERN = r"\d+|[^\W\d]\w* ?|\n+|[^\w\s] ?|\s"
+"""What is never cut across: digits, a word with its space, a mark with its space, line breaks.
+
+The space behind a number is a token of its own, so that a number is the same token in the
+middle of a sentence, at its end, and as an answer.
+"""
 
 NAME = re.compile(
     rf"(?:{'|'.join(ONSETS)})(?:{'|'.join(VOWELS)})" * 2 + rf"(?:{'|'.join(CODAS)})", re.I
 )
-LONG_NUMBERS = (1700, 3000)  # years and counts, each one token; the space behind it is another
+LONG_NUMBERS = (1700, 3000)  # years and counts, each one token
 PIECE_SCORE, BYTE_SCORE = -1.0, -100.0
 NUM_LESSONS = 600  # whose words are the vocabulary; a test proves that more add nothing
 FACTS_PER_LESSON = 40
@@ -77,8 +81,7 @@ def _bytes() -> list[str]:
 
 
 def _numbers() -> list[str]:
-    digits = [str(value) for value in range(10)] + [f"{value:02d}" for value in range(100)]
-    short = [f"{number}{space}" for number in digits for space in ("", " ")]
+    short = [str(value) for value in range(10)] + [f"{value:02d}" for value in range(100)]
     return short + [str(value) for value in range(*LONG_NUMBERS)]
 
 
