@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 from cell_specs import cell
@@ -33,12 +33,12 @@ SHARED = {**SINGLE, "protocol": "shared", "num_bystanders": 2, "max_concurrent_w
           }  # fmt: skip
 
 
-def dry(spec, ground=GROUND):
+def dry(spec, ground=GROUND, volumes=MappingProxyType({})):
     plan = SimpleNamespace(
         sessions={spec.session_id: make_session().model_copy(update={"id": spec.session_id})},
         units=[SimpleNamespace(cells=[spec])],
     )
-    (played,) = Player().play(plan, ground).values()
+    (played,) = Player().play(plan, ground, volumes).values()
     return played
 
 
@@ -98,6 +98,9 @@ def test_a_natural_volume_is_the_budget_or_the_share_that_was_measured():
     assert half.by_role["question"].decoded_tokens == 8 * 4
     assert half.by_role["worker"].decoded_tokens == 30 * half.by_role["worker"].num_requests
     assert half.compactions[0].output_tokens < upper.compactions[0].output_tokens
+    spec = cell(**RECALL)
+    assert dry(spec, volumes={spec.key: NaturalVolume(0.5, 0.25)}).work == half.work
+    assert dry(spec, volumes={"another": NaturalVolume(0.5, 0.25)}).work == upper.work
 
 
 def test_seeds_and_repeats_are_played_once_and_counted_each(monkeypatch, tmp_path):
@@ -108,7 +111,7 @@ def test_seeds_and_repeats_are_played_once_and_counted_each(monkeypatch, tmp_pat
                       prompts_folder=tmp_path)  # fmt: skip
     calls = []
     monkeypatch.setattr(playing, "_play", lambda *given: calls.append(given))
-    assert len(Player().play(plan, GROUND)) == 2 * 3 * 2
+    assert len(Player().play(plan, GROUND, {})) == 2 * 3 * 2
     assert len(calls) == 2
 
 

@@ -1,5 +1,8 @@
 """The bill: prices, sizes, assumed sessions, the training study, and what is printed."""
 
+from types import SimpleNamespace
+
+import pandas as pd
 import pytest
 
 from blockwise.config.datasets import Dataset
@@ -9,7 +12,7 @@ from blockwise.estimate.bill import Bill
 from blockwise.estimate.clock import Speed, playback_s
 from blockwise.estimate.compaction_bill import Notes
 from blockwise.estimate.dry_engine import NaturalVolume, Sent
-from blockwise.estimate.earlier import load_earlier
+from blockwise.estimate.earlier import EarlierRun, load_earlier
 from blockwise.estimate.hardware import cpu, gpu, memory_problems, model_size
 from blockwise.estimate.renderers import AssumedRenderer
 from blockwise.estimate.report import print_bill, write_bill
@@ -69,6 +72,45 @@ def test_the_snapshot_prices_each_timed_backbone_by_its_own_cards(project_folder
     for name in {*earlier.cards["backbone"], "nobody"} - timed:
         assert earlier.speed(name) is None  # a card alone does not say what a prompt costs
     assert load_earlier(project_folder / "nowhere").volume("nobody") == NaturalVolume()
+
+
+def test_a_concise_summary_is_shorter_than_a_detailed_one():
+    spent = {("brief", "sequential", ""): (16, 32), ("full", "sequential", ""): (64, 48),
+             ("full", "independent", 256): (32, 32), ("", "closed_book", ""): ()}  # fmt: skip
+    cells, requests = [], []
+    for number, ((prompt, arm, size), tokens) in enumerate(spent.items()):
+        cells.append({"cell_key": number, "prompt": prompt or None, "volume_mode": "natural",
+                      "num_bystanders": 0})  # fmt: skip
+        shared = {"cell_key": number, "backbone": "b", "dataset": "d", "arm": arm,
+                  "block_size_tokens": size or None, "max_tokens": 64}  # fmt: skip
+        requests += [{**shared, "role": "worker", "completion_tokens": one} for one in tokens]
+        requests.append({**shared, "role": "question", "completion_tokens": 8 * (1 + number)})
+    empty = pd.DataFrame()
+    earlier = EarlierRun("r", empty, pd.DataFrame(cells), pd.DataFrame(requests), empty)
+    planned = [*spent, ("full", "suffix_full", 256)]
+    plan = SimpleNamespace(
+        backbone="b",
+        dataset="d",
+        selected=[
+            SimpleNamespace(
+                prompt=prompt,
+                spec=SimpleNamespace(
+                    key="/".join([prompt, arm]), layout=arm, block_size_tokens=size or None
+                ),
+            )
+            for prompt, arm, size in planned
+        ],
+    )
+    mean = NaturalVolume(3.5 / 6, 0.3125)
+    assert earlier.volume("b") == mean
+    assert earlier.volumes(plan) == {
+        "brief/sequential": NaturalVolume(0.375, 0.125),
+        "full/sequential": NaturalVolume(0.875, 0.25),
+        "full/independent": NaturalVolume(0.5, 0.375),
+        "/closed_book": NaturalVolume(mean.worker_frac, 0.5),
+    }
+    elsewhere = SimpleNamespace(**{**vars(plan), "dataset": "another"})
+    assert earlier.volumes(elsewhere) == {}
 
 
 def test_training_runs_steps_and_hours_follow_from_the_study(project_folder):

@@ -104,7 +104,7 @@ class CompactionBill:
         except BlockwiseError as error:
             self._notes.warn(f"{backbone} on {dataset} cannot be planned: {error}")
             return []
-        played = self._player.play(plan, ground)
+        played = self._player.play(plan, ground, self._earlier.volumes(plan))
         self._note_problems(plan, played, ground)
         return self._priced(plan, played, ground, speed)
 
@@ -180,7 +180,7 @@ class CompactionBill:
             f"{backbone}: natural summaries decode {known.worker_frac:.0%} of their budget, "
             f"answers {known.answer_frac:.0%} "
             + (
-                f"(mean of {self._earlier.name})"
+                f"(mean of {self._earlier.name}; each prompt and arm its own where it was played)"
                 if self._earlier.card(backbone) is not None
                 else "(the budget: an upper bound)"
             )

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls  # type: ignore[import-untyped]  # scipy ships no types
 
+from blockwise.compaction.plan import BatchPlan
 from blockwise.estimate.clock import Speed
 from blockwise.estimate.dry_engine import NaturalVolume
 
 NUM_CARD_REQUESTS = 8  # of the card's second decode speed
 MIN_ROWS = 8  # fewer requests say little about three prices
 TABLES = ("engine_cards", "compaction_cells", "compaction_requests")
+KIND = ["dataset", "prompt", "arm", "block_size_tokens"]  # what a natural volume depends on
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,32 @@ class EarlierRun:
 
     def volume(self, backbone: str) -> NaturalVolume:
         """Mean share of the budget that natural answers used; the budget where none is known."""
-        own = self._own_requests(backbone)
+        return _mean_volume(self._own_requests(backbone), NaturalVolume())
+
+    def volumes(self, plan: BatchPlan) -> dict[str, NaturalVolume]:
+        """The same by cell key, of cells alike in dataset, prompt, arm and block size.
+
+        A concise summary may take a fiftieth of the budget that a detailed one exhausts. Cells
+        whose like was not played are left out.
+        """
+        own = self._own_requests(plan.backbone)
         if own.empty:
-            return NaturalVolume()
-        share = own["completion_tokens"] / own["max_tokens"]
-        natural = share[(own["role"] == "worker") & (own["volume_mode"] == "natural")]
-        asked = share[own["role"] == "question"]
-        return NaturalVolume(
-            float(natural.mean()) if len(natural) else 1.0,
-            float(asked.mean()) if len(asked) else 1.0,
-        )
+            return {}
+        mean = _mean_volume(own, NaturalVolume())
+        known = {
+            kind: _mean_volume(alike, mean)
+            for kind, alike in own.fillna({"prompt": "", "block_size_tokens": 0}).groupby(KIND)
+        }
+        kinds = {
+            cell.spec.key: (
+                plan.dataset,
+                cell.prompt,
+                cell.spec.layout,
+                cell.spec.block_size_tokens or 0,
+            )
+            for cell in plan.selected
+        }
+        return {key: known[kind] for key, kind in kinds.items() if kind in known}
 
     def speed(self, backbone: str) -> Speed | None:
         """Prices of a backbone's server: of decoding by the card, the rest by timed requests."""
@@ -93,7 +111,7 @@ class EarlierRun:
     def _own_requests(self, backbone: str) -> pd.DataFrame:
         if self.requests.empty or self.cells.empty:
             return pd.DataFrame()
-        kept = ["cell_key", "volume_mode", "num_bystanders"]
+        kept = ["cell_key", "prompt", "volume_mode", "num_bystanders"]
         cells = self.cells.drop_duplicates("cell_key")[kept]
         own = self.requests[self.requests["backbone"] == backbone]
         return own.merge(cells, on="cell_key")
@@ -109,6 +127,19 @@ class EarlierRun:
         )
         known = own[["cached_tokens", "decode_s", "ttft_s"]].notna().all(axis=1)
         return own[is_timed & is_alone & known & (own["num_bystanders"] == 0)]
+
+
+def _mean_volume(requests: pd.DataFrame, unknown: NaturalVolume) -> NaturalVolume:
+    """Mean shares of the budget that the answers of some requests used."""
+    if requests.empty:
+        return unknown
+    share = requests["completion_tokens"] / requests["max_tokens"]
+    natural = share[(requests["role"] == "worker") & (requests["volume_mode"] == "natural")]
+    asked = share[requests["role"] == "question"]
+    return NaturalVolume(
+        float(natural.mean()) if len(natural) else unknown.worker_frac,
+        float(asked.mean()) if len(asked) else unknown.answer_frac,
+    )
 
 
 def load_earlier(folder: Path) -> EarlierRun:

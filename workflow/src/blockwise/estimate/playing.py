@@ -5,7 +5,7 @@ work, and are played once.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from blockwise.artifacts import digest
 from blockwise.compaction.agent import Playback
@@ -77,7 +77,7 @@ class Ground:
 
     backbone: Backbone
     renderer: Renderer
-    volume: NaturalVolume
+    volume: NaturalVolume  # of cells about which nothing closer is known
     card: EngineCard  # of the server that will be: measured before, or assumed
     pace: Pace = field(default_factory=Pace)
 
@@ -88,8 +88,10 @@ class Player:
     def __init__(self) -> None:
         self._known: dict[str, Played] = {}
 
-    def play(self, plan: BatchPlan, ground: Ground) -> dict[str, Played]:
-        """What each cell of a batch takes, by cell key."""
+    def play(
+        self, plan: BatchPlan, ground: Ground, volumes: Mapping[str, NaturalVolume]
+    ) -> dict[str, Played]:
+        """What each cell of a batch takes, by cell key; `volumes` too are by cell key."""
         texts = {
             session.id: digest(
                 [
@@ -103,7 +105,10 @@ class Player:
         for unit in plan.units:
             for spec in unit.cells:
                 played[spec.key] = self._once(
-                    spec, plan.sessions[spec.session_id], texts[spec.session_id], ground
+                    spec,
+                    plan.sessions[spec.session_id],
+                    texts[spec.session_id],
+                    replace(ground, volume=volumes.get(spec.key, ground.volume)),
                 )
         return played
 
