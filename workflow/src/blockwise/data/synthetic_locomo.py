@@ -277,7 +277,7 @@ def tell(fact: Fact) -> str:
     """The sentence in which the subject of a fact tells it on its day."""
     if fact.relation == HABIT:
         return HABITS[int(fact.topic)].telling
-    if fact.relation == TRICK or fact.day is None:
+    if fact.relation == TRICK:
         return TRICK_TELLING.format(topic=fact.topic, object=fact.object)
     when, _ = WHEN[fact.days_before]
     relation = CHAT_RELATIONS[fact.relation]
@@ -288,12 +288,10 @@ def narrate(fact: Fact) -> str:
     """The same in the third person, and for readers of another day."""
     if fact.relation == HABIT:
         return HABITS[int(fact.topic)].narration.format(subject=fact.subject) + "."
-    if fact.relation == TRICK or fact.day is None:
-        template, ending = TRICK_NARRATION, "."
-    else:
-        template = CHAT_RELATIONS[fact.relation].narration
-        ending = f" ({_when(fact.day, fact.days_before)})."
-    return template.format(subject=fact.subject, topic=fact.topic, object=fact.object) + ending
+    is_trick = fact.relation == TRICK
+    template = TRICK_NARRATION if is_trick else CHAT_RELATIONS[fact.relation].narration
+    when = f" ({_when(fact.day, fact.days_before)})" if fact.day is not None else ""
+    return template.format(subject=fact.subject, topic=fact.topic, object=fact.object) + when + "."
 
 
 def _when(told: date, days_before: int) -> str:
