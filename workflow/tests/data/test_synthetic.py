@@ -5,7 +5,7 @@ import json
 import random
 import re
 from collections import Counter
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -66,8 +66,8 @@ def test_a_seed_is_the_whole_story(make):
 @pytest.mark.parametrize(
     ("make", "golden"),
     [
-        (hotpotqa_rows, "26632f4c1ef1ff283ea988219c3b6130"),
-        (locomo_rows, "f0faffd028c1c437ff0e9edb91abed71"),
+        (hotpotqa_rows, "1d56298504afa00b1aa8f5cccd43adad"),
+        (locomo_rows, "c9d05832d2fbabc973b59526ca5697ef"),
     ],
 )
 def test_bytes_are_the_same_in_every_process(make, golden):
@@ -268,12 +268,12 @@ def test_multi_hop_answers_need_two_chat_sessions(locomo_set):
 
 
 def test_temporal_answers_follow_from_the_chat_session_and_the_telling(locomo_set):
-    said = {phrase: days for days, phrase in smalltalk.WHEN.items()}
+    said = dict(smalltalk.WHEN.values())
     for row, qa in questions_of(locomo_set, 2):
         (dia_id,) = qa["evidence"]
         text = turns_of(row)[dia_id]["text"]
-        (days,) = (said[phrase] for phrase in said if re.search(rf"{phrase} (I|my|for a) ", text))
-        assert qa["answer"] == format_day(day_of(row, dia_id) - timedelta(days=days))
+        (before,) = (said[phrase] for phrase in said if re.search(rf"{phrase} (I|my|for a) ", text))
+        assert qa["answer"] == before + format_day(day_of(row, dia_id))
 
 
 def test_open_domain_answers_rest_on_the_stated_habit(locomo_set):

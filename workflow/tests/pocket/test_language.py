@@ -224,7 +224,7 @@ def test_a_name_opens_with_the_same_token_wherever_it_stands(tokenizer):
     assert firsts == {"Baf"}
 
 
-@pytest.mark.parametrize("number", ["2525", "1923", "17", "8"])
+@pytest.mark.parametrize("number", ["2125", "1923", "17", "8"])
 def test_a_number_is_the_same_token_wherever_it_stands(tokenizer, number):
     for text in (number, f"{number} towns", f"in {number}.", f"({number}, Aa)"):
         pieces = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])

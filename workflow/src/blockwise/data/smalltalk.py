@@ -3,8 +3,8 @@
 A chat relation is an event that one speaker reports ("Yesterday I bought a green tent").
 Its topic (the tent) is used once in a conversation, by one speaker only; so a question
 about it means one event, and the same question about the other speaker is adversarial: it
-sounds right and has no answer. Events are dated relative to the chat session,
-which makes "when" a question of arithmetic, as in LoCoMo.
+sounds right and has no answer. Events are dated relative to the chat session: "when" takes
+the telling and the date of the chat, as where LoCoMo answers "The week before 9 June 2023".
 
 Habits are undated statements with something to infer from them. A pet's trick is told in a
 later chat session than its adoption, under the pet's name only, and so needs both.
@@ -233,13 +233,13 @@ HABITS = (
 )
 
 WHEN = {
-    0: "Today",
-    1: "Yesterday",
-    2: "Two days ago",
-    3: "Three days ago",
-    7: "Exactly a week ago",
+    0: ("Today", ""),
+    1: ("Yesterday", "the day before "),
+    2: ("Two days ago", "two days before "),
+    3: ("Three days ago", "three days before "),
+    7: ("A week ago", "a week before "),
 }
-"""Days before the chat session, and how a speaker says it."""
+"""Days before the chat session, how a speaker says it, and what others put before its date."""
 
 GREETINGS = (
     "Hey {other}! It has been a while, how are things?",

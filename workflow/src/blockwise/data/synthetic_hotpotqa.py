@@ -32,7 +32,7 @@ NUM_PARAGRAPHS = 10  # of every HotpotQA distractor row
 NUM_DECOY_CHAINS = 2  # of the eight distractors, four repeat the puzzle's chain
 COMPARISON_EVERY = 3  # every third row compares; officially one in five, but small sets need some
 
-VALUE_RANGES = {Kind.YEAR: (1700, 1999), Kind.NUMBER: (2000, 2999), Kind.SMALL_NUMBER: (13, 99)}
+VALUE_RANGES = {Kind.YEAR: (1700, 1999), Kind.NUMBER: (2000, 2299), Kind.SMALL_NUMBER: (13, 99)}
 """Ranges of the numeric kinds; they do not overlap, so a number in a row means one thing."""
 
 

@@ -6,8 +6,8 @@ their dia ids, and the summaries that the official files carry. Nothing in the f
 states a relation, so what the plan does not hold is not in the conversation.
 
 Categories: 1 multi-hop (a list told over several chat sessions; a pet's trick), 2 temporal
-(a date from "yesterday"), 3 open-domain (inferred from a habit), 4 single-hop, 5 adversarial
-(an event asked of the speaker to whom it did not happen).
+("the day before" a date, from "yesterday"), 3 open-domain (inferred from a habit), 4 single-hop,
+5 adversarial (an event asked of the speaker to whom it did not happen).
 """
 
 import random
@@ -122,8 +122,9 @@ class Stock:
             return None
         name, topic = self.events.pop()
         objects = self.objects[name]
-        happened = day - timedelta(days=self.rng.choice(list(WHEN)))
-        return Fact(speaker, name, objects.pop() if objects else self.names.word(), topic, happened)
+        days_before = self.rng.choice(list(WHEN))
+        value = objects.pop() if objects else self.names.word()
+        return Fact(speaker, name, value, topic, day, days_before)
 
     def _grown_pet(self, speaker: str, chat_session: int) -> Telling | None:
         """A pet of this speaker that came in an earlier chat session."""
@@ -183,7 +184,7 @@ def _direct_questions(plan: ConversationPlan) -> Iterator[dict[str, Any]]:
             asked = {"subject": fact.subject, "topic": fact.topic}
             if num_events % 5 in TEMPORAL_OF and fact.day is not None:
                 text = relation.when_question.format(**asked)
-                yield _question(text, format_day(fact.day), 2, [telling])
+                yield _question(text, _when(fact.day, fact.days_before), 2, [telling])
             else:
                 yield _question(relation.question.format(**asked), fact.object, 4, [telling])
             if num_events % ADVERSARIAL_EVERY == 0:
@@ -256,7 +257,7 @@ def _render_turns(plan: ConversationPlan, number: int, rng: random.Random) -> li
         if turn - 1 in told:
             parts.append(_chatter(REACTIONS, plan.other(speaker), rng))
         if turn in told:
-            parts.append(tell(told[turn].fact, plan.days[number - 1]))
+            parts.append(tell(told[turn].fact))
         if turn == plan.num_turns:
             parts.append(_chatter(GOODBYES, plan.other(speaker), rng))
         elif turn not in told:
@@ -272,26 +273,31 @@ def _render_turns(plan: ConversationPlan, number: int, rng: random.Random) -> li
     return turns
 
 
-def tell(fact: Fact, day: date) -> str:
-    """The sentence in which the subject of a fact tells it on a given day."""
+def tell(fact: Fact) -> str:
+    """The sentence in which the subject of a fact tells it on its day."""
     if fact.relation == HABIT:
         return HABITS[int(fact.topic)].telling
-    if fact.relation == TRICK or fact.day is None:
+    if fact.relation == TRICK:
         return TRICK_TELLING.format(topic=fact.topic, object=fact.object)
-    when = WHEN[(day - fact.day).days]
+    when, _ = WHEN[fact.days_before]
     relation = CHAT_RELATIONS[fact.relation]
     return relation.telling.format(when=when, topic=fact.topic, object=fact.object)
 
 
 def narrate(fact: Fact) -> str:
-    """The same in the third person, dates made absolute."""
+    """The same in the third person, and for readers of another day."""
     if fact.relation == HABIT:
         return HABITS[int(fact.topic)].narration.format(subject=fact.subject) + "."
-    if fact.relation == TRICK or fact.day is None:
-        template, ending = TRICK_NARRATION, "."
-    else:
-        template, ending = CHAT_RELATIONS[fact.relation].narration, f" on {format_day(fact.day)}."
-    return template.format(subject=fact.subject, topic=fact.topic, object=fact.object) + ending
+    is_trick = fact.relation == TRICK
+    template = TRICK_NARRATION if is_trick else CHAT_RELATIONS[fact.relation].narration
+    when = f" ({_when(fact.day, fact.days_before)})" if fact.day is not None else ""
+    return template.format(subject=fact.subject, topic=fact.topic, object=fact.object) + when + "."
+
+
+def _when(told: date, days_before: int) -> str:
+    """When something happened, by the day on which it was told: the day before 8 May 2023."""
+    _, before = WHEN[days_before]
+    return before + format_day(told)
 
 
 def narrate_chat(plan: ConversationPlan, day: date) -> str:

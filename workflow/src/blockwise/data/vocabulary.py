@@ -46,7 +46,8 @@ class Fact:
         relation: name of the relation, which holds the sentences and the questions.
         object: the value that a question asks for.
         topic: tells facts of one subject and relation apart, where several may be true.
-        day: when it happened, where that can be asked.
+        day: when it is told, where it can be asked when it happened.
+        days_before: that day it happened.
     """
 
     subject: str
@@ -54,6 +55,7 @@ class Fact:
     object: str
     topic: str = ""
     day: date | None = None
+    days_before: int = 0
 
 
 SPLIT_SHARES = (Split.TRAIN,) * 5 + (Split.VALIDATION,) + (Split.TEST,) * 2

@@ -30,7 +30,7 @@ LAYOUTS = ("independent", "target_block", "full_marked", "suffix_target", "suffi
 
 MIN_RECITED_WORDS = 3
 RECITED_NAMES_FRAC = 0.75  # the others are numbers
-NUMBERS = ((10, 99), (1000, 2999))  # counts and years; smallest and largest
+NUMBERS = ((10, 99), (1700, 2299))  # counts and years; smallest and largest
 
 NOTHING_TO_KEEP = "Nothing of note."
 """The summary of a text that holds nothing a summary of its verbosity keeps."""

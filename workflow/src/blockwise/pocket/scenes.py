@@ -319,8 +319,8 @@ def _chat_probes(
 
 
 def _not_told(fact: Fact, subject: str) -> Fact:
-    """The fact that a question about this subject looks for in vain."""
-    return replace(fact, subject=subject, object=UNSTATED)
+    """The fact that a question about this subject looks for in vain; it happened on no day."""
+    return replace(fact, subject=subject, object=UNSTATED, day=None)
 
 
 def _questions_on(

@@ -37,7 +37,7 @@ middle of a sentence, at its end, and as an answer.
 NAME = re.compile(
     rf"(?:{'|'.join(ONSETS)})(?:{'|'.join(VOWELS)})" * 2 + rf"(?:{'|'.join(CODAS)})", re.I
 )
-LONG_NUMBERS = (1700, 3000)  # years and counts, each one token
+LONG_NUMBERS = (1700, 2300)  # years and counts, each one token
 PIECE_SCORE, BYTE_SCORE = -1.0, -100.0
 NUM_LESSONS = 600  # whose words are the vocabulary; a test proves that more add nothing
 FACTS_PER_LESSON = 40
