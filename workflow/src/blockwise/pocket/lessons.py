@@ -19,6 +19,8 @@ from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.config.datasets import DatasetFormat, Split
+from blockwise.data.encyclopedia import Kind
+from blockwise.data.synthetic_hotpotqa import VALUE_RANGES
 from blockwise.data.vocabulary import NameMaker
 from blockwise.pocket.scenes import EVERY_FACT, LEVELS, Note, Passage, Probe, Scene, make_scene
 from blockwise.serving.renderer import Message
@@ -30,7 +32,8 @@ LAYOUTS = ("independent", "target_block", "full_marked", "suffix_target", "suffi
 
 MIN_RECITED_WORDS = 3
 RECITED_NAMES_FRAC = 0.75  # the others are numbers
-NUMBERS = ((10, 99), (1700, 2299))  # counts and years; smallest and largest
+LONG_NUMBERS = (VALUE_RANGES[Kind.YEAR][0], VALUE_RANGES[Kind.NUMBER][1])  # first year, last count
+NUMBERS = ((10, 99), LONG_NUMBERS)  # those recited; smallest and largest
 
 NOTHING_TO_KEEP = "Nothing of note."
 """The summary of a text that holds nothing a summary of its verbosity keeps."""

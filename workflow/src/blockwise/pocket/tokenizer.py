@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from blockwise.config.datasets import Split
 from blockwise.data.vocabulary import CODAS, ONSETS, VOWELS
-from blockwise.pocket.lessons import make_lessons
+from blockwise.pocket.lessons import LONG_NUMBERS, make_lessons
 from blockwise.serving.random_backbone import BOS_TOKEN, CHAT_TEMPLATE, END_TOKEN, ROLE_TOKENS
 
 THINK_TOKENS = ("<think>", "</think>")
@@ -37,7 +37,6 @@ middle of a sentence, at its end, and as an answer.
 NAME = re.compile(
     rf"(?:{'|'.join(ONSETS)})(?:{'|'.join(VOWELS)})" * 2 + rf"(?:{'|'.join(CODAS)})", re.I
 )
-LONG_NUMBERS = (1700, 2300)  # years and counts, each one token
 PIECE_SCORE, BYTE_SCORE = -1.0, -100.0
 NUM_LESSONS = 600  # whose words are the vocabulary; a test proves that more add nothing
 FACTS_PER_LESSON = 40
@@ -82,7 +81,8 @@ def _bytes() -> list[str]:
 
 def _numbers() -> list[str]:
     short = [str(value) for value in range(10)] + [f"{value:02d}" for value in range(100)]
-    return short + [str(value) for value in range(*LONG_NUMBERS)]
+    first, last = LONG_NUMBERS  # each one token
+    return short + [str(value) for value in range(first, last + 1)]
 
 
 def _name_pieces() -> list[str]:
