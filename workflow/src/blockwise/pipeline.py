@@ -25,6 +25,7 @@ from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_
 from blockwise.config.prompts import prompt_path
 from blockwise.config.split import Part, Phase
 from blockwise.figures.registry import figures_of
+from blockwise.file_times import pull_back
 from blockwise.job_resources import server_memory_mb
 from blockwise.provenance import code_digest
 from blockwise.report.captions import caption_of
@@ -59,6 +60,8 @@ class Pipeline:
     def begin_run(self) -> None:
         """Refuse what cannot run here, and write the resolved profile that the jobs read.
 
+        Files that a wrong clock dated ahead get today's time, or no job could follow them.
+
         Raises:
             ConfigError: the profile runs pinned sources only and something is unpinned, names a
                 trainer that is not installed, or trains on several nodes and there is no Slurm.
@@ -70,6 +73,7 @@ class Pipeline:
         path = Path(self.config_file)
         if not path.is_file() or path.read_text() != text:
             write_bytes(path, text.encode())
+        pull_back(path, Path(self.results), Path(self.figures))
 
     def batches(self) -> list[tuple[str, str]]:
         """Every (backbone, dataset) that some experiment plays."""

@@ -152,6 +152,20 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in said
 
 
+def test_an_input_that_a_wrong_clock_dated_tomorrow_fails_no_run(finished):
+    folder, config = finished
+    corpus = folder / "results/small/runs/mxfp4/corpus/corpus.json"
+    tomorrow_s = time.time() + 24 * 3600
+    os.utime(corpus, (tomorrow_s, tomorrow_s))
+    for lost in ("runs/mxfp4/training/mxfp4_ladder/0.json", "tables/mxfp4_ladder.csv"):
+        (folder / "results/small" / lost).unlink()
+    before = runs(folder)
+    status, said = run_snakemake(folder, "mxfp4", "--configfile", config)
+    assert status == 0, said
+    assert corpus.stat().st_mtime < tomorrow_s - 3600
+    assert runs(folder) == before
+
+
 def test_adding_an_arm_trains_that_arm_alone(finished):
     folder, _ = finished
     before = runs(folder)
