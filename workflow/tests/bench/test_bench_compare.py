@@ -6,7 +6,7 @@ import pytest
 
 from blockwise.bench import compare
 from blockwise.bench.compare import FASTER, FEW, SAME, SLOWER, changes, load_reports
-from blockwise.bench.figures import figure, publish
+from blockwise.bench.figures import FEWEST_ROUNDS, figure, publish
 from blockwise.bench.pipeline import dry_run_s
 from blockwise.errors import ArtifactError, BlockwiseError
 
@@ -37,6 +37,18 @@ def outcome(old, new, *, at_least=False):
 )
 def test_outcomes(old, new, at_least, expected):
     assert outcome(old, new, at_least=at_least) == expected
+
+
+@pytest.mark.parametrize(("num_rounds", "expected"), [(FEWEST_ROUNDS, SLOWER), (5, FEW)])
+def test_the_default_rounds_are_the_fewest_that_can_tell_one_of_a_dozen(num_rounds, expected):
+    old, new = (
+        {
+            ("bench", str(number)): figure(str(number), "s", values, 2.0, at_least=False)
+            for number in range(12)
+        }
+        for values in (range(1, num_rounds + 1), range(11, num_rounds + 11))
+    )
+    assert {change.outcome for change in changes(old, new)} == {expected}
 
 
 def test_reports_are_read_back_and_a_slower_one_ends_with_an_error(tmp_path, monkeypatch, capsys):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from chaos.world import Role, World
 from serving import model_double
@@ -113,6 +114,7 @@ class WrongAnswer(Fault):
 class FullDisk(Fault):
     """A folder lies on a disk of its own that has `left_bytes` left until the work has ended."""
 
+    SIGNS: ClassVar = ("No space left", "cannot write the checkpoint")  # torch may hide the first
     place: str
     left_bytes: int
 
@@ -134,7 +136,7 @@ class FullDisk(Fault):
     def clear(self, world: World) -> None:
         said = max(world.folder.glob("start-*.log")).read_text(errors="replace")
         logs = [log.read_text(errors="replace") for log in world.folder.glob("logs/**/*.log")]
-        self.has_struck = any("No space left" in text for text in (said, *logs))
+        self.has_struck = any(sign in text for text in (said, *logs) for sign in self.SIGNS)
         (self._disk / ".filler").unlink()
 
 

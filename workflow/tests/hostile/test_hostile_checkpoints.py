@@ -93,6 +93,17 @@ def test_an_undamaged_checkpoint_is_continued_with_all_its_values(saved):
     assert int(run.optimizer.state_dict()["state"][0]["step"]) == 1
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_one_that_cannot_be_written_says_how_much_is_free(tmp_path, monkeypatch, exists):
+    def fail(*_, **__):
+        raise RuntimeError("[enforce fail] unexpected pos 704 vs 598")  # of torch on a full disk
+
+    monkeypatch.setattr(checkpoint, "save", fail)
+    folder = tmp_path if exists else tmp_path / "none" / "yet"
+    with pytest.raises(ArtifactError, match=r"unexpected pos 704 vs 598; [\d,]+ bytes are free"):
+        save_checkpoint(folder, "k", Run())
+
+
 def test_metadata_that_calls_something_is_damage_and_calls_nothing(copied, tmp_path):
     folder, _, replace = copied
     replace(".metadata", pickle.dumps(Bomb(tmp_path / "escaped")))

@@ -17,7 +17,7 @@ from typing import Any
 
 from blockwise.artifacts import digest
 from blockwise.bench import client
-from blockwise.bench.figures import Figure, figure, publish
+from blockwise.bench.figures import FEWEST_ROUNDS, Figure, figure, publish
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import plan_batch
 from blockwise.compaction.records import CellRecord, TimingBlock
@@ -205,7 +205,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configfile", type=Path, nargs="+", default=[DEFAULT_FILE])
     parser.add_argument("--backbone", help="default: the first of the profile")
-    parser.add_argument("--rounds", type=int, default=5, help="timing blocks (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=FEWEST_ROUNDS, help="timing blocks (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=Path("results/bench/compaction.json"))
     arguments = parser.parse_args()
     raise_on_sigterm()

@@ -21,6 +21,7 @@ from blockwise.provenance import (
 )
 
 LINE_CHARS = 120  # a line a figure, in a terminal and in a log
+FEWEST_ROUNDS = 6  # with which one of a dozen figures can be called slower (`bench.compare`)
 
 
 class Figure(BaseModel):

@@ -1,6 +1,6 @@
 """Benchmark of the pipeline itself: `make bench-pipeline`.
 
-    python -m blockwise.bench.pipeline --rounds 5
+    python -m blockwise.bench.pipeline --rounds 6
 
 What our rules add to Snakemake's own start: a dry run of a profile over a dry run of a workflow
 with one rule, interleaved, as the ratio of their wall times. A run that finds nothing to do costs
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from blockwise.bench.figures import Figure, figure, publish
+from blockwise.bench.figures import FEWEST_ROUNDS, Figure, figure, publish
 from blockwise.config.load import DEFAULT_FILE
 from blockwise.errors import BlockwiseError, run_command
 
@@ -63,7 +63,9 @@ def main() -> None:
     """Command line of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configfile", type=Path, nargs="+", default=[DEFAULT_FILE])
-    parser.add_argument("--rounds", type=int, default=5, help="pairs of dry runs (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=FEWEST_ROUNDS, help="pairs of dry runs (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, default=Path("results/bench/pipeline.json"))
     arguments = parser.parse_args()
     if arguments.rounds < 1:

@@ -84,9 +84,13 @@ def save_checkpoint(folder: Path, key: str, run: Resumable) -> None:
         with _alone_or_not() as no_dist:
             save(_state(run), checkpoint_id=target, no_dist=no_dist)
     except (OSError, RuntimeError, CheckpointException) as error:
+        # Torch does not always say that a disk is full.
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        free_bytes = shutil.disk_usage(place).free
         raise ArtifactError(
-            f"cannot write the checkpoint {target}: {_cause(error)}. The one before it is kept; "
-            "free space or mend the permissions and run the same command again"
+            f"cannot write the checkpoint {target}: {_cause(error)}; {free_bytes:,} bytes are free "
+            "there. The one before it is kept; free space or mend the permissions and run the "
+            "same command again"
         ) from error
     shares = distributed.of_all(_own_digests(target))
     if distributed.rank() != 0:
