@@ -4,26 +4,30 @@ Snakemake refuses the output of a job where an input is younger, so one input th
 tomorrow fails every run until tomorrow.
 """
 
+import contextlib
 import os
 from pathlib import Path
 
 
-def pull_back(clock: Path, *folders: Path) -> list[Path]:
+def pull_back(now_ns: int, *folders: Path) -> list[Path]:
     """Give files dated ahead of their file system's clock its time, in the order they had.
 
     Args:
-        clock: a file to touch: a file server has a clock of its own, and its time counts.
+        now_ns: that clock, as a file says it that was just written: a file server has its own.
         folders: whose files, at any depth, may be ahead; one that does not exist has none.
 
     Returns:
         The files that were.
     """
-    clock.touch()
-    now_ns = clock.stat().st_mtime_ns
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    ahead = {path: time_ns for path in files if (time_ns := path.stat().st_mtime_ns) > now_ns}
+    files = [path for folder in folders for path in folder.rglob("*") if not path.is_symlink()]
+    ahead: dict[Path, int] = {}
+    for path in files:
+        with contextlib.suppress(OSError):  # gone since, in a folder that others use too
+            if path.is_file() and (time_ns := path.stat().st_mtime_ns) > now_ns:
+                ahead[path] = time_ns
     latest_first = sorted(set(ahead.values()), reverse=True)
     settled_ns = {time_ns: now_ns - rank for rank, time_ns in enumerate(latest_first)}
     for path, time_ns in ahead.items():
-        os.utime(path, ns=(settled_ns[time_ns], settled_ns[time_ns]))
+        with contextlib.suppress(OSError):  # somebody else's: Snakemake says what it cannot use
+            os.utime(path, ns=(settled_ns[time_ns], settled_ns[time_ns]))
     return list(ahead)

@@ -71,9 +71,8 @@ class Pipeline:
         self.training.check_launcher()
         text = canonical_json(self.profile.model_dump(mode="json")) + "\n"
         path = Path(self.config_file)
-        if not path.is_file() or path.read_text() != text:
-            write_bytes(path, text.encode())
-        pull_back(path, Path(self.results), Path(self.figures))
+        write_bytes(path, text.encode())
+        pull_back(path.stat().st_mtime_ns, Path(self.results), Path(self.figures))
 
     def batches(self) -> list[tuple[str, str]]:
         """Every (backbone, dataset) that some experiment plays."""
