@@ -14,9 +14,9 @@ STEADY = [1.00, 1.01, 0.99, 1.02, 0.98]
 SLOW = [value * 1.5 for value in STEADY]
 
 
-def outcome(old, new, *, at_least=False):
+def outcome(old, new, *, at_least=False, unit="x"):
     one, other = (
-        {("bench", "x"): figure("x", "s", values, 2.0, at_least)} for values in (old, new)
+        {("bench", "x"): figure("x", unit, values, 2.0, at_least)} for values in (old, new)
     )
     (change,) = changes(one, other)
     return change.outcome
@@ -30,7 +30,7 @@ def outcome(old, new, *, at_least=False):
         (STEADY, SLOW, True, FASTER),  # a speed-up that grew
         (SLOW, STEADY, True, SLOWER),
         (STEADY, [value + 0.005 for value in STEADY], False, SAME),
-        (STEADY, [1.03, 1.04, 1.03, 1.04, 1.03], False, SAME),  # beyond the noise, and nothing
+        (STEADY, [value + 0.15 for value in STEADY], False, SAME),  # a machine may do that
         ([0.5, 1.0, 2.0, 4.0, 8.0], [1.0, 2.0, 3.0, 5.0, 9.0], False, SAME),
         ([1.0, 1.0], [2.0, 2.0], False, FEW),
     ],
@@ -39,11 +39,16 @@ def test_outcomes(old, new, at_least, expected):
     assert outcome(old, new, at_least=at_least) == expected
 
 
+def test_seconds_of_another_run_may_be_half_as_many_again():
+    twice = [value * 2.5 for value in STEADY]
+    assert (outcome(STEADY, SLOW, unit="s"), outcome(STEADY, twice, unit="s")) == (SAME, SLOWER)
+
+
 @pytest.mark.parametrize(("num_rounds", "expected"), [(FEWEST_ROUNDS, SLOWER), (5, FEW)])
 def test_the_default_rounds_are_the_fewest_that_can_tell_one_of_a_dozen(num_rounds, expected):
     old, new = (
         {
-            ("bench", str(number)): figure(str(number), "s", values, 2.0, at_least=False)
+            ("bench", str(number)): figure(str(number), "x", values, 2.0, at_least=False)
             for number in range(12)
         }
         for values in (range(1, num_rounds + 1), range(11, num_rounds + 11))
@@ -53,7 +58,7 @@ def test_the_default_rounds_are_the_fewest_that_can_tell_one_of_a_dozen(num_roun
 
 def test_reports_are_read_back_and_a_slower_one_ends_with_an_error(tmp_path, monkeypatch, capsys):
     for name, values in (("old", STEADY), ("new", SLOW)):
-        figures = [figure("step", "s", values, 2.0, at_least=False)]
+        figures = [figure("step", "x", values, 2.0, at_least=False)]
         if name == "new":
             figures.append(figure("other", "s", [1.0], 2.0, at_least=False))
         publish(tmp_path / name / "pipeline.json", "pipeline", "subject", figures)

@@ -3,8 +3,8 @@
     python -m blockwise.bench.compare results/bench-old results/bench
 
 Figures of the same name are compared by their rounds. One is called slower, or faster, where the
-rounds differ beyond the noise by Mann and Whitney's test and the median moved by more than a
-tolerance; rounds of one machine on one day differ from those of another by more than within a run.
+rounds differ beyond the noise by Mann and Whitney's test and the median moved by more than two
+runs of the same code differ: a machine changes between runs by more than within one.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from blockwise.bench.figures import LINE_CHARS, BenchReport, Figure
 from blockwise.errors import ArtifactError, BlockwiseError, run_command
 
 ALPHA = 0.05  # of a test, divided by the number of figures compared
-TOLERANCE = 0.05  # of the median
+TOLERANCE = 0.2  # of the median; one code twice: ratios moved by up to 17%
+TOLERANCES = {"s": 1.0}  # seconds by up to 49%
 SAME, SLOWER, FASTER, FEW = "same", "SLOWER", "faster", "too few rounds"
 
 
@@ -60,7 +61,8 @@ def _change(old: Figure, new: Figure, alpha: float) -> Change:
     p_value = float(mannwhitneyu(old.rounds, new.rounds, method="auto").pvalue)
     separated = (0.0,) * len(old.rounds), (1.0,) * len(new.rounds)
     smallest = float(mannwhitneyu(*separated, method="exact").pvalue)
-    moved = abs(new.median - old.median) > TOLERANCE * abs(old.median)
+    tolerance = TOLERANCES.get(new.unit, TOLERANCE)
+    moved = max(new.median, old.median) > (1 + tolerance) * min(new.median, old.median)
     if smallest > alpha:
         return Change(old, new, p_value, FEW)
     if p_value > alpha or not moved:
