@@ -6,6 +6,7 @@ tomorrow fails every run until tomorrow.
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 
@@ -19,12 +20,12 @@ def pull_back(now_ns: int, *folders: Path) -> list[Path]:
     Returns:
         The files that were.
     """
-    files = [path for folder in folders for path in folder.rglob("*") if not path.is_symlink()]
     ahead: dict[Path, int] = {}
-    for path in files:
+    for path in (path for folder in folders for path in folder.rglob("*")):
         with contextlib.suppress(OSError):  # gone since, in a folder that others use too
-            if path.is_file() and (time_ns := path.stat().st_mtime_ns) > now_ns:
-                ahead[path] = time_ns
+            state = path.lstat()  # of a link itself: what it points to is not ours to date
+            if stat.S_ISREG(state.st_mode) and state.st_mtime_ns > now_ns:
+                ahead[path] = state.st_mtime_ns
     latest_first = sorted(set(ahead.values()), reverse=True)
     settled_ns = {time_ns: now_ns - rank for rank, time_ns in enumerate(latest_first)}
     for path, time_ns in ahead.items():
