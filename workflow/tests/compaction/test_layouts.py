@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockwise.compaction.history import Cut, History, Turn, slice_turns
-from blockwise.compaction.layouts import full_marked, load_layout
+from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import partition
 from blockwise.compaction.target_name import MAX_CHARS, MIN_WORDS, name_place
 from blockwise.config.datasets import MalformedRows, SyntheticSource
@@ -22,6 +22,8 @@ LAYOUTS = {name: load_layout(name) for name in [SEQUENTIAL, *known_layouts()]}
 SUFFIX_LAYOUTS = ["suffix_target", "suffix_full"]
 FIRST_SIGN = 0x4E00  # ideographs: word characters that no layout's own text contains
 QUOTED = re.compile(r"(?:words|begins)\n\n(.+?)\n\n\((?:inside )?message (\d+)", re.DOTALL)
+
+FENCED = re.compile(r"(.*)<TARGET_BLOCK (\d{6})>\n(.*)\n</TARGET_BLOCK \2>(.*)", re.DOTALL)
 
 repeating_texts = st.text("ab .\n\t{}", max_size=30)
 sizes = st.integers(1, 30)
@@ -136,9 +138,9 @@ def test_an_independent_worker_sees_no_other_history_block(history, block_size, 
 def test_full_marked_shows_everything_and_marks_its_history_block(history, block_size, boundary):
     blocks = cut_up(history, "full_marked", block_size, boundary)
     for part, messages in zip(blocks, ask_all("full_marked", history, blocks), strict=True):
-        before, marked = content_of(messages[:-1]).split(full_marked.MARKS[0])
-        target, after = marked.split(full_marked.MARKS[1])
+        before, nonce, target, after = FENCED.fullmatch(content_of(messages[:-1])).groups()
         assert target == text_of(slice_turns(history.turns, *part.span))
+        assert f"<TARGET_BLOCK {nonce}> and </TARGET_BLOCK {nonce}>" in messages[-1]["content"]
         assert before + target + after == text_of(history.turns)
 
 

@@ -83,14 +83,14 @@ def test_chat_sessions_become_documents_in_chronological_order():
 def test_questions_stand_at_the_last_chat_session_of_their_evidence():
     first, second, last = read([ROW])[0]
     by_text = {
-        question.text.partition(": ")[2]: (document, question)
+        question.text.partition(" (")[0]: (document, question)
         for document in (first, second, last)
         for question in document.questions
     }
     document, question = by_text["Who has a cat?"]
     assert document is second
     assert question.id == "conv-1/q0"
-    assert question.text == "In the conversation between Ann and Bob: Who has a cat?"
+    assert question.text == "Who has a cat? (asked about the chats of Ann and Bob)"
     assert (question.answer, question.category) == ("Bob", "4")
     document, question = by_text["How many?"]
     assert document is second

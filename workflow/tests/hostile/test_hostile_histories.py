@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from blockwise.compact import read_conversation
-from blockwise.compaction.agent import SYSTEM_PROMPT, Agent, AgentRule
+from blockwise.compaction.agent import ANSWER_FORM, SYSTEM_PROMPT, Agent, AgentRule
 from blockwise.compaction.cells import CellSpec
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn, slice_turns
@@ -90,7 +90,7 @@ def test_what_an_agent_asks_is_never_a_template(text, question, gold, said):
     (request,) = engine.requests
     assert [message["content"] for message in request.messages] == [
         SYSTEM_PROMPT,
-        f"{text}\n\nQuestion: {question}",
+        f"{text}\n\nQuestion: {question}\n{ANSWER_FORM}",
     ]
     assert agent.history.turns[-1].text == said
     prompt = "Q {{question}} G {{gold}} A {{answer}} {} %s"

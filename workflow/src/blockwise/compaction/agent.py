@@ -27,9 +27,16 @@ from blockwise.serving.engine import ChatRequest, Completion, Engine
 from blockwise.serving.renderer import Renderer
 
 SYSTEM_PROMPT = (
-    "You read documents and answer questions about them. Answer with a few words and nothing "
-    'else. If the documents do not say, answer "no information available".'
+    "You are a helpful assistant. The user shows you texts, one message after another, and asks "
+    "you about them later."
 )
+ANSWER_FORM = (
+    'Answer in at most six words, not in a sentence. If the texts above do not say, answer "no '
+    'information available".'
+)
+"""How every question ends. An instruction beside the question is followed better than the same
+words in the system prompt, which stand thousands of tokens before it."""
+
 ACKNOWLEDGEMENT = "Noted."
 """The recorded assistant turn where a document is shown and nothing is asked."""
 
@@ -356,8 +363,13 @@ def turn_text(document: Document | None, question: Question | None) -> str:
     """The user's text: a document, a question, or a document with its first question."""
     parts = [] if document is None else [document.text]
     if question is not None:
-        parts.append(f"Question: {question.text}")
+        parts.append(question_text(question.text))
     return "\n\n".join(parts)
+
+
+def question_text(question: str) -> str:
+    """A question and the form of its answer."""
+    return f"Question: {question}\n{ANSWER_FORM}"
 
 
 def _compaction_record(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, turn_text
 from blockwise.compaction.cells import CellSpec
-from blockwise.compaction.compactor import WRAPPER_HEADING, WRAPPER_ROLE
+from blockwise.compaction.compactor import WRAPPER_ROLE, wrapper_text
 from blockwise.compaction.history import SYSTEM_ROLE
 from blockwise.data.documents import Document, Session
 from blockwise.errors import ConfigError
@@ -135,7 +135,7 @@ def _tokens_beside_summaries(document: Document, renderer: Renderer) -> int:
     question = document.questions[0] if document.questions else None
     messages = [
         {"role": SYSTEM_ROLE, "content": SYSTEM_PROMPT},
-        {"role": WRAPPER_ROLE, "content": WRAPPER_HEADING},
+        {"role": WRAPPER_ROLE, "content": wrapper_text([])},
         {"role": "user", "content": turn_text(document, question)},
     ]
     return renderer.count(messages, add_generation_prompt=True)

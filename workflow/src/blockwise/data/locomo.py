@@ -103,9 +103,12 @@ def read_rows(
     return read_documents(rows, _read_row, id_key="sample_id", origin=origin, malformed=malformed)
 
 
-def question_opening(speaker_a: str, speaker_b: str) -> str:
-    """What stands before a question, so that it names its conversation."""
-    return f"In the conversation between {speaker_a} and {speaker_b}: "
+def name_conversation(question: str, speaker_a: str, speaker_b: str) -> str:
+    """The question with the name of its conversation behind it.
+
+    Before it the name was half a sentence, which models repeated instead of answering.
+    """
+    return f"{question} (asked about the chats of {speaker_a} and {speaker_b})"
 
 
 def evidence_chat_sessions(evidence: Iterable[str]) -> list[int]:
@@ -119,7 +122,6 @@ def _read_row(row: Any) -> list[Document]:
     chat_sessions = _chat_sessions(parsed.conversation)
     questions: dict[int, list[Question]] = {number: [] for number in chat_sessions}
     last_number = max(chat_sessions)
-    opening = question_opening(speakers.speaker_a, speakers.speaker_b)
     for index, official in enumerate(parsed.qa):
         named = evidence_chat_sessions(official.evidence)
         # Without evidence the last chat session stands for it: when that one has been
@@ -128,7 +130,9 @@ def _read_row(row: Any) -> list[Document]:
         questions[known[-1]].append(
             Question(
                 id=f"{parsed.sample_id}/q{index}",
-                text=opening + official.question,
+                text=name_conversation(
+                    official.question, speakers.speaker_a, speakers.speaker_b
+                ),
                 answer=official.gold(),
                 category=str(official.category),
                 evidence=tuple(_document_id(parsed.sample_id, number) for number in known),

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT
-from blockwise.compaction.compactor import SUMMARY_SEPARATOR, WRAPPER_HEADING, WRAPPER_ROLE
+from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, question_text
+from blockwise.compaction.compactor import WRAPPER_ROLE, wrapper_text
 from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock
@@ -162,7 +162,7 @@ def _question_lesson(rng: random.Random, scene: Scene) -> Lesson:
 
 def question_message(question: str) -> Message:
     """The turn in which the agent is asked."""
-    return {"role": "user", "content": f"Question: {question}"}
+    return {"role": "user", "content": question_text(question)}
 
 
 def choose_probes(probes: Sequence[Probe], rng: random.Random) -> list[Probe]:
@@ -197,8 +197,7 @@ def opening_turns(
             kept = [note for note in kept_notes(passages, level) if rng.random() >= lost_frac]
             known += kept
             summaries.append(summary_of(kept))
-        text = SUMMARY_SEPARATOR.join([WRAPPER_HEADING, *summaries])
-        turns.append(Turn(WRAPPER_ROLE, text))
+        turns.append(Turn(WRAPPER_ROLE, wrapper_text(summaries)))
     return turns + document_turns(scene, num_summarised), known
 
 

@@ -288,7 +288,6 @@ def _chat_scene(rng: random.Random, names: NameMaker, num_facts: int) -> Scene:
 def _chat_probes(
     plan: ConversationPlan, known: Sequence[Telling], rng: random.Random
 ) -> Iterator[Probe]:
-    opening = locomo.question_opening(*plan.speakers)
     pets = {telling.fact.object for telling in known if telling.fact.relation == PET}
     kept = [one for one in known if one.fact.relation != TRICK or one.fact.topic in pets]
     by_dia_id = {telling.dia_id: telling for telling in kept}
@@ -304,7 +303,8 @@ def _chat_probes(
         kind = KIND_OF_CATEGORY[category]
         if kind == "list" and len(reasons) == 2 and "," not in answer:
             kind = "two"  # a pet's trick: told in one place, the pet in another
-        yield Probe(kind, opening + official["question"], answer, reasons)
+        question = locomo.name_conversation(official["question"], *plan.speakers)
+        yield Probe(kind, question, answer, reasons)
     dropped = [
         telling
         for telling in plan.tellings
@@ -315,7 +315,8 @@ def _chat_probes(
         if KIND_OF_CATEGORY[official["category"]] in {"single", "temporal"}:
             fact = facts_dropped[official["evidence"][0]]
             reason = narrate(_not_told(fact, fact.subject))
-            yield Probe("absent", opening + official["question"], NO_INFORMATION, (reason,))
+            question = locomo.name_conversation(official["question"], *plan.speakers)
+            yield Probe("absent", question, NO_INFORMATION, (reason,))
 
 
 def _not_told(fact: Fact, subject: str) -> Fact:

@@ -14,7 +14,7 @@ from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.serving.renderer import Message
 
-SCOPE = "Compact the whole conversation above."
+SCOPE = "Now summarize the whole conversation above, from its first message to its last."
 
 
 def worker_messages(

@@ -15,7 +15,10 @@ from blockwise.compaction.partition import HistoryBlock
 from blockwise.compaction.target_name import name_place
 from blockwise.serving.renderer import Message
 
-SCOPE = "Compact only a part of the conversation above: from {start} {stop}. The rest is context."
+SCOPE = (
+    "Now summarize only one part of the conversation above: from {start} {stop}. Everything else "
+    "is context; leave it out."
+)
 LAST_STOP = "to the end"
 
 

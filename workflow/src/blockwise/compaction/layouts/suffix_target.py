@@ -15,7 +15,10 @@ from blockwise.compaction.partition import HistoryBlock
 from blockwise.compaction.target_name import name_place
 from blockwise.serving.renderer import Message
 
-SCOPE = "Compact only the end of the conversation above, from {start}. The rest is context."
+SCOPE = (
+    "Now summarize only the last part of the conversation above, from {start} to the end. "
+    "Everything before it is context; leave it out."
+)
 
 
 def worker_messages(

@@ -8,14 +8,14 @@ Source: arXiv 2605.23296, phase 2 (secondary reading).
 
 from collections.abc import Sequence
 
-from blockwise.compaction.history import Cut, History, mark_span, slice_turns
+from blockwise.compaction.fences import fence_span
+from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.serving.renderer import Message
 
-MARKS = ("<TARGET_BLOCK>\n", "\n</TARGET_BLOCK>")
+MARK = "TARGET_BLOCK"
 SCOPE = (
-    "Compact only the part of the conversation between <TARGET_BLOCK> and </TARGET_BLOCK>. "
-    "What stands before it is context; do not repeat it."
+    "Now summarize only the text between {} and {}. Everything before it is context; leave it out."
 )
 
 
@@ -23,9 +23,9 @@ def worker_messages(
     history: History, blocks: Sequence[HistoryBlock], index: int, prompt: str
 ) -> list[Message]:
     """The conversation up to the end of history block k, that block marked, then the prompt."""
-    target = blocks[index]
-    turns = mark_span(slice_turns(history.turns, Cut(0), target.stop), target.span, MARKS)
-    request = {"role": "user", "content": f"{SCOPE}\n\n{prompt}"}
+    shown = slice_turns(history.turns, Cut(0), blocks[index].stop)
+    turns, marks = fence_span(MARK, shown, blocks[index].span)
+    request = {"role": "user", "content": f"{SCOPE.format(*marks)}\n\n{prompt}"}
     return [*(turn.message() for turn in turns), request]
 
 
