@@ -5,7 +5,7 @@ The server itself is not a rule: each batch job starts, probes and stops its own
 """
 
 
-# Models of the hub. A job of its own without a GPU, so that none waits for a download; no local
+# Published models: of the hub, or GGUF files. A job of its own without a GPU, so that none waits for a download; no local
 # rule, because hundreds of gigabytes are no work for a cluster's head node. A retry goes on.
 rule fetch_model:
     output:
@@ -17,7 +17,7 @@ rule fetch_model:
         key=lambda wildcards: pipeline.fetched_model_key(wildcards.backbone),
         config=pipeline.config_file,
     shell:
-        "exec {PYTHON} -m blockwise.serving.hub_model --config {params.config}"
+        "exec {PYTHON} -m blockwise.serving.fetch_model --config {params.config}"
         " --backbone {wildcards.backbone} --output {output}"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import canonical_json, digest, digest_file, file_states, write_bytes
-from blockwise.config.backbones import HubModel, PathModel, PocketModel
+from blockwise.config.backbones import GgufModel, HubModel, PathModel, PocketModel
 from blockwise.config.claims import load_claims
 from blockwise.config.datasets import Source, local_file
 from blockwise.config.experiments import (
@@ -136,8 +136,8 @@ class Pipeline:
         return _key([entry, content], "blockwise.data.prepare")
 
     def fetched_model_files(self, backbone: str) -> list[str]:
-        """The record of a backbone's fetched model, if its model is the hub's."""
-        if not isinstance(self.profile.backbones[backbone].model, HubModel):
+        """The record of a backbone's fetched model, if its model is published elsewhere."""
+        if not isinstance(self.profile.backbones[backbone].model, HubModel | GgufModel):
             return []
         return [f"{self.results}/runs/models/{backbone}.json"]
 
@@ -145,7 +145,7 @@ class Pipeline:
         """When a backbone's model must be fetched again."""
         entry = self.profile.backbones[backbone]
         values = [entry.model.model_dump(mode="json"), entry.engine.kind]
-        return _key(values, "blockwise.serving.hub_model")
+        return _key(values, "blockwise.serving.fetch_model")
 
     def backbone_key(self, backbone: str) -> str:
         """When a backbone's files must be prepared again."""

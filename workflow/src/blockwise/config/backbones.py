@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from blockwise.config.base import UNPINNED, ConfigModel, Name, PositiveTokens
 from blockwise.config.keys import EndpointUrls, KeyVariable, secret_variables
+from blockwise.config.published_files import HubPlace, PackagePlace, Sha256
 from blockwise.config.split import BatchSplit
 
 FLAGS_OF_OTHER_KEYS = frozenset(
@@ -35,6 +36,9 @@ Source: vLLM 0.32, v1/attention/backends/cpu_attn.py, `get_supported_head_sizes`
 
 POCKET_FOLDER = Path("workflow/pocket")
 """Where the repository ships its pocket backbones."""
+
+MADE_FOR_VLLM = frozenset({"random", "pocket", "gguf"})
+"""Sources of models whose files are made here, for a server of ours."""
 
 MAX_PORT = 65535  # TCP ports are 16-bit numbers; 0 would mean any
 
@@ -152,8 +156,24 @@ class HubModel(ConfigModel):
     revision: str = Field(UNPINNED, description="Commit hash; `unpinned` may dry-run, not run.")
 
 
+class GgufModel(ConfigModel):
+    """A published GGUF file: its digest says which model it is, wherever its bytes come from.
+
+    It is looked for in the models folder, then in the package, then on the hub.
+    """
+
+    source: Literal["gguf"]
+    file: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\.gguf$",
+        description="Name of the file, without folders.",
+    )
+    sha256: Sha256
+    hub: HubPlace | None = Field(None, description="A repository of the hub that holds it.")
+    package: PackagePlace | None = Field(None, description="A package whose wheel holds it.")
+
+
 ModelSource = Annotated[
-    RandomModel | PocketModel | PathModel | HubModel, Field(discriminator="source")
+    RandomModel | PocketModel | PathModel | HubModel | GgufModel, Field(discriminator="source")
 ]
 
 ArgumentValue = bool | int | float | str
@@ -316,7 +336,7 @@ class Backbone(ConfigModel):
     @model_validator(mode="after")
     def _engine_and_model_agree(self) -> "Backbone":
         problems = []
-        if self.engine.kind == "external" and self.model.source in {"random", "pocket"}:
+        if self.engine.kind == "external" and self.model.source in MADE_FOR_VLLM:
             problems.append(
                 "an external engine serves a model of its own: give `model` the hub id or path "
                 "whose tokenizer it uses"

@@ -6,18 +6,16 @@ a download that is damaged, or a licence that nobody has accepted, shows here, w
 costs nothing.
 """
 
-import argparse
 import re
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
-from blockwise.artifacts import digest, digest_file, read_model, write_model
+from blockwise.artifacts import digest, digest_file
 from blockwise.config.backbones import Backbone, HubModel
 from blockwise.config.base import UNPINNED
-from blockwise.config.profile import Profile
-from blockwise.errors import ArtifactError, ConfigError, ServerError, run_command
+from blockwise.errors import ArtifactError, ConfigError, ServerError
 
 TOKENIZER_PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 """What a tokenizer needs and nothing else: an external engine has the weights itself."""
@@ -174,22 +172,3 @@ def _read_back(folder: Path, path: Path) -> FetchedFile:
     return FetchedFile(
         path=path.relative_to(folder).as_posix(), num_bytes=path.stat().st_size, sha256=sha256
     )
-
-
-def main() -> None:
-    """Command line: fetch one backbone's model and write the record of its files."""
-    parser = argparse.ArgumentParser(description="Fetch a backbone's model from the hub.")
-    parser.add_argument("--config", type=Path, required=True, help="resolved profile, JSON")
-    parser.add_argument("--backbone", required=True, help="its name in the profile")
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args()
-    backbone = read_model(arguments.config, Profile).backbones[arguments.backbone]
-    fetched = fetch_model(arguments.backbone, backbone)
-    write_model(arguments.output, fetched)
-    print(
-        f"{fetched.id}: {len(fetched.files)} files, {fetched.num_bytes} bytes in {fetched.folder}"
-    )
-
-
-if __name__ == "__main__":
-    run_command(main)

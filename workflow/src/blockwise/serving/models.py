@@ -7,13 +7,26 @@ when the files do, so that cells re-run when their model does.
 
 import argparse
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from blockwise.artifacts import digest_tree, read_model, write_model
-from blockwise.config.backbones import Backbone, HubModel, PathModel, PocketModel, RandomModel
+from blockwise.config.backbones import (
+    Backbone,
+    GgufModel,
+    HubModel,
+    PathModel,
+    PocketModel,
+    RandomModel,
+)
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ConfigError, run_command
+from blockwise.serving.gguf_model import FetchedGguf, convert_gguf, fetch_gguf
 from blockwise.serving.hub_model import FetchedModel, check_in_place, fetch_model
 from blockwise.serving.prepared_model import PreparedModel
 
@@ -24,15 +37,18 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.js
 
 
 def prepare_model(
-    name: str, backbone: Backbone, folder: Path, fetched: FetchedModel | None = None
+    name: str,
+    backbone: Backbone,
+    folder: Path,
+    fetched: FetchedModel | FetchedGguf | None = None,
 ) -> PreparedModel:
     """Make or check the model of a backbone.
 
     Args:
         name: the backbone's name.
         backbone: its configuration.
-        folder: where a random model is written; replaced if it exists.
-        fetched: the snapshot of a model of the hub; None: it is fetched here.
+        folder: where a random or converted model is written; replaced if it exists.
+        fetched: the record of a model of the hub or of a GGUF file; None: it is fetched here.
 
     Raises:
         ConfigError: the revision is unpinned, or the folder is no model.
@@ -48,32 +64,24 @@ def prepare_model(
         case PathModel() as source:
             return _path(name, source, tokenizer_only)
         case HubModel():
+            assert not isinstance(fetched, FetchedGguf), name
             return _hub(name, backbone, fetched)
+        case GgufModel() as source:
+            assert not isinstance(fetched, FetchedModel), name
+            return _gguf(name, source, fetched, folder)
 
 
 def _random(name: str, recipe: RandomModel, backbone: Backbone, folder: Path) -> PreparedModel:
     # Imported here: it needs torch and transformers (6 s), which the other sources do not.
     from blockwise.serving.random_backbone import make_random_backbone  # noqa: PLC0415
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with _replacing(name, folder) as unfinished:
         num_parameters = make_random_backbone(
             recipe,
             backbone.context_window_tokens,
-            scratch / "model",
+            unfinished,
             with_weights=not has_dummy_weights(backbone),
         )
-        if folder.exists():
-            shutil.rmtree(folder)
-        (scratch / "model").replace(folder)
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write the model of {name} to {folder}: {error}. Free space or mend the "
-            "permissions and run the same command again"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return PreparedModel(
         backbone=name,
         source="random",
@@ -83,6 +91,31 @@ def _random(name: str, recipe: RandomModel, backbone: Backbone, folder: Path) ->
         digest=digest_tree(folder),
         num_parameters=num_parameters,
     )
+
+
+@contextmanager
+def _replacing(name: str, folder: Path) -> Iterator[Path]:
+    """A folder to write a model into that takes the other's place when all is written, or never.
+
+    Raises:
+        ArtifactError: it cannot be written; nothing of it is left.
+    """
+    scratch = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        yield scratch / "model"
+        if folder.exists():
+            shutil.rmtree(folder)
+        (scratch / "model").replace(folder)
+    except (OSError, SafetensorError) as error:  # the second is how a full disk shows in weights
+        raise ArtifactError(
+            f"cannot write the model of {name} to {folder}: {error}. Free space or mend the "
+            "permissions and run the same command again"
+        ) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def has_dummy_weights(backbone: Backbone) -> bool:
@@ -145,14 +178,31 @@ def _hub(name: str, backbone: Backbone, fetched: FetchedModel | None) -> Prepare
     )
 
 
+def _gguf(name: str, source: GgufModel, fetched: FetchedGguf | None, folder: Path) -> PreparedModel:
+    if fetched is None:
+        fetched = fetch_gguf(name, source, lambda line: print(line, file=sys.stderr))
+    with _replacing(name, folder) as unfinished:
+        origin, num_parameters = convert_gguf(fetched, unfinished)
+    return PreparedModel(
+        backbone=name,
+        source="gguf",
+        path=str(folder),
+        revision=None,
+        tokenizer_path=str(folder),
+        digest=digest_tree(folder),
+        num_parameters=num_parameters,
+        gguf=origin,
+    )
+
+
 def main() -> None:
     """Command line: prepare one backbone and write its `PreparedModel`."""
     parser = argparse.ArgumentParser(description="Make or check a backbone's model.")
     parser.add_argument("--config", type=Path, required=True, help="resolved profile, JSON")
     parser.add_argument("--backbone", required=True, help="its name in the profile")
-    parser.add_argument("--folder", type=Path, required=True, help="where to write a random model")
+    parser.add_argument("--folder", type=Path, required=True, help="where to write a made model")
     parser.add_argument(
-        "--fetched", type=Path, nargs="*", default=[], help="record of a hub model; else nothing"
+        "--fetched", type=Path, nargs="*", default=[], help="record of a fetched model, if any"
     )
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -163,7 +213,12 @@ def main() -> None:
             f"{', '.join(sorted(profile.backbones))}"
         )
     backbone = profile.backbones[arguments.backbone]
-    fetched = [read_model(path, FetchedModel) for path in arguments.fetched]
+    fetched: list[FetchedModel | FetchedGguf] = [
+        read_model(path, FetchedGguf)
+        if isinstance(backbone.model, GgufModel)
+        else read_model(path, FetchedModel)
+        for path in arguments.fetched
+    ]
     prepared = prepare_model(arguments.backbone, backbone, arguments.folder, *fetched)
     write_model(arguments.output, prepared)
 

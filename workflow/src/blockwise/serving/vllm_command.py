@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blockwise.config.backbones import ArgumentValue, Backbone, VllmEngine
+from blockwise.serving.machine_dtype import cpu_dtype
 from blockwise.serving.prepared_model import PreparedModel
 
 HOST = "127.0.0.1"
@@ -56,6 +57,7 @@ def measured_flags(backbone: Backbone) -> dict[str, ArgumentValue]:
         "enable-per-request-metrics": True,
         "seed": 0,
         "stream-interval": STREAM_INTERVAL_TOKENS,
+        **({} if backbone.gpus else {"dtype": cpu_dtype()}),
         **_sampling_flags(backbone),
         **arguments,
     }

@@ -1,0 +1,108 @@
+"""Proof that a converted folder is the model of its GGUF file, kept with the prepared model.
+
+Token ids are the vocabulary's, the chat template is the file's to the byte, a system message
+arrives, and the greedy tokens of one fixed prompt say what the weights do.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from transformers import AutoModelForCausalLM
+
+from blockwise.errors import ArtifactError
+from blockwise.serving.gguf_file import GgufFile
+from blockwise.serving.prepared_model import GgufProof, GreedyTokens
+from blockwise.serving.tokenizer import load_tokenizer
+
+SYSTEM = "You answer in one short sentence."
+PROMPT = "Name three rivers of Europe."
+NUM_GREEDY_TOKENS = 16
+DTYPE = torch.bfloat16
+CONVERSATION = ({"role": "system", "content": SYSTEM}, {"role": "user", "content": PROMPT})
+
+
+def prove(file: GgufFile, folder: Path) -> GgufProof:
+    """Hold a converted folder against its file.
+
+    Raises:
+        ArtifactError: it is not the file's model, or cannot play a session.
+    """
+    tokenizer = load_tokenizer(str(folder))
+    num_respelled = _check_vocabulary(file, tokenizer)
+    if tokenizer.chat_template != file.chat_template:
+        raise ArtifactError(
+            f"{file.path}: the converted chat template is not the file's; this is a defect of the "
+            "conversion, please report it"
+        )
+    rendered = _check_system_message(file, tokenizer)
+    return GgufProof(
+        num_vocabulary_tokens=len(file.tokens),
+        num_respelled_tokens=num_respelled,
+        greedy=_greedy(tokenizer(rendered, add_special_tokens=False)["input_ids"], folder),
+    )
+
+
+def _check_vocabulary(file: GgufFile, tokenizer: Any) -> int:
+    """Every id is the file's token; returns how many are spelled differently.
+
+    SentencePiece files write a token of nothing but blanks with blanks, the tokenizer with the mark
+    that stands for one.
+    """
+    spelled = [_respelled(token) for token in file.tokens]
+    found = tokenizer.convert_ids_to_tokens(list(range(len(spelled))))
+    num_respelled = 0
+    for index, (token, own) in enumerate(zip(file.tokens, found, strict=True)):
+        if own != token and own != spelled[index]:
+            raise ArtifactError(
+                f"{file.path}: token {index} is {token!r}, and the converted tokenizer has {own!r} "
+                "there; its text would become other tokens. Take another file of the model"
+            )
+        num_respelled += own != token
+    if len(tokenizer) != len(spelled):
+        raise ArtifactError(
+            f"{file.path}: it has {len(spelled)} tokens, and the converted tokenizer "
+            f"{len(tokenizer)}; take another file of the model"
+        )
+    return num_respelled
+
+
+def _respelled(token: str) -> str:
+    return "\u2581" * len(token) if token and not token.strip(" ") else token
+
+
+def _check_system_message(file: GgufFile, tokenizer: Any) -> str:
+    """The rendered prompt, in which the system message must stand."""
+    try:
+        rendered = str(
+            tokenizer.apply_chat_template(
+                list(CONVERSATION), tokenize=False, add_generation_prompt=True
+            )
+        )
+        reason = "leaves it out" if SYSTEM not in rendered else None
+    except TemplateError as error:
+        rendered, reason = "", f"says: {error}"
+    if reason is not None:
+        raise ArtifactError(
+            f"{file.path}: its chat template takes no system message ({reason}), and every session "
+            "begins with one. Take a model whose template does"
+        )
+    return rendered
+
+
+def _greedy(prompt_ids: list[int], folder: Path) -> GreedyTokens:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPE)
+    with torch.inference_mode():
+        output = model.generate(
+            torch.tensor([prompt_ids]),
+            attention_mask=torch.ones((1, len(prompt_ids)), dtype=torch.long),
+            max_new_tokens=NUM_GREEDY_TOKENS,
+            do_sample=False,
+        )
+    return GreedyTokens(
+        system=SYSTEM,
+        prompt=PROMPT,
+        dtype=str(DTYPE).removeprefix("torch."),
+        token_ids=tuple(output[0, len(prompt_ids) :].tolist()),
+    )
