@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# What can be set: make reproduce CORES=2, make preflight BACKBONE=timing-8m, DEVICE=gpu,
+# What can be set: make reproduce CORES=2, make preflight BACKBONE=smollm2-135m, DEVICE=gpu,
 # make crate RUN_BY="Ada Lovelace" ORCID=https://orcid.org/0000-0000-0000-0000 ...
 PYTHON ?= $(shell for name in python3.11 python3; do \
 	"$$name" -c '' 2>/dev/null && { echo "$$name"; break; }; done)

@@ -178,7 +178,7 @@ def loaded(cell_record=None, **labels):
         "study": Study.END_TO_END,
         "prompt": "detailed",
         "target_frac": None,
-        "backbone": "timing-8m",
+        "backbone": "smollm2-135m",
         "dataset": "hotpotqa",
         "caption": "pocket-scale, random weights: timing only",
         "weights": Weights.RANDOM,
@@ -193,7 +193,7 @@ def omission(**changes):
     values = {
         "experiment": "accuracy_volume",
         "study": Study.ACCURACY_VOLUME,
-        "backbone": "timing-8m",
+        "backbone": "smollm2-135m",
         "dataset": "hotpotqa",
         "caption": "pocket-scale, random weights: timing only",
         "weights": Weights.RANDOM,
@@ -209,7 +209,7 @@ def omission(**changes):
 def engine_card(**changes):
     values = {
         "id": "card",
-        "backbone": "timing-8m",
+        "backbone": "smollm2-135m",
         "engine": "vllm 0.32.0",
         "model_digest": "model",
         "context_window_tokens": 16384,

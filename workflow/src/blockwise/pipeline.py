@@ -131,9 +131,12 @@ class Pipeline:
         """When a dataset must be prepared again."""
         dataset_config = self.profile.datasets[dataset]
         entry = dataset_config.model_dump(mode="json", exclude={"sessions"})
-        file = _local_file(dataset_config.source)
-        content = digest_file(file) if file is not None and file.is_file() else None
-        return _key([entry, content], "blockwise.data.prepare")
+        chosen = dataset_config.row_ids
+        files = [_local_file(dataset_config.source), Path(chosen) if chosen else None]
+        contents = [
+            digest_file(file) if file is not None and file.is_file() else None for file in files
+        ]
+        return _key([entry, contents], "blockwise.data.prepare")
 
     def fetched_model_files(self, backbone: str) -> list[str]:
         """The record of a backbone's fetched model, if its model is published elsewhere."""

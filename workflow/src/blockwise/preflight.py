@@ -1,6 +1,6 @@
 """Preflight: one minute that says whether a backbone will run here, and what to change.
 
-    python -m blockwise.preflight --backbone timing-8m
+    python -m blockwise.preflight --backbone smollm2-135m
 
 Checks the machine (memory, disk, shared memory), starts the backbone's server, looks at the
 window and at the prefix stability of its chat template, and plays one compaction of each mode.

@@ -184,5 +184,5 @@ def test_the_command_writes_the_artifact(tmp_path, monkeypatch, project_folder):
     monkeypatch.setattr(sys, "argv", ["similarity", *map(str, words)])
     similarity.main()
     result = read_model(output, Similarities)
-    assert (result.backbone, result.dataset) == ("timing-8m", "hotpotqa")
+    assert (result.backbone, result.dataset) == ("smollm2-135m", "hotpotqa")
     assert [len(group.cell_keys) for group in result.groups] == [3]

@@ -330,7 +330,7 @@ def test_command_line_values_give_the_same_profile_as_yaml(tmp_path):
 def test_default_backbones_given_as_command_line_strings_are_the_same(project_folder):
     file = project_folder / "config" / "config.yaml"
     strings = yaml.load(file.read_text(), Loader=yaml.BaseLoader)["backbones"]
-    assert strings["timing-8m"]["engine"]["environment"] == {"VLLM_CPU_KVCACHE_SPACE": "2"}
+    assert strings["smollm2-135m"]["engine"]["environment"] == {"VLLM_CPU_KVCACHE_SPACE": "2"}
     assert load_profile([file], {"backbones": strings}) == load_profile([file])
 
 
@@ -343,7 +343,7 @@ def test_command_line_strings_become_nothing_but_scalars(tmp_path, text):
 def test_a_pocket_backbone_is_out_of_domain_on_data_that_is_not_synthetic(tmp_path):
     data = tmp_path / "rows.json"
     data.write_text("[]")
-    model = {"source": "pocket", "name": "pocket-1m"}
+    model = {"source": "pocket", "name": "pocket-4m"}
     content = edited(MODEL, model)
     name = next(iter(content["datasets"]))
     captions = []

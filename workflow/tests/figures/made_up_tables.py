@@ -43,7 +43,7 @@ def spread(measure, middle, suffix="", num=3, name="mean", has_interval=True):
 def labels(arm, size, num, changes):
     return {
         "experiment": "made_up",
-        "backbone": "timing-8m",
+        "backbone": "smollm2-135m",
         "dataset": "hotpotqa",
         "caption": CAPTION,
         "prompt": "detailed",

@@ -16,7 +16,7 @@ from pathlib import Path
 TESTS_FOLDER = Path(__file__).parents[1]
 PROJECT_FOLDER = TESTS_FOLDER.parents[1]
 PROMPTS = PROJECT_FOLDER / "config" / "prompts"
-TOKENIZER = PROJECT_FOLDER / "workflow" / "pocket" / "pocket-1m" / "model"
+TOKENIZER = PROJECT_FOLDER / "workflow" / "pocket" / "pocket-4m" / "model"
 WINDOW_TOKENS = 16384
 ANSWER_TOKENS = 16
 NUM_DOCUMENTS = 6

@@ -239,7 +239,7 @@ def test_other_studies_take_no_part():
 def judged(*verdicts, dataset="hotpotqa"):
     """A judge's verdicts on the answers a0, a1, ... of the batch."""
     return Judgements(
-        backbone="timing-8m",
+        backbone="smollm2-135m",
         dataset=dataset,
         judge=JudgeIdentity(served_model="m", version="1", prompt="p", max_reply_tokens=8),
         omitted_reason=None,

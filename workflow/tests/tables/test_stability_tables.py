@@ -158,7 +158,7 @@ def compared(cells, cosine=0.5, unknown=()):
         undefined_reasons=tuple(NO_WORD if index in unknown else None for index in everyone),
     )
     return Similarities(
-        backbone="timing-8m", dataset="hotpotqa", embedder="words in common", groups=(group,)
+        backbone="smollm2-135m", dataset="hotpotqa", embedder="words in common", groups=(group,)
     )
 
 

@@ -55,7 +55,7 @@ def test_the_paper_overlay_has_exactly_four_backbones(workspace):
     probing = [inputs for name, inputs in jobs if name == "run_compaction_part"]
     assert len(probing) == counts["run_compaction_part"] > 8
     assert all("results/paper/runs/backbones/" in inputs for inputs in probing)
-    assert "timing-8m" not in done[1]
+    assert "smollm2-135m" not in done[1]
     assert "results/paper/" in done[1]
 
 
@@ -66,7 +66,7 @@ def test_a_dry_run_writes_nothing(workspace, default_run):
 
 def test_one_more_backbone_is_one_more_entry(workspace, tmp_path):
     content = yaml.safe_load((workspace / "config" / "config.yaml").read_text())
-    content["backbones"]["another"] = content["backbones"]["pocket-1m"]
+    content["backbones"]["another"] = content["backbones"]["pocket-4m"]
     file = tmp_path / "more.yaml"
     file.write_text(yaml.safe_dump(content))
     counts = job_counts(dry_run(workspace, "--configfile", str(file)))
@@ -82,7 +82,7 @@ def test_experiments_that_name_a_replaced_backbone_are_listed_once_each(workspac
     )
     status, said = dry_run(workspace, "--config", f"backbones={third}")
     assert status != 0
-    assert said.count("compaction_layouts.backbones names 'timing-8m'") == 1
+    assert said.count("compaction_layouts.backbones names 'smollm2-135m'") == 1
 
 
 @pytest.mark.parametrize("overlay", ["full", "real", "architectures"])

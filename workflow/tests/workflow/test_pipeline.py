@@ -20,9 +20,9 @@ def make(tmp_path, project_folder, monkeypatch):
     base = yaml.safe_load((project_folder / "config" / "config.yaml").read_text())
     end_to_end = {**base["experiments"]["compaction_end_to_end"], "datasets": None}
     base["experiments"] = {"compaction_end_to_end": end_to_end}
-    timing = {**base["backbones"]["timing-8m"], "datasets": None}
+    timing = {**base["backbones"]["smollm2-135m"], "datasets": None}
     base["backbones"] = {
-        "timing-8m": timing,
+        "smollm2-135m": timing,
         "mine": {**timing, "model": {"source": "path", "path": str(model)}},
     }
     base["datasets"]["own"] = {
@@ -47,10 +47,10 @@ def test_an_edited_data_file_is_prepared_again(make):
 
 
 def test_new_weights_under_an_old_path_are_prepared_again(make):
-    mine, other = (make().backbone_key(name) for name in ("mine", "timing-8m"))
+    mine, other = (make().backbone_key(name) for name in ("mine", "smollm2-135m"))
     os.utime(make.model / "config.json", ns=(1, 1))
     assert make().backbone_key("mine") != mine
-    assert make().backbone_key("timing-8m") == other
+    assert make().backbone_key("smollm2-135m") == other
 
 
 def test_an_experiment_touches_only_its_own_batches(make):
@@ -80,11 +80,11 @@ def test_a_split_makes_parts_of_a_batch_and_changes_no_key(make):
     backbones = {**make.base["backbones"]}
     backbones["mine"] = {**backbones["mine"], "split": {"timing": 3}}
     before, after = make(), make(backbones=backbones)
-    assert after.parts("timing-8m", "hotpotqa") == []
+    assert after.parts("smollm2-135m", "hotpotqa") == []
     assert after.parts("mine", "hotpotqa") == ["timing-1of3", "timing-2of3", "timing-3of3"]
     assert before.compaction_key("mine", "hotpotqa") == after.compaction_key("mine", "hotpotqa")
     whole, parted = (after.backbone_pattern(is_split=is_split) for is_split in (False, True))
-    assert re.fullmatch(whole, "timing-8m")
+    assert re.fullmatch(whole, "smollm2-135m")
     assert not re.fullmatch(whole, "mine")
     assert re.fullmatch(parted, "mine")
     assert not re.fullmatch(before.backbone_pattern(is_split=True), "mine")

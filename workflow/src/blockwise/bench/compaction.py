@@ -1,6 +1,6 @@
 """Benchmark of the compaction layouts and of the client: `make bench-compaction`.
 
-    python -m blockwise.bench.compaction --backbone timing-8m
+    python -m blockwise.bench.compaction --backbone smollm2-135m
 
 One server start plays, interleaved, the same compaction (8k tokens of cached history, eight
 history blocks, one forced volume) under sequential, the paper's layout and ours, and whole sessions

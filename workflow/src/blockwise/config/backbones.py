@@ -295,6 +295,12 @@ class RequestDefaults(ConfigModel):
     form: RequestForm = RequestForm.CHAT
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(
+        1.0,
+        gt=0,
+        description="vLLM's, over prompt and answer; above 1 discourages tokens that were there. "
+        "Give what the publisher of the model recommends.",
+    )
     chat_template_arguments: dict[str, ArgumentValue] = Field(
         default_factory=dict,
         description="Extra variables of the chat template, e.g. a pinned date_string.",

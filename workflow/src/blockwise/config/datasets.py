@@ -104,5 +104,10 @@ class Dataset(ConfigModel):
 
     format: DatasetFormat
     source: Source
+    row_ids: str | None = Field(
+        None,
+        description="A text file with the ids of the rows to take, one a line, in their order; "
+        "others can then take the same. Default: all rows.",
+    )
     sessions: SessionPlan
     malformed_rows: MalformedRows = MalformedRows.REFUSE

@@ -12,6 +12,7 @@ from blockwise.config.datasets import Dataset, DatasetFormat
 from blockwise.config.profile import Profile
 from blockwise.data import hotpotqa, locomo
 from blockwise.data.documents import DocumentSet
+from blockwise.data.row_choice import choose_rows
 from blockwise.data.sources import load_rows
 from blockwise.errors import ConfigError, run_command
 
@@ -26,9 +27,11 @@ def prepare_documents(dataset_name: str, dataset: Dataset, cache_folder: Path) -
 
     Raises:
         DatasetError: the source fails, is empty, or holds malformed rows that may not be
-            skipped.
+            skipped; or a row that is asked for by its id is not among them.
     """
     rows, origin = load_rows(dataset_name, dataset, cache_folder)
+    if dataset.row_ids is not None:
+        rows = choose_rows(rows, Path(dataset.row_ids), dataset.format, origin=origin)
     documents, skipped = READERS[dataset.format](
         rows, origin=origin, malformed=dataset.malformed_rows
     )

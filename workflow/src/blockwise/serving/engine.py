@@ -194,6 +194,8 @@ class Engine:
             extra["min_tokens"] = request.min_tokens
         if request.is_forced:
             extra["ignore_eos"] = True
+        if defaults.repetition_penalty != 1.0:  # no field of OpenAI's: sent only where it is asked
+            extra["repetition_penalty"] = defaults.repetition_penalty
         if request.cache_salt is not None:
             extra["cache_salt"] = request.cache_salt
         arguments: dict[str, Any] = {
