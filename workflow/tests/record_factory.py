@@ -99,6 +99,7 @@ def answer(**changes):
         "answer": "there",
         "exact_match": 1.0,
         "f1": 1.0,
+        "contains_gold": 1.0,
         "num_evidence_compactions": 0,
     }
     return AnswerRecord(**{**values, **changes})
