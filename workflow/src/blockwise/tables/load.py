@@ -151,14 +151,19 @@ def load_engine_cards(batch_paths: Iterable[Path]) -> list[EngineCard]:
     return sorted(cards.values(), key=lambda card: (card.backbone, card.id))
 
 
-def distinct_cells(cells: Sequence[LoadedCell]) -> list[LoadedCell]:
-    """Each cell once, whatever the number of experiments that select it."""
-    first: dict[tuple[str, str, str, str], LoadedCell] = {}
+def selections_of(cells: Iterable[LoadedCell]) -> list[list[LoadedCell]]:
+    """Each cell once, as every experiment that selects it sees it."""
+    found: dict[tuple[str, str, str, str], list[LoadedCell]] = {}
     for cell in cells:
         record = cell.record
         identity = (cell.backbone, cell.dataset, record.timing_block_id or "", record.cell_key)
-        first.setdefault(identity, cell)
-    return list(first.values())
+        found.setdefault(identity, []).append(cell)
+    return list(found.values())
+
+
+def distinct_cells(cells: Iterable[LoadedCell]) -> list[LoadedCell]:
+    """Each cell once, whatever the number of experiments that select it."""
+    return [selections[0] for selections in selections_of(cells)]
 
 
 TableOrder = tuple[
