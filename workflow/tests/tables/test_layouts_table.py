@@ -148,13 +148,40 @@ def test_recall_counts_a_shared_cell_once_and_answers_on_summaries_only():
 def test_recall_clusters_by_conversation_where_there_are_some():
     scores = {"a": (1.0,), "b": (0.0, 0.0)}
     answers = [
-        compacted(f1, cluster=name, question_id=f"{name}{index}")
+        compacted(f1, cluster=name, question_id=f"{name}{index}", category="4")
         for name, group in scores.items()
         for index, f1 in enumerate(group)
     ]
     cells = [*three_arms(), recall("independent", 512, answers, format="locomo")]
     row = row_of(cells)
     assert (row.recall_f1_mean, row.recall_f1_num_clusters) == (0.5, 2)
+
+
+def test_recall_of_the_headline_stands_beside_the_last_tokens_and_says_its_gate():
+    answers = [
+        compacted(0.5, contains_gold=1.0, category="1"),
+        compacted(1.0, category="5", question_id="q5"),
+        answer(
+            context=AnswerContext.TRUNCATION,
+            f1=0.25,
+            contains_gold=0.0,
+            num_evidence_compactions=1,
+            category="1",
+        ),
+    ]
+    told = [compaction(num_length_finishes=0)]
+    cell = recall("independent", 512, answers, format="locomo", compactions=told)
+    row = row_of([*three_arms(), cell])
+    assert (row.recall_f1_mean, row.recall_contains_gold_mean, row.recall_num_answers) == (
+        0.5,
+        1,
+        1,
+    )
+    assert (row.recall_truncation_f1_mean, row.recall_truncation_contains_gold_mean) == (0.25, 0)
+    assert (row.recall_length_finish_frac, row.recall_distinct_summaries_frac) == (0, 0.5)
+    assert row.recall_gate == "cannot_do_task"  # nobody asked without the history
+    bare = row_of([*three_arms(), cell], "target_block")
+    assert bare[["recall_gate", "recall_length_finish_frac"]].isna().all()
 
 
 def test_invalid_cells_are_left_out_and_counted():

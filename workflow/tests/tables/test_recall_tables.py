@@ -13,9 +13,13 @@ from blockwise.compaction.judgements import (
 from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Study
-from blockwise.tables import compaction_accuracy_volume, compaction_block_prompts
+from blockwise.tables import (
+    compaction_accuracy_volume,
+    compaction_answers,
+    compaction_block_prompts,
+)
 from blockwise.tables.inputs import TableInputs
-from record_factory import answer, compaction, loaded, omission, record
+from record_factory import answer, compaction, loaded, omission, record, request
 
 
 def asked(context, *scores, **changes):
@@ -34,7 +38,7 @@ def asked(context, *scores, **changes):
 
 def recall_cell(answers, arm="target_block", size=512, **changes):
     """A recall cell; labels of the batch and parts of the record in one."""
-    names = ("session_id", "seed", "repeat", "compactions")
+    names = ("session_id", "seed", "repeat", "compactions", "requests")
     parts = {name: changes.pop(name) for name in names if name in changes}
     parts.setdefault("compactions", (compaction(closing=True, history_after_tokens=300),))
     spec = {"protocol": "deferred", **changes.pop("spec", {})}
@@ -48,10 +52,10 @@ def reference(context, *scores, **changes):
         asked(context, *scores),
         context,
         None,
-        prompt="",
         compactions=(),
+        requests=(),
         spec={"tau_tokens": None, "asks_truncated": False},
-        **changes,
+        **{**changes, "prompt": ""},
     )
 
 
@@ -132,6 +136,7 @@ def test_locomo_clusters_by_conversation_and_hotpotqa_by_session():
         answer(
             question_id=f"q{number}",
             cluster=f"conversation {number % 7}",
+            category="1",
             context=AnswerContext.COMPACTED,
             num_evidence_compactions=2,
             f1=(number % 7) / 8,
@@ -145,14 +150,161 @@ def test_locomo_clusters_by_conversation_and_hotpotqa_by_session():
     assert hotpotqa.f1_num_clusters == 1
 
 
-def test_adversarial_questions_are_counted_and_can_be_left_out():
-    answers = (
-        *asked("compacted", 0.5, category="4"),
-        *asked("compacted", 0.0, 1.0, category="5")[1:],
+def test_open_domain_and_adversarial_questions_stand_apart():
+    scores = {"1": 0.5, "2": 0.25, "3": 0.125, "4": 0.0, "5": 1.0}
+    answers = tuple(
+        one
+        for number, (category, f1) in enumerate(scores.items())
+        for one in (
+            *asked("compacted", *[f1] * 5, category=category)[number : number + 1],
+            *asked("truncation", *[f1 / 2] * 5, category=category)[number : number + 1],
+        )
     )
-    row = row_of(build(recall_cell(answers, format="locomo")))
-    assert (row.num_adversarial_answers, row.f1_mean, row.f1_answerable_mean) == (1, 0.75, 0.5)
-    assert row_of(build(recall_cell(answers))).num_adversarial_answers == 0
+    table = build(recall_cell(answers, format="locomo"))
+    rows = table[table.answer_context == "compacted"].set_index("categories")
+    assert list(rows.index) == ["headline", "3", "5"]
+    assert list(rows.f1_mean) == [0.25, 0.125, 1.0]
+    assert list(rows.truncation_f1_mean) == [0.125, 0.0625, 0.5]
+    assert list(rows.num_answers) == [3, 1, 1]
+    assert set(rows.num_uncounted_answers) == {0}
+    hotpotqa = build(recall_cell(answers))
+    assert set(hotpotqa.categories) == {"headline"}
+    assert row_of(hotpotqa).num_answers == 5
+
+
+def test_the_gold_in_a_sentence_is_scored_beside_the_official_f1():
+    answers = tuple(
+        one.model_copy(update={"contains_gold": gold})
+        for context, golds in (("compacted", (1.0, 0.0)), ("truncation", (0.0, 0.0)))
+        for one, gold in zip(asked(context, 0.25, 0.25), golds, strict=True)
+    )
+    row = row_of(build(recall_cell(answers)))
+    assert (row.f1_mean, row.contains_gold_mean, row.contains_gold_num_questions) == (0.25, 0.5, 2)
+    assert (row.truncation_f1_mean, row.truncation_contains_gold_mean) == (0.25, 0.0)
+
+
+def play(
+    sequential=0.5,
+    parallel=0.5,
+    full_history=0.9,
+    closed_book=0.1,
+    sessions=6,
+    texts=True,
+    whole=(1000,),
+    **told,
+):
+    """Cells of two arms and both references on some sessions, whose scores differ a little."""
+    cells = []
+    for index in range(sessions):
+        place = {"session_id": f"s{index}", **told}
+        more = index / 100
+        workers = tuple(
+            request("worker", text=f"{index} {number if texts else 0}") for number in range(2)
+        )
+        natural = {"requests": workers}
+        for arm, size, f1 in (("sequential", None, sequential), ("target_block", 512, parallel)):
+            answers = asked("compacted", f1 + more)
+            blocks = (512, 488) if size else whole
+            done = compaction(closing=True, num_length_finishes=0, block_tokens=blocks)
+            natural["compactions"] = (done,)
+            cells.append(recall_cell(answers, arm, size, **natural, **place))
+        cells.append(reference("closed_book", closed_book, **place))
+        if full_history is not None:
+            cells.append(reference("full_history", full_history + more / 2, **place))
+    return cells
+
+
+def gates(table, column="answer_context"):
+    return dict(zip(zip(table.arm, table[column], strict=True), table.gate, strict=True))
+
+
+def test_a_model_that_does_the_task_passes_the_gate():
+    table = build(*play(parallel=0.1))
+    assert set(table.gate) == {"ok"}  # one arm above closed book is enough to compare two
+    row = row_of(table, arm="sequential")
+    assert row.f1_minus_closed_book_mean == pytest.approx(0.425)
+    assert 0 < row.f1_minus_closed_book_low < row.f1_minus_closed_book_high
+    assert pd.isna(row_of(table, "closed_book").f1_minus_closed_book_mean)
+    assert row_of(table, "full_history").f1_minus_closed_book_mean == pytest.approx(0.8125)
+
+
+@pytest.mark.parametrize(
+    "played",
+    [
+        {"full_history": 0.1, "closed_book": 0.6},  # below closed book
+        {"sequential": 0.1, "parallel": 0.05, "closed_book": 0.5},  # both arms below it
+        {"sessions": 5},  # too few clusters for an interval
+        {"sequential": 0.0, "parallel": 0.0, "full_history": None},  # no arm, and no full history
+    ],
+)
+def test_a_model_that_is_not_shown_to_do_the_task_has_no_recall(played):
+    table = build(*play(**played))
+    compacted = table[table.answer_context == "compacted"]
+    assert set(compacted.gate) == {"cannot_do_task"}
+
+
+def test_references_pass_where_the_arms_do_not():
+    table = build(*play(sequential=0.1, parallel=0.05, closed_book=0.5))
+    assert gates(table)["full_history", "full_history"] == "ok"
+
+
+def test_without_full_history_an_arm_above_closed_book_decides():
+    table = build(*play(full_history=None, parallel=0.0))
+    assert set(table.gate) == {"ok"}
+
+
+def test_arms_are_held_against_those_of_their_own_prompt():
+    brief = [
+        recall_cell(asked("compacted", 0.0), session_id=f"s{index}", prompt="brief")
+        for index in range(6)
+    ]
+    table = build(*play(), *brief)
+    by_prompt = table[table.answer_context == "compacted"].groupby("prompt").gate.unique()
+    assert list(by_prompt["detailed"]) == ["ok"]
+    assert list(by_prompt["brief"]) == ["cannot_do_task"]
+
+
+def test_stock_phrases_and_caps_gate_the_arm_and_not_the_references():
+    table = build(*play(texts=False, sessions=6))
+    assert gates(table)["sequential", "compacted"] == "ok"  # half of the texts are distinct
+    cells = [
+        recall_cell(asked("compacted", 0.5 + index / 100), session_id=f"s{index}")
+        for index in range(6)
+    ]
+    references = [cell for cell in play() if not cell.record.compactions]
+    table = build(*cells, *references)
+    row = row_of(table)
+    assert (row.length_finish_frac, row.distinct_summaries_frac) == (1.0, pytest.approx(1 / 12))
+    assert row.gate == "capped"
+    assert gates(table)["full_history", "full_history"] == "ok"
+    assert pd.isna(row_of(table, "closed_book").length_finish_frac)
+
+
+def test_an_arm_of_one_history_block_is_sequential():
+    row = row_of(build(*play(whole=(512, 488))), arm="target_block")
+    assert (row.gate, row.same_blocks_as) == ("same_blocks_as", "sequential")
+
+
+def test_a_cell_of_two_experiments_has_its_answers_once():
+    cells = [
+        recall_cell(asked("compacted", 0.5)),
+        recall_cell(asked("compacted", 0.5), experiment="again", study=Study.BLOCK_PROMPTS),
+        recall_cell(asked("compacted", 0.75), arm="sequential", size=None, experiment="again"),
+    ]
+    table = compaction_answers.build(TableInputs(cells=cells))
+    assert list(table.f1) == [0.5, 0.75]
+    assert list(table.experiments) == ["again recall", "again"]
+    both = f"{Study.ACCURACY_VOLUME} {Study.BLOCK_PROMPTS}"
+    assert list(table.studies) == [both, Study.ACCURACY_VOLUME]
+    assert list(table.contains_gold) == [1.0, 1.0]
+
+
+def test_answers_say_which_questions_stand_apart():
+    answers = tuple(
+        one for category in "12345" for one in asked("compacted", 1.0, category=category)
+    )
+    table = compaction_answers.build(TableInputs(cells=[recall_cell(answers, format="locomo")]))
+    assert list(table.categories) == ["headline", "headline", "3", "headline", "5"]
 
 
 def test_exact_match_is_empty_where_the_rules_define_none():
@@ -350,6 +502,23 @@ def test_volume_and_content_of_the_history_blocks():
     assert (row.compaction_output_mean_tokens, row.output_over_input_mean_frac) == (600, 0.3)
     assert row.num_dialogue_history_blocks == row.num_tool_output_history_blocks == 1
     assert row.num_evidence_history_blocks == 2
+
+
+def test_prompts_of_one_arm_are_gated_together_and_by_the_references_of_any_experiment():
+    cells = []
+    for index in range(6):
+        place = {"session_id": f"s{index}"}
+        cells += [
+            prompt_cell("detailed", 0.0, **place),
+            prompt_cell(BY_CONTENT_TYPE, 0.5 + index / 100, **place),
+        ]
+    table = prompts_table(*cells)
+    assert set(table.gate) == {"cannot_do_task"}  # nobody asked without the history
+    references = [cell for cell in play() if not cell.record.compactions]
+    table = prompts_table(*cells, *references)
+    assert set(table.gate) == {"capped"}  # the made-up workers all stop at their cap
+    row = table[table.prompt == BY_CONTENT_TYPE].iloc[0]
+    assert row.f1_minus_closed_book_mean == pytest.approx(0.425)
 
 
 def test_the_labels_of_plan_and_table_agree_and_references_take_no_part():

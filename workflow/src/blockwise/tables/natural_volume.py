@@ -5,7 +5,7 @@ thing, show something else. And an arm is an arm only where its history blocks a
 block sizes can cut a short history into the same ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blockwise.config.experiments import SEQUENTIAL
@@ -25,7 +25,7 @@ SAME_BLOCKS_AS = text(
     "sequential, or a smaller B of the same layout. The two are one arm. Empty: there is none.",
     ColumnKind.SAMPLED,
 )
-COLUMNS: tuple[Column, ...] = (
+SHARES: tuple[Column, ...] = (
     number(
         "length_finish_frac",
         "Share of workers cut off at their cap, over all cells of the row; empty where nothing is "
@@ -40,8 +40,8 @@ COLUMNS: tuple[Column, ...] = (
         ColumnKind.SAMPLED,
         "1",
     ),
-    SAME_BLOCKS_AS,
 )
+COLUMNS: tuple[Column, ...] = (*SHARES, SAME_BLOCKS_AS)
 
 CellPlace = tuple[str, int, int]
 """Session, seed and repeat: what two arms that are compared both play."""
@@ -60,7 +60,7 @@ def column_values(cells: Sequence[LoadedCell], same_blocks_as: str | None) -> di
     }
 
 
-def gates_of(values: dict[str, Any]) -> set[Gate]:
+def gates_of(values: Mapping[str, Any]) -> set[Gate]:
     """The gates that these values of `COLUMNS` close."""
     found = set()
     cut_frac, distinct_frac = values["length_finish_frac"], values["distinct_summaries_frac"]
@@ -86,7 +86,8 @@ def same_blocks(arms: Sequence[Sequence[LoadedCell]]) -> list[str | None]:
     found: list[str | None] = []
     for cells in arms:
         blocks = _blocks_of(cells)
-        twin = next((one for one, other in named if _is_twin(cells[0], blocks, one, other)), None)
+        twins = (one for one, other in named if _is_twin(cells[0], blocks, one, other))
+        twin = next(twins, None) if blocks else None
         found.append(None if twin is None else _words(twin))
         if blocks:
             named.append((cells[0], blocks))
