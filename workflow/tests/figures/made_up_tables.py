@@ -151,6 +151,8 @@ def layouts(num=3, recall=True, **changes):
                 **spread("compaction_wall", 1 + again, "_s", num, "median"),
                 **spread("compaction_decode", 200 / again, "_tokens_per_s", num, "median"),
                 **spread("recall_f1", 0.3 + again / 5 if recall else None, "", num),
+                **spread("recall_contains_gold", 0.4 + again / 5 if recall else None, "", num),
+                "recall_gate": "capped" if recall else None,
                 "recall_num_answers": 12 if recall else 0,
                 "recall_note": note,
                 **labels(arm, size, num, changes),
@@ -220,6 +222,8 @@ def _recall_labels(arm, size, num):
     unknown = ("volume_mode", "volume_tokens", "num_timing_blocks", "num_invalid_cells")
     return {name: value for name, value in told.items() if name not in unknown} | {
         "note": "random weights: answers are noise, not testable at this scale",
+        "categories": "headline",
+        "gate": "cannot_do_task",
         "num_cells": num,
         "num_answers": 4 * num,
         "tau_tokens": 3072,
@@ -233,6 +237,7 @@ def _answers(context, arm, size, f1, num, judge):
         **told,
         "answer_context": context,
         **spread("f1", f1, "", num),
+        **spread("contains_gold", f1 * 1.1, "", num),
         **spread("exact_match", f1 * 0.8, "", num),
         **spread("judged_accuracy", f1 if judge else None, "", num),
         "judge": judge,
@@ -252,6 +257,7 @@ def block_prompts(num=3, sizes=(512, 1024), **changes):
                 **_recall_labels(arm, size, num),
                 "prompt": prompt,
                 **spread("f1", f1, "", num),
+                **spread("contains_gold", f1 * 1.1, "", num),
                 **spread("exact_match", f1 * 0.8, "", num),
                 **spread("f1_minus_one_prompt", 0.05 if is_by_type else None, "", num),
                 **_volume(200_000 / size, num),
@@ -273,6 +279,7 @@ def _volume_labels(arm, size, history, num):
         "worker_cap_tokens": 64,
         "temperature": 0.8,
         "length_finish_frac": 1.0,
+        "gate": "capped",
         "note": f"{CUT}; {num} of {num} workers were cut off at their cap, which levels their "
         "volume",
     }

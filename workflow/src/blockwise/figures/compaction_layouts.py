@@ -18,7 +18,7 @@ from blockwise.figures.marks import Panel, Scale, Statistic, marks_of
 from blockwise.figures.panels import Sheet, draw_sheet
 
 TABLE = "compaction_layouts"
-RECALL = "recall_f1"
+RECALL, CONTAINS_GOLD = "recall_f1", "recall_contains_gold"
 PANELS = (
     Panel(
         "worker_uncached",
@@ -41,7 +41,13 @@ PANELS = (
         "compaction\ntokens/s",
         Statistic.spread("compaction_decode", "_tokens_per_s"),
     ),
-    Panel(RECALL, "recall (F1)", Statistic.of("recall_f1", ""), reason="recall_note"),
+    Panel(RECALL, "recall (F1)", Statistic.of(RECALL), reason="recall_note"),
+    Panel(
+        CONTAINS_GOLD,
+        "recall\n(contains gold)",
+        Statistic.of(CONTAINS_GOLD),
+        reason="recall_note",
+    ),
 )
 KEPT = (
     *notes.TIMING_LABELS,
@@ -49,6 +55,7 @@ KEPT = (
     "num_blocks_median",
     "recall_num_answers",
     "recall_note",
+    "recall_gate",
 )
 
 
@@ -77,8 +84,12 @@ def _recall_notes(recall: pd.DataFrame) -> Iterator[str]:
     if recall.empty:
         return
     answers = notes.count_words(recall["recall_num_answers"].astype(int))
-    yield f"Recall: means over clusters of answers (n = {answers}), from deferred sessions."
+    yield (
+        f"Recall: means over clusters of answers (n = {answers}; of LoCoMo categories 1, 2 and 4), "
+        "from deferred sessions."
+    )
     yield from notes.said_once(recall, recall, "recall_note", ("backbone", "dataset"))
+    yield from notes.gate_notes(recall, "recall_gate")
 
 
 SHEET = Sheet(

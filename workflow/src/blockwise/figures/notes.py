@@ -12,6 +12,7 @@ import pandas as pd
 
 from blockwise.figures.axes import distinct_words
 from blockwise.figures.marks import BAR_WORDS
+from blockwise.tables.gates import MAX_LENGTH_FINISH_FRAC, MIN_DISTINCT_SUMMARIES_FRAC, Gate
 
 PAIR_LABELS = (
     "experiment",
@@ -43,12 +44,23 @@ TIMING_LABELS = (
     "num_invalid_cells",
 )
 """What a mark of a timing comparison is of; each figure adds the length."""
-RECALL_LABELS = (*ARM_LABELS, "num_cells", "num_answers")
+RECALL_LABELS = (*ARM_LABELS, "gate", "num_cells", "num_answers")
 """What a mark of a recall comparison is of."""
-VOLUME_LABELS = (*ARM_LABELS, "history_tokens", "worker_cap_tokens")
+VOLUME_LABELS = (*ARM_LABELS, "gate", "history_tokens", "worker_cap_tokens")
 """What a mark of single compactions of natural volume is of."""
 COUNTED = re.compile(r"^(?P<some>\d+) of (?P<all>\d+)(?= )")
 UNTIMED = "no valid timing block"
+GATE_WORDS = {
+    Gate.CANNOT_DO_TASK.value: "no verdict: this run does not show that the model can do the task",
+    Gate.CAPPED.value: f"no verdict: a cap ended more than {MAX_LENGTH_FINISH_FRAC:.0%} of "
+    "the summaries",
+    Gate.NOT_DIVERSE.value: f"no verdict: fewer than {MIN_DISTINCT_SUMMARIES_FRAC:.0%} of the "
+    "summaries are distinct",
+    Gate.SAME_BLOCKS_AS.value: "no verdict on some arms: their history blocks are those of "
+    "another arm",
+    Gate.TOO_FEW_STARTS.value: "no verdict: too few starts of the server",
+}
+"""What a figure says of marks that do not pass a gate."""
 
 
 def captions(marks: pd.DataFrame, scope: str = "backbone") -> Iterator[str]:
@@ -67,8 +79,16 @@ def training_captions(marks: pd.DataFrame) -> Iterator[str]:
 
 
 def table_notes(marks: pd.DataFrame) -> Iterator[str]:
-    """Why the numbers of some rows say nothing."""
+    """Why the numbers of some rows say nothing, and why no verdict rests on some."""
     yield from said_once(marks, marks, "note", ("backbone", "dataset", "prompt", "arm"))
+    if "gate" in marks:
+        yield from gate_notes(marks, "gate")
+
+
+def gate_notes(marks: pd.DataFrame, gate: str) -> Iterator[str]:
+    """Why no verdict rests on some marks; `gate` is the column that names it."""
+    told = marks.assign(gate_words=marks[gate].map(GATE_WORDS))
+    yield from said_once(told, marks, "gate_words", ("backbone", "dataset", "prompt", "arm"))
 
 
 def said_once(

@@ -5,12 +5,9 @@ model answers from what it knows, and its adversarial ones, which a refusal answ
 their own and enter nothing else (METHOD, Gates).
 """
 
-from collections.abc import Iterable
-
 from blockwise.config.datasets import DatasetFormat
 from blockwise.data.locomo import HEADLINE_CATEGORIES
 from blockwise.tables.columns import text
-from blockwise.tables.load import LoadedCell
 
 HEADLINE = "headline"
 CATEGORIES = text(
@@ -25,13 +22,3 @@ def categories_of(dataset_format: str, category: str) -> str:
     if dataset_format == DatasetFormat.LOCOMO and category not in HEADLINE_CATEGORIES:
         return category
     return HEADLINE
-
-
-def groups_of_categories(cells: Iterable[LoadedCell]) -> list[str]:
-    """The headline, and then the categories of these cells that stand apart."""
-    found = {
-        categories_of(cell.format, answer.category)
-        for cell in cells
-        for answer in cell.record.answers
-    }
-    return [HEADLINE, *sorted(found - {HEADLINE})]

@@ -19,7 +19,7 @@ from blockwise.compaction.records import AnswerContext, CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Reference, Study
 from blockwise.tables import compaction_cells, natural_volume
-from blockwise.tables.categories import CATEGORIES, groups_of_categories
+from blockwise.tables.categories import CATEGORIES
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text
 from blockwise.tables.gates import GATE, Gate, gate_of
 from blockwise.tables.inputs import TableInputs
@@ -42,6 +42,7 @@ from blockwise.tables.recall import (
     answers_on,
     asked_in,
     counted_questions,
+    groups_of_categories,
     label_values,
 )
 from blockwise.tables.settings import settings_of

@@ -16,7 +16,7 @@ from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext, CellRec
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, ContentType, Reference, Study
 from blockwise.tables import compaction_cells, measures, natural_volume
-from blockwise.tables.categories import CATEGORIES, groups_of_categories
+from blockwise.tables.categories import CATEGORIES
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
 from blockwise.tables.gates import GATE, Gate, gate_of
 from blockwise.tables.inputs import TableInputs
@@ -34,6 +34,7 @@ from blockwise.tables.recall import (
     Asked,
     Difference,
     answers_on,
+    groups_of_categories,
     label_values,
 )
 from blockwise.tables.settings import settings_of

@@ -183,6 +183,12 @@ def counted_questions(cells: Iterable[LoadedCell]) -> set[QuestionId]:
     }
 
 
+def groups_of_categories(cells: Iterable[LoadedCell]) -> list[str]:
+    """The headline, and then the categories of these cells that stand apart."""
+    found = {one.categories for cell in cells for one in asked_in(cell)}
+    return [HEADLINE, *sorted(found - {HEADLINE})]
+
+
 def _columns(name: str, meaning: str, no_interval: str) -> list[Column]:
     sampled = ColumnKind.SAMPLED
     exceptions = dict.fromkeys(("low", "high"), f" and where {no_interval}")

@@ -11,9 +11,15 @@ from dataclasses import dataclass
 
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import Protocol, Reference
-from blockwise.tables.categories import groups_of_categories
 from blockwise.tables.load import LoadedCell, distinct_cells
-from blockwise.tables.recall import F1, Asked, Difference, answers_on, asked_in
+from blockwise.tables.recall import (
+    F1,
+    Asked,
+    Difference,
+    answers_on,
+    asked_in,
+    groups_of_categories,
+)
 from blockwise.tables.settings import settings_of
 
 F1_MINUS_CLOSED_BOOK = Difference(
