@@ -119,7 +119,7 @@ def build(inputs: TableInputs) -> pd.DataFrame:
     ]
     twins = iter(same_blocks([own for by_prompt in comparisons for own in by_prompt.values()]))
     standings = standings_of(inputs.cells)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for by_prompt in comparisons:
         gated = {
             prompt: natural_volume.column_values(own, next(twins))
