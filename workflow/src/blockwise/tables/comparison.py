@@ -15,10 +15,13 @@ from blockwise.compaction.records import CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Study, Transcript
 from blockwise.errors import ArtifactError
+from blockwise.statistics import MIN_CLUSTERS
 from blockwise.tables import compaction_cells, measures
 from blockwise.tables.columns import Column, ColumnKind, count, text
+from blockwise.tables.gates import Gate
 from blockwise.tables.load import LoadedCell, table_order
 from blockwise.tables.settings import CellSettings, settings_of
+from blockwise.tables.summaries import start_of
 
 IS_REFERENCE = "the reference arm"
 NO_PAIR = "no timing block holds a valid cell of both arms"
@@ -56,6 +59,16 @@ class Arm:
         return self.cells[0].record.block_size_tokens
 
     @property
+    def num_server_starts(self) -> int:
+        """Server starts on which a time of this arm counts."""
+        return len({start_of(record) for record in self.valid.values()})
+
+    @property
+    def gate(self) -> Gate:
+        """Whether times of enough server starts stand behind the arm."""
+        return Gate.OK if self.num_server_starts >= MIN_CLUSTERS else Gate.TOO_FEW_STARTS
+
+    @property
     def is_noise(self) -> bool:
         """Whether the decode volume is whatever random weights happened to emit."""
         is_random = self.cells[0].weights is Weights.RANDOM
@@ -83,7 +96,18 @@ LABELS: tuple[Column, ...] = (
     compaction_cells.VOLUME_MODE,
     compaction_cells.VOLUME_TOKENS,
     count("num_timing_blocks", "Timing blocks with a valid cell of this arm.", ColumnKind.HOST),
+    count(
+        "num_server_starts",
+        "Server starts of these timing blocks; times cluster by start, so it is their n.",
+        ColumnKind.HOST,
+    ),
     count("num_invalid_cells", "Cells whose times do not count, left out.", ColumnKind.HOST),
+    text(
+        "gate",
+        f"{Gate.OK}, or why no verdict may rest on the row's times: {Gate.TOO_FEW_STARTS} (below "
+        f"{MIN_CLUSTERS} server starts; they have a range and no interval).",
+        ColumnKind.HOST,
+    ),
     NOTE,
 )
 """Which arm a row shows, and how much stands behind it; each table adds the length."""
@@ -96,7 +120,9 @@ def label_values(arm: Arm) -> dict[str, Any]:
         "volume_mode": arm.settings.volume_mode,
         "volume_tokens": arm.settings.volume_tokens,
         "num_timing_blocks": len(arm.valid),
+        "num_server_starts": arm.num_server_starts,
         "num_invalid_cells": len(arm.cells) - len(arm.valid),
+        "gate": arm.gate,
         "note": NATURAL_NOISE if arm.is_noise else None,
     }
 
