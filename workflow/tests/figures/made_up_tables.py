@@ -9,6 +9,14 @@ from blockwise.tables.columns import frame
 from blockwise.tables.registry import TABLES
 
 CAPTION = "pocket-scale, random weights: timing only"
+TIMED_LABELS = (
+    "volume_mode",
+    "volume_tokens",
+    "num_timing_blocks",
+    "num_server_starts",
+    "gate",
+    "num_invalid_cells",
+)
 NOISE = "random weights: natural volume is noise, not testable at this scale"
 
 
@@ -52,6 +60,8 @@ def labels(arm, size, num, changes):
         "volume_mode": "forced",
         "volume_tokens": 384,
         "num_timing_blocks": num,
+        "num_server_starts": num,
+        "gate": "ok" if num >= 6 else "too_few_starts",
         "num_invalid_cells": 0 if num else 3,
     } | changes
 
@@ -219,7 +229,7 @@ def _volume(tokens, num):
 
 def _recall_labels(arm, size, num):
     told = labels(arm, size, num, {})
-    unknown = ("volume_mode", "volume_tokens", "num_timing_blocks", "num_invalid_cells")
+    unknown = TIMED_LABELS
     return {name: value for name, value in told.items() if name not in unknown} | {
         "note": "random weights: answers are noise, not testable at this scale",
         "categories": "headline",
@@ -273,7 +283,7 @@ CUT = "random weights: the volume is the cap's, not the model's; not testable at
 
 def _volume_labels(arm, size, history, num):
     told = labels(arm, size, num, {})
-    unknown = ("volume_mode", "volume_tokens", "num_timing_blocks", "num_invalid_cells")
+    unknown = TIMED_LABELS
     return {name: value for name, value in told.items() if name not in unknown} | {
         "history_tokens": history,
         "worker_cap_tokens": 64,

@@ -75,15 +75,16 @@ def test_unequal_volume_is_left_out_and_counted():
 
 
 def test_the_middle_is_a_median_over_clusters_with_its_range():
-    walls = {("s0", 0): 1.0, ("s0", 1): 3.0, ("s1", 0): 4.0, ("s2", 0): 9.0}
+    walls = {("s0", 0): 1.0, ("s1", 0): 3.0, ("s0", 1): 4.0, ("s0", 2): 9.0}
     cells = [
-        single("independent", 512, wall_s=wall_s, session_id=session_id, repeat=repeat)
-        for (session_id, repeat), wall_s in walls.items()
+        single("independent", 512, wall_s=wall_s, session_id=session_id, server_start=start)
+        for (session_id, start), wall_s in walls.items()
     ]
     row = row_of(cells)
     assert row.compaction_wall_median_s == 4.0
     assert (row.compaction_wall_min_s, row.compaction_wall_max_s) == (2.0, 9.0)
     assert (row.compaction_wall_num_clusters, row.num_timing_blocks) == (3, 4)
+    assert (row.num_server_starts, row.gate) == (3, "too_few_starts")
 
 
 def test_what_the_engine_did_for_the_workers():

@@ -14,61 +14,12 @@ from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Study
 from blockwise.tables import (
-    compaction_accuracy_volume,
     compaction_answers,
     compaction_block_prompts,
 )
 from blockwise.tables.inputs import TableInputs
-from record_factory import answer, compaction, loaded, omission, record, request
-
-
-def asked(context, *scores, **changes):
-    """One answer a score, to questions q0, q1, ...; evidence compacted once where it can be."""
-    compacted = context in {"compacted", "truncation"}
-    values = {
-        "context": AnswerContext(context),
-        "exact_match": None,
-        "num_evidence_compactions": int(compacted),
-    }
-    return tuple(
-        answer(question_id=f"q{number}", f1=score, **{**values, **changes})
-        for number, score in enumerate(scores)
-    )
-
-
-def recall_cell(answers, arm="target_block", size=512, **changes):
-    """A recall cell; labels of the batch and parts of the record in one."""
-    names = ("session_id", "seed", "repeat", "compactions", "requests")
-    parts = {name: changes.pop(name) for name in names if name in changes}
-    parts.setdefault("compactions", (compaction(closing=True, history_after_tokens=300),))
-    spec = {"protocol": "deferred", **changes.pop("spec", {})}
-    cell = record(arm, size, answers=answers, spec=spec, **parts)
-    labels = {"study": Study.ACCURACY_VOLUME, "experiment": "recall", "weights": Weights.PUBLISHED}
-    return loaded(cell, **{**labels, **changes})
-
-
-def reference(context, *scores, **changes):
-    return recall_cell(
-        asked(context, *scores),
-        context,
-        None,
-        compactions=(),
-        requests=(),
-        spec={"tau_tokens": None, "asks_truncated": False},
-        **{**changes, "prompt": ""},
-    )
-
-
-def build(*cells, omitted=(), judgements=()):
-    inputs = TableInputs(cells=cells, omitted=omitted, judgements=judgements)
-    return compaction_accuracy_volume.build(inputs)
-
-
-def row_of(table, context="compacted", **values):
-    for name, value in {"answer_context": context, **values}.items():
-        table = table[table[name] == value]
-    assert len(table) == 1
-    return table.iloc[0]
+from recall_factory import asked, build, prompt_cell, prompts_table, recall_cell, reference, row_of
+from record_factory import answer, compaction, omission
 
 
 def test_a_row_is_a_context_and_references_come_last():
@@ -181,108 +132,6 @@ def test_the_gold_in_a_sentence_is_scored_beside_the_official_f1():
     row = row_of(build(recall_cell(answers)))
     assert (row.f1_mean, row.contains_gold_mean, row.contains_gold_num_questions) == (0.25, 0.5, 2)
     assert (row.truncation_f1_mean, row.truncation_contains_gold_mean) == (0.25, 0.0)
-
-
-def play(
-    sequential=0.5,
-    parallel=0.5,
-    full_history=0.9,
-    closed_book=0.1,
-    sessions=6,
-    texts=True,
-    whole=(1000,),
-    **told,
-):
-    """Cells of two arms and both references on some sessions, whose scores differ a little."""
-    cells = []
-    for index in range(sessions):
-        place = {"session_id": f"s{index}", **told}
-        more = index / 100
-        workers = tuple(
-            request("worker", text=f"{index} {number if texts else 0}") for number in range(2)
-        )
-        natural = {"requests": workers}
-        for arm, size, f1 in (("sequential", None, sequential), ("target_block", 512, parallel)):
-            answers = asked("compacted", f1 + more)
-            blocks = (512, 488) if size else whole
-            done = compaction(closing=True, num_length_finishes=0, block_tokens=blocks)
-            natural["compactions"] = (done,)
-            cells.append(recall_cell(answers, arm, size, **natural, **place))
-        cells.append(reference("closed_book", closed_book, **place))
-        if full_history is not None:
-            cells.append(reference("full_history", full_history + more / 2, **place))
-    return cells
-
-
-def gates(table, column="answer_context"):
-    return dict(zip(zip(table.arm, table[column], strict=True), table.gate, strict=True))
-
-
-def test_a_model_that_does_the_task_passes_the_gate():
-    table = build(*play(parallel=0.1))
-    assert set(table.gate) == {"ok"}  # one arm above closed book is enough to compare two
-    row = row_of(table, arm="sequential")
-    assert row.f1_minus_closed_book_mean == pytest.approx(0.425)
-    assert 0 < row.f1_minus_closed_book_low < row.f1_minus_closed_book_high
-    assert pd.isna(row_of(table, "closed_book").f1_minus_closed_book_mean)
-    assert row_of(table, "full_history").f1_minus_closed_book_mean == pytest.approx(0.8125)
-
-
-@pytest.mark.parametrize(
-    "played",
-    [
-        {"full_history": 0.1, "closed_book": 0.6},  # below closed book
-        {"sequential": 0.1, "parallel": 0.05, "closed_book": 0.5},  # both arms below it
-        {"sessions": 5},  # too few clusters for an interval
-        {"sequential": 0.0, "parallel": 0.0, "full_history": None},  # no arm, and no full history
-    ],
-)
-def test_a_model_that_is_not_shown_to_do_the_task_has_no_recall(played):
-    table = build(*play(**played))
-    compacted = table[table.answer_context == "compacted"]
-    assert set(compacted.gate) == {"cannot_do_task"}
-
-
-def test_references_pass_where_the_arms_do_not():
-    table = build(*play(sequential=0.1, parallel=0.05, closed_book=0.5))
-    assert gates(table)["full_history", "full_history"] == "ok"
-
-
-def test_without_full_history_an_arm_above_closed_book_decides():
-    table = build(*play(full_history=None, parallel=0.0))
-    assert set(table.gate) == {"ok"}
-
-
-def test_arms_are_held_against_those_of_their_own_prompt():
-    brief = [
-        recall_cell(asked("compacted", 0.0), session_id=f"s{index}", prompt="brief")
-        for index in range(6)
-    ]
-    table = build(*play(), *brief)
-    by_prompt = table[table.answer_context == "compacted"].groupby("prompt").gate.unique()
-    assert list(by_prompt["detailed"]) == ["ok"]
-    assert list(by_prompt["brief"]) == ["cannot_do_task"]
-
-
-def test_stock_phrases_and_caps_gate_the_arm_and_not_the_references():
-    table = build(*play(texts=False, sessions=6))
-    assert gates(table)["sequential", "compacted"] == "ok"  # half of the texts are distinct
-    cells = [
-        recall_cell(asked("compacted", 0.5 + index / 100), session_id=f"s{index}")
-        for index in range(6)
-    ]
-    references = [cell for cell in play() if not cell.record.compactions]
-    table = build(*cells, *references)
-    row = row_of(table)
-    assert (row.length_finish_frac, row.distinct_summaries_frac) == (1.0, pytest.approx(1 / 12))
-    assert row.gate == "capped"
-    assert gates(table)["full_history", "full_history"] == "ok"
-    assert pd.isna(row_of(table, "closed_book").length_finish_frac)
-
-
-def test_an_arm_of_one_history_block_is_sequential():
-    row = row_of(build(*play(whole=(512, 488))), arm="target_block")
-    assert (row.gate, row.same_blocks_as) == ("same_blocks_as", "sequential")
 
 
 def test_a_cell_of_two_experiments_has_its_answers_once():
@@ -445,20 +294,6 @@ def test_without_a_judge_its_columns_are_empty():
     assert row[names].isna().all()
 
 
-def prompts_table(*cells):
-    return compaction_block_prompts.build(TableInputs(cells=cells))
-
-
-def prompt_cell(prompt, *scores, text="one", **changes):
-    return recall_cell(
-        asked("compacted", *scores),
-        study=Study.BLOCK_PROMPTS,
-        prompt=prompt,
-        spec={"prompt": text, **changes.pop("spec", {})},
-        **changes,
-    )
-
-
 def test_prompts_by_content_type_are_compared_with_the_one_they_fall_back_on():
     cells = []
     for index in range(6):
@@ -502,23 +337,6 @@ def test_volume_and_content_of_the_history_blocks():
     assert (row.compaction_output_mean_tokens, row.output_over_input_mean_frac) == (600, 0.3)
     assert row.num_dialogue_history_blocks == row.num_tool_output_history_blocks == 1
     assert row.num_evidence_history_blocks == 2
-
-
-def test_prompts_of_one_arm_are_gated_together_and_by_the_references_of_any_experiment():
-    cells = []
-    for index in range(6):
-        place = {"session_id": f"s{index}"}
-        cells += [
-            prompt_cell("detailed", 0.0, **place),
-            prompt_cell(BY_CONTENT_TYPE, 0.5 + index / 100, **place),
-        ]
-    table = prompts_table(*cells)
-    assert set(table.gate) == {"cannot_do_task"}  # nobody asked without the history
-    references = [cell for cell in play() if not cell.record.compactions]
-    table = prompts_table(*cells, *references)
-    assert set(table.gate) == {"capped"}  # the made-up workers all stop at their cap
-    row = table[table.prompt == BY_CONTENT_TYPE].iloc[0]
-    assert row.f1_minus_closed_book_mean == pytest.approx(0.425)
 
 
 def test_the_labels_of_plan_and_table_agree_and_references_take_no_part():

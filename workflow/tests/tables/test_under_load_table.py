@@ -87,7 +87,7 @@ def test_a_queue_that_the_engine_does_not_report_is_unknown():
 def test_requests_of_all_valid_cells_are_pooled_and_invalid_cells_counted():
     cells = [
         cell([bystander(ttft_s=0.25)], session_id="a"),
-        cell([bystander(ttft_s=0.75)], session_id="b", compacted=compaction(wall_s=4.0)),
+        cell([bystander(ttft_s=0.75)], server_start=1, compacted=compaction(wall_s=4.0)),
         cell([bystander(ttft_s=99.0)], session_id="c", timing_valid=False),
     ]
     table = table_of(*cells)
@@ -96,6 +96,7 @@ def test_requests_of_all_valid_cells_are_pooled_and_invalid_cells_counted():
     assert (during.num_timing_blocks, during.num_invalid_cells) == (2, 1)
     assert (during.compaction_wall_min_s, during.compaction_wall_max_s) == (2.0, 4.0)
     assert during.compaction_wall_median_s == 3.0
+    assert (during.num_server_starts, during.gate) == (2, "too_few_starts")
 
 
 def test_goodput_counts_what_ended_inside_the_compaction():

@@ -134,6 +134,7 @@ class CellRecord(Record):
     session_id: str
     seed: int
     repeat: int
+    server_start: int  # index of the start that its times are of; 0: a recall cell
     timing_block_id: str | None  # None: a recall cell
     position_in_block: int | None
     engine_card_id: str
@@ -160,6 +161,7 @@ class TimingBlock(Record):
     session_id: str
     seed: int
     repeat: int
+    server_start: int
     engine_card_id: str
     cells: tuple[CellRecord, ...]
 

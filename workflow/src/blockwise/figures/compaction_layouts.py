@@ -74,8 +74,9 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.captions(marks)
     yield from notes.timing_settings(marks, "history_tokens")
     yield from notes.table_notes(marks)
-    yield "Marks: medians over n timing blocks; first token: mean over the workers."
+    yield "Marks: medians over server starts, of n timing blocks; first token: mean over workers."
     yield from notes.bars(marks)
+    yield from notes.few_starts(marks)
     yield from _recall_notes(marks[(marks["measure"] == RECALL) & marks["value"].notna()])
     yield from notes.left_out(marks)
 

@@ -57,9 +57,10 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.table_notes(marks)
     yield (
         "Latencies: medians over all requests of n timing blocks, the gap of tokens is the mean "
-        "inside one request; the rest: medians over timing blocks."
+        "inside one request; the rest: medians over server starts."
     )
     yield from notes.bars(marks)
+    yield from notes.few_starts(marks)
     if marks["beyond"].notna().any():
         yield "Dashes above: 99th percentile, of 100 requests or more."
     caps = marks["max_concurrent_workers"].dropna().astype(int)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from blockwise.figures.axes import distinct_words
 from blockwise.figures.marks import BAR_WORDS
+from blockwise.statistics import MIN_CLUSTERS
 from blockwise.tables.gates import MAX_LENGTH_FINISH_FRAC, MIN_DISTINCT_SUMMARIES_FRAC, Gate
 
 PAIR_LABELS = (
@@ -41,7 +42,9 @@ TIMING_LABELS = (
     "volume_mode",
     "volume_tokens",
     "num_timing_blocks",
+    "num_server_starts",
     "num_invalid_cells",
+    "gate",
 )
 """What a mark of a timing comparison is of; each figure adds the length."""
 RECALL_LABELS = (*ARM_LABELS, "gate", "num_cells", "num_answers")
@@ -58,9 +61,8 @@ GATE_WORDS = {
     "summaries are distinct",
     Gate.SAME_BLOCKS_AS.value: "no verdict on some arms: their history blocks are those of "
     "another arm",
-    Gate.TOO_FEW_STARTS.value: "no verdict: too few starts of the server",
 }
-"""What a figure says of marks that do not pass a gate."""
+"""What a figure says of marks that do not pass a gate; `few_starts` tells of the remaining one."""
 
 
 def captions(marks: pd.DataFrame, scope: str = "backbone") -> Iterator[str]:
@@ -147,6 +149,16 @@ def bars(marks: pd.DataFrame) -> Iterator[str]:
         yield sentence(words[0].upper() + words[1:])
 
 
+def few_starts(marks: pd.DataFrame) -> Iterator[str]:
+    """What there is instead of an interval where times are of too few server starts."""
+    timed = marks[marks["num_timing_blocks"] > 0]
+    if (timed["gate"] == Gate.TOO_FEW_STARTS).any():
+        yield (
+            f"Fewer than {MIN_CLUSTERS} server starts: times have no interval; their minimum and "
+            "maximum are over starts, and a single start has none."
+        )
+
+
 def left_out(marks: pd.DataFrame) -> Iterator[str]:
     """Cells and timing blocks behind no mark."""
     if (marks["num_invalid_cells"] > 0).any():
@@ -211,11 +223,13 @@ def count_words(counts: Iterable[int]) -> str:
 
 
 def timing_blocks(group: pd.DataFrame) -> str:
-    """How many timing blocks stand behind the marks of a column of panels, and what is out."""
+    """How many timing blocks and server starts are behind a column of panels, and what is out."""
     rows = group[group["measure"] == group["measure"].iloc[0]]
     num_invalid = int(rows["num_invalid_cells"].sum())
     invalid = f", {num_invalid} invalid" if num_invalid else ""
-    return f"n = {count_words(rows['num_timing_blocks'].astype(int))}{invalid}"
+    num_blocks = count_words(rows["num_timing_blocks"].astype(int))
+    num_starts = count_words(rows["num_server_starts"].astype(int))
+    return f"n = {num_blocks}{invalid}, on {num_starts} server start{'s' * (num_starts != '1')}"
 
 
 def sizes(marks: pd.DataFrame) -> dict[int, str]:

@@ -235,7 +235,7 @@ def _row(
     if context.context is AnswerContext.COMPACTED:
         truncated = answers_on(cells, AnswerContext.TRUNCATION, categories)
     is_floor = context.context is AnswerContext.CLOSED_BOOK
-    shares = natural_volume.column_values(cells, context.same_blocks_as)
+    shares = natural_volume.column_values([one.record for one in cells], context.same_blocks_as)
     return {
         **label_values(label),
         "categories": categories,

@@ -122,7 +122,7 @@ def build(inputs: TableInputs) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for by_prompt in comparisons:
         gated = {
-            prompt: natural_volume.column_values(own, next(twins))
+            prompt: natural_volume.column_values([cell.record for cell in own], next(twins))
             for prompt, own in by_prompt.items()
         }
         members = [cell for own in by_prompt.values() for cell in own]

@@ -254,7 +254,7 @@ def _recall(cells: Sequence[LoadedCell], cannot: Collection[PromptKey]) -> dict[
     taus = sorted({settings_of(cell.record).tau_tokens or 0 for cell in cells})
     note = NOISE if answers and cells[0].weights is Weights.RANDOM else None
     truncated = answers_on(cells, AnswerContext.TRUNCATION)
-    shares = natural_volume.column_values(cells, None)
+    shares = natural_volume.column_values([cell.record for cell in cells], None)
     gates = natural_volume.gates_of(shares)
     if answers and _recall_key(cells[0])[:3] in cannot:
         gates.add(Gate.CANNOT_DO_TASK)

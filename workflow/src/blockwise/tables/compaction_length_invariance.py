@@ -36,7 +36,7 @@ from blockwise.tables.single_compactions import (
     input_tokens,
     label_values,
 )
-from blockwise.tables.summaries import STATISTIC_MEANINGS, cluster_of, summarise
+from blockwise.tables.summaries import SESSION, cluster_of, statistic_words, summarise
 
 MIN_LENGTHS = 3  # a line through two points fits whatever they are
 MEASURES = (INPUT, OUTPUT, OUTPUT_OVER_INPUT, THINKING)
@@ -60,8 +60,8 @@ COLUMNS: tuple[Column, ...] = (
     *(
         number(
             name,
-            f"{ELASTICITY_MEANING}: {STATISTIC_MEANINGS[statistic]}; empty below {MIN_LENGTHS} "
-            "lengths.",
+            f"{ELASTICITY_MEANING}: {statistic_words(statistic, SESSION)}; empty below "
+            f"{MIN_LENGTHS} lengths.",
             ColumnKind.SAMPLED,
             "1",
         )

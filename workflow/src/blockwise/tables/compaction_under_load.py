@@ -187,7 +187,9 @@ def _by_num_blocks(arm: Arm) -> list[tuple[int, Arm]]:
     for cell in arm.cells:
         num_blocks = sum(compaction.num_blocks for compaction in cell.record.compactions)
         parts.setdefault(num_blocks, []).append(cell)
-    return [(num_blocks, Arm.of(parts[num_blocks])) for num_blocks in sorted(parts)]
+    return [
+        (num_blocks, Arm.of(parts[num_blocks], arm.same_blocks_as)) for num_blocks in sorted(parts)
+    ]
 
 
 def _row(arm: Arm, num_blocks: int, phase: str) -> dict[str, Any]:

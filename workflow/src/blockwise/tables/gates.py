@@ -8,6 +8,7 @@ every row of a measured table names the first gate that it does not pass (METHOD
 from collections.abc import Collection
 from enum import StrEnum
 
+from blockwise.statistics import MIN_CLUSTERS
 from blockwise.tables.columns import Column, ColumnKind, text
 
 
@@ -39,7 +40,9 @@ MIN_DISTINCT_SUMMARIES_FRAC = 0.5
 """METHOD, Diverse: below it an arm's summaries are stock phrases, whatever they stand for."""
 
 
-def gate_column(name: str = "gate", of: str = "the row") -> Column:
+def gate_column(
+    name: str = "gate", of: str = "the row", kind: ColumnKind = ColumnKind.SAMPLED
+) -> Column:
     """The column that names the gate of a row, or of a part of it."""
     return text(
         name,
@@ -47,8 +50,9 @@ def gate_column(name: str = "gate", of: str = "the row") -> Column:
         "cannot_do_task (not shown that full history, or any arm compared, stands above closed "
         f"book), capped (length_finish_frac above {MAX_LENGTH_FINISH_FRAC}), not_diverse "
         f"(distinct_summaries_frac below {MIN_DISTINCT_SUMMARIES_FRAC}), same_blocks_as (another "
-        "arm's history blocks), too_few_starts (of the server, behind a time).",
-        ColumnKind.SAMPLED,
+        f"arm's history blocks), too_few_starts (below {MIN_CLUSTERS} starts of the server behind "
+        "times, which have a range and no interval).",
+        kind,
     )
 
 

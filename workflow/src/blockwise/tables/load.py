@@ -167,7 +167,7 @@ def distinct_cells(cells: Iterable[LoadedCell]) -> list[LoadedCell]:
 
 
 TableOrder = tuple[
-    float, str, str, str, int, int, int, bool, str, int, str, int, int, str, int, str
+    float, str, str, str, int, int, int, bool, str, int, str, int, int, int, str, int, str
 ]
 
 
@@ -192,6 +192,7 @@ def table_order(cell: LoadedCell) -> TableOrder:
         record.session_id,
         record.seed,
         record.repeat,
+        record.server_start,
         cell.prompt,
         settings.max_concurrent_workers or 0,
         f"{record.timing_block_id or ''} {record.cell_key}",

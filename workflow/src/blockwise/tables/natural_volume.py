@@ -5,9 +5,10 @@ thing, show something else. And an arm is an arm only where its history blocks a
 block sizes can cut a short history into the same ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from blockwise.compaction.records import CellRecord
 from blockwise.config.experiments import SEQUENTIAL
 from blockwise.tables import measures
 from blockwise.tables.columns import Column, ColumnKind, number, text
@@ -21,8 +22,8 @@ from blockwise.tables.settings import settings_of
 
 SAME_BLOCKS_AS = text(
     "same_blocks_as",
-    "The arm above it in the same comparison whose compactions realise the same history blocks: "
-    "sequential, or a smaller B of the same layout. The two are one arm. Empty: there is none.",
+    "Arm of the same comparison whose compactions realise the same history blocks: sequential, or "
+    "a smaller B of the same layout. The two are one arm. Empty: there is none.",
     ColumnKind.SAMPLED,
 )
 SHARES: tuple[Column, ...] = (
@@ -43,14 +44,14 @@ SHARES: tuple[Column, ...] = (
 )
 COLUMNS: tuple[Column, ...] = (*SHARES, SAME_BLOCKS_AS)
 
-CellPlace = tuple[str, int, int]
-"""Session, seed and repeat: what two arms that are compared both play."""
+CellPlace = tuple[str, int, int, int]
+"""Session, seed, repeat and server start: what two arms that are compared both play."""
 Comparison = tuple[str, str, str, str, int | None, int | None]
 
 
-def column_values(cells: Sequence[LoadedCell], same_blocks_as: str | None) -> dict[str, Any]:
+def column_values(records: Iterable[CellRecord], same_blocks_as: str | None) -> dict[str, Any]:
     """Values of `COLUMNS`: cells of one arm, and what `same_blocks` says of it."""
-    records = [cell.record for cell in cells if settings_of(cell.record).volume_mode == "natural"]
+    records = [record for record in records if settings_of(record).volume_mode == "natural"]
     texts = [worker.text for record in records for worker in measures.workers(record)]
     num_cut, num_workers = measures.length_finishes(records)
     return {
@@ -97,7 +98,7 @@ def same_blocks(arms: Sequence[Sequence[LoadedCell]]) -> list[str | None]:
 def _blocks_of(cells: Sequence[LoadedCell]) -> dict[CellPlace, tuple[tuple[int, ...], ...]]:
     """Realised history blocks of every compaction of each cell that has one."""
     return {
-        (record.session_id, record.seed, record.repeat): tuple(
+        (record.session_id, record.seed, record.repeat, record.server_start): tuple(
             compaction.block_tokens for compaction in record.compactions
         )
         for record in (cell.record for cell in cells)
@@ -115,7 +116,8 @@ def _is_twin(
         return False
     layouts = {own.record.arm, other.record.arm} - {SEQUENTIAL}
     shared = own_blocks.keys() & other_blocks.keys()
-    if not shared or len(layouts) != 1:
+    is_one_size = own.record.block_size_tokens == other.record.block_size_tokens
+    if not shared or len(layouts) != 1 or is_one_size:
         return False
     return all(own_blocks[place] == other_blocks[place] for place in shared)
 

@@ -140,7 +140,7 @@ def gated_values(
     cells: Sequence[LoadedCell], same_blocks_as: str | None, notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Values of `GATED`, all cells being of one arm; `notes` are those of the table itself."""
-    shares = natural_volume.column_values(cells, same_blocks_as)
+    shares = natural_volume.column_values([cell.record for cell in cells], same_blocks_as)
     return {
         **shares,
         "gate": gate_of(natural_volume.gates_of(shares)),
