@@ -47,10 +47,10 @@ def three_arms(session_id="s0", slower=1.0):
 def test_speedups_stand_against_sequential_and_against_the_papers_layout():
     cells = [*three_arms(), *three_arms("s1", slower=1.5)]
     row = row_of(cells)
-    assert (row.speedup_median, row.speedup_min, row.speedup_max) == (2.0, 2.0, 2.0)
-    assert (row.target_block_speedup_median, row.target_block_speedup_num_timing_blocks) == (0.5, 2)
+    assert (row.speedup_mean, row.speedup_min, row.speedup_max) == (2.0, 2.0, 2.0)
+    assert (row.target_block_speedup_mean, row.target_block_speedup_num_timing_blocks) == (0.5, 2)
     paper = row_of(cells, "target_block")
-    assert paper.speedup_median == 4.0
+    assert paper.speedup_mean == 4.0
     assert paper.target_block_speedup_omitted_reason == "the reference arm"
     sequential = row_of(cells, "sequential", None)
     assert sequential.speedup_omitted_reason == "the reference arm"
@@ -60,7 +60,7 @@ def test_speedups_stand_against_sequential_and_against_the_papers_layout():
 def test_the_papers_layout_is_compared_at_the_same_size_only():
     cells = [*three_arms()[:2], single("target_block", 1024)]
     row = row_of(cells)
-    assert pd.isna(row.target_block_speedup_median)
+    assert pd.isna(row.target_block_speedup_mean)
     assert row.target_block_speedup_omitted_reason == (
         "no timing block holds a valid cell of both arms"
     )
@@ -74,17 +74,33 @@ def test_unequal_volume_is_left_out_and_counted():
     assert row.speedup_omitted_reason == "unequal compaction volume in every timing block"
 
 
-def test_the_middle_is_a_median_over_clusters_with_its_range():
+def test_times_are_means_over_server_starts_with_their_range():
     walls = {("s0", 0): 1.0, ("s1", 0): 3.0, ("s0", 1): 4.0, ("s0", 2): 9.0}
     cells = [
         single("independent", 512, wall_s=wall_s, session_id=session_id, server_start=start)
         for (session_id, start), wall_s in walls.items()
     ]
     row = row_of(cells)
-    assert row.compaction_wall_median_s == 4.0
+    assert row.compaction_wall_mean_s == 5.0
     assert (row.compaction_wall_min_s, row.compaction_wall_max_s) == (2.0, 9.0)
+    assert pd.isna(row.compaction_wall_low_s)
     assert (row.compaction_wall_num_clusters, row.num_timing_blocks) == (3, 4)
     assert (row.num_server_starts, row.gate) == (3, "too_few_starts")
+
+
+def test_six_server_starts_give_an_interval_of_a_layouts_speedup():
+    cells = [
+        single(arm, size, wall_s=wall_s * (1 + start / 100), server_start=start)
+        for start in range(6)
+        for arm, size, wall_s in (
+            ("sequential", None, 4.0),
+            ("independent", 512, 2.0 + start / 10),
+        )
+    ]
+    row = row_of(cells)
+    assert row.speedup_low < row.speedup_mean < row.speedup_high
+    assert row.compaction_wall_low_s < row.compaction_wall_mean_s < row.compaction_wall_high_s
+    assert (row.speedup_num_clusters, row.gate) == (6, "ok")
 
 
 def test_what_the_engine_did_for_the_workers():
@@ -94,16 +110,16 @@ def test_what_the_engine_did_for_the_workers():
         request("worker", prompt_tokens=500, cached_tokens=400, ttft_s=0.75, worker_index=1),
     )
     row = row_of([single("independent", 512, wall_s=4.0, requests=workers)])
-    assert row.worker_uncached_median_tokens == 900
-    assert (row.worker_mean_ttft_median_s, row.worker_max_ttft_median_s) == (0.5, 0.75)
+    assert row.worker_uncached_mean_tokens == 900
+    assert (row.worker_mean_ttft_mean_s, row.worker_max_ttft_mean_s) == (0.5, 0.75)
     assert (row.num_blocks_median, row.history_tokens) == (2, 1024)
-    assert (row.stall_median_s, row.compaction_decode_median_tokens_per_s) == (2.5, 64.0)
+    assert (row.stall_mean_s, row.compaction_decode_mean_tokens_per_s) == (2.5, 64.0)
 
 
 def test_an_engine_that_reports_no_cache_leaves_the_uncached_tokens_empty():
     silent = (request("worker", cached_tokens=None),)
     row = row_of([single("independent", 512, requests=silent)])
-    assert pd.isna(row.worker_uncached_median_tokens)
+    assert pd.isna(row.worker_uncached_mean_tokens)
     assert row.worker_uncached_num_clusters == 0
 
 

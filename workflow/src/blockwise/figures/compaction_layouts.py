@@ -23,23 +23,23 @@ PANELS = (
     Panel(
         "worker_uncached",
         "uncached prompt\ntokens of workers",
-        Statistic.spread("worker_uncached", "_tokens"),
+        Statistic.of("worker_uncached", "_tokens"),
         Scale.TOKENS,
     ),
     Panel(
         "worker_mean_ttft",
         "first token of\na worker (s)",
-        Statistic.spread("worker_mean_ttft", "_s"),
+        Statistic.of("worker_mean_ttft", "_s"),
     ),
     Panel(
         "compaction_wall",
         "wall time of a\ncompaction (s)",
-        Statistic.spread("compaction_wall", "_s"),
+        Statistic.of("compaction_wall", "_s"),
     ),
     Panel(
         "compaction_decode",
         "compaction\ntokens/s",
-        Statistic.spread("compaction_decode", "_tokens_per_s"),
+        Statistic.of("compaction_decode", "_tokens_per_s"),
     ),
     Panel(RECALL, "recall (F1)", Statistic.of(RECALL), reason="recall_note"),
     Panel(
@@ -74,7 +74,7 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.captions(marks)
     yield from notes.timing_settings(marks, "history_tokens")
     yield from notes.table_notes(marks)
-    yield "Marks: medians over server starts, of n timing blocks; first token: mean over workers."
+    yield "Marks: means over server starts, of n timing blocks; first token: mean over workers."
     yield from notes.bars(marks)
     yield from notes.few_starts(marks)
     yield from _recall_notes(marks[(marks["measure"] == RECALL) & marks["value"].notna()])

@@ -53,64 +53,58 @@ RECALL = tuple(
 RECALL_LAST_TOKENS = tuple(replace(score, name=f"recall_{score.name}") for score in LAST_TOKENS)
 
 
-def _spread(
-    name: str,
-    suffix: str,
-    unit: str,
-    meaning: str,
-    of: Callable[[CellRecord], float | None],
-    *,
-    kind: ColumnKind = ColumnKind.TIMED,
+def _timed(
+    name: str, suffix: str, unit: str, meaning: str, of: Callable[[CellRecord], float | None]
 ) -> Measure:
-    """A measure of a handful of cells: median and range."""
-    return Measure(name, suffix, unit, kind, meaning, of, SPREAD)
+    return Measure(name, suffix, unit, ColumnKind.TIMED, meaning, of)
 
 
 MEASURES = (
-    _spread(
+    Measure(
         "num_blocks",
         "",
         "count",
+        ColumnKind.SAMPLED,
         "Realised history blocks, one worker each",
         lambda record: sum(item.num_blocks for item in record.compactions),
-        kind=ColumnKind.SAMPLED,
+        SPREAD,
     ),
-    _spread(
+    _timed(
         "worker_uncached",
         "_tokens",
         "tokens",
         "Prompt tokens of all workers that the engine computed",
         measures.worker_uncached_tokens,
     ),
-    _spread(
+    _timed(
         "worker_mean_ttft",
         "_s",
         "s",
         "First-token latency, mean over the workers of a compaction",
         measures.worker_mean_ttft_s,
     ),
-    _spread(
+    _timed(
         "worker_max_ttft",
         "_s",
         "s",
         "First-token latency of the last worker to start decoding",
         measures.worker_max_ttft_s,
     ),
-    _spread(
+    _timed(
         "compaction_wall",
         "_s",
         "s",
         "First worker request to last answer",
         measures.compaction_wall_s,
     ),
-    _spread(
+    _timed(
         "stall",
         "_s",
         "s",
         "Start of the compaction to new history, client work included",
         measures.compaction_stall_s,
     ),
-    _spread(
+    _timed(
         "compaction_decode",
         "_tokens_per_s",
         "tokens/s",
@@ -123,14 +117,12 @@ SPEEDUP = Ratio(
     "Compaction wall time of sequential over this arm's, above 1 is faster",
     measures.compaction_wall_s,
     reference_over_own=True,
-    statistics=SPREAD,
 )
 TARGET_BLOCK_SPEEDUP = Ratio(
     f"{TARGET_BLOCK}_speedup",
     "Compaction wall time of target_block at the same B over this arm's, above 1 is faster",
     measures.compaction_wall_s,
     reference_over_own=True,
-    statistics=SPREAD,
 )
 RECALL_COLUMNS: tuple[Column, ...] = (
     *(column for score in RECALL for column in score.columns()),

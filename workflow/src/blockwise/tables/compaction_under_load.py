@@ -129,7 +129,6 @@ MEASURES = (
         ColumnKind.TIMED,
         "First worker request to last answer; empty for the phase alone",
         measures.compaction_wall_s,
-        SPREAD,
     ),
     Measure(
         "goodput",
@@ -139,7 +138,6 @@ MEASURES = (
         "Tokens decoded for everybody during the compaction (its output, and the bystanders' "
         "requests that ended in it) over its wall time; empty for the phase alone",
         _goodput_tokens_per_s,
-        SPREAD,
     ),
     replace(COMPACTION_OUTPUT, statistics=SPREAD),
 )

@@ -110,7 +110,6 @@ class Ratio:
     meaning: str
     of: Callable[[CellRecord], float | None]  # unknown or zero: no part in it
     reference_over_own: bool  # a speed-up divides the reference's time by the arm's
-    statistics: tuple[str, ...] = MEANS
 
     def columns(self) -> list[Column]:
         """The statistics, and the clusters and timing blocks behind them."""
@@ -123,7 +122,7 @@ class Ratio:
                     ColumnKind.TIMED,
                     "1",
                 )
-                for statistic in self.statistics
+                for statistic in MEANS
             ),
             count(
                 f"{self.name}_num_clusters",
@@ -145,14 +144,9 @@ class Ratio:
         above, below = self._known(numerator), self._known(denominator)
         clusters = {name: start_of(record) for name, record in own.items()}
         interval = paired_ratio(above, below, clusters)
-        log_ratios = [
-            (math.log(above[name] / below[name]), clusters[name])
-            for name in above.keys() & below.keys()
-        ]
-        middle = math.exp(_median_of_clusters(log_ratios)) if log_ratios else None
-        statistics = _statistics(interval, middle)
+        statistics = _statistics(interval, None)
         return {
-            **{f"{self.name}_{name}": statistics[name] for name in self.statistics},
+            **{f"{self.name}_{name}": statistics[name] for name in MEANS},
             f"{self.name}_num_clusters": interval.num_clusters if interval else 0,
             f"{self.name}_num_timing_blocks": interval.num_values if interval else 0,
         }
