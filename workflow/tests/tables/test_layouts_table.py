@@ -11,7 +11,9 @@ from record_factory import answer, compaction, loaded, record, request
 
 def single(arm="sequential", size=None, wall_s=4.0, **changes):
     """A compaction of forced volume, of a history of 1,024 tokens."""
-    event = compaction(**{"closing": True, "wall_s": wall_s, **changes.pop("event", {})})
+    blocks = (size, 488) if size else (1000,)
+    done = {"closing": True, "wall_s": wall_s, "block_tokens": blocks}
+    event = compaction(**{**done, **changes.pop("event", {})})
     spec = {"protocol": "single", **changes.pop("spec", {})}
     cell = record(arm, size, spec=spec, compactions=(event,), answers=(), **changes)
     return loaded(cell, experiment="layouts", study=Study.LAYOUTS)
