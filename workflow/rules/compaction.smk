@@ -8,7 +8,7 @@ BATCH = f"{RESULTS}/runs/compaction/{{backbone}}/{{dataset}}.json"
 SERVER_THREADS = {True: WHOLE_MACHINE, False: max(1, WHOLE_MACHINE // 2)}
 
 
-# One job a batch: it serves the backbone and plays the missing cells.
+# One job a batch: it serves the backbone and plays the missing cells, timed on one server start.
 rule run_compaction:
     input:
         sessions=rules.build_sessions.output[0],
@@ -38,7 +38,8 @@ rule run_compaction:
         " --output {output}"
 
 
-# The same for a part of a batch that the configuration splits: `timing-1of4`, `recall-1of2`.
+# The same for a part of a batch: `timing-start0-1of4` (of the first server start), `recall-1of2`.
+# Each is a server of its own, so two server starts never share a process.
 rule run_compaction_part:
     input:
         sessions=rules.build_sessions.output[0],

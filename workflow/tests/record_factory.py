@@ -1,5 +1,6 @@
 """Made-up cells: small, complete records whose every sum can be checked by hand."""
 
+import itertools
 from pathlib import Path
 
 from blockwise.artifacts import write_model, write_sealed
@@ -99,6 +100,7 @@ def answer(**changes):
         "answer": "there",
         "exact_match": 1.0,
         "f1": 1.0,
+        "contains_gold": 1.0,
         "num_evidence_compactions": 0,
     }
     return AnswerRecord(**{**values, **changes})
@@ -139,11 +141,14 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
         **told,
     }
     frame = [str(value) for key, value in told.items() if key != "max_concurrent_workers"]
-    timing_block_id = "-".join(["tb", session_id, str(seed), str(repeat), *frame])
+    server_start = changes.get("server_start", 0)
+    place = [session_id, str(seed), str(repeat), *([f"start{server_start}"] * (server_start > 0))]
+    timing_block_id = "-".join(["tb", *place, *frame])
+    size = block_size_tokens
     natural = spec["volume_mode"] == "natural"
     timed = protocol != "deferred" and not (protocol == "single" and natural)
     values = {
-        "cell_key": f"{arm}-{block_size_tokens}-{session_id}-{seed}-{repeat}",
+        "cell_key": "-".join([arm, str(block_size_tokens), *place]),
         "spec": spec,
         "protocol": protocol,
         "arm": arm,
@@ -151,6 +156,7 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
         "session_id": session_id,
         "seed": seed,
         "repeat": repeat,
+        "server_start": 0,
         "timing_block_id": timing_block_id if timed else None,
         "position_in_block": 0 if timed else None,
         "engine_card_id": "card",
@@ -165,7 +171,7 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
             request("worker", completion_tokens=128, max_tokens=128),
             request("worker", completion_tokens=128, max_tokens=128, worker_index=1),
         ),
-        "compactions": (compaction(),),
+        "compactions": (compaction(block_tokens=(size, 488) if size else (1000,)),),
         "answers": (answer(), answer(question_id="q1", exact_match=0.0, f1=0.5)),
         "environment": ENVIRONMENT,
     }
@@ -228,15 +234,18 @@ def engine_card(**changes):
     return EngineCard(**{**values, **changes})
 
 
-def comparison(num_sessions=3, block_sizes_tokens=(512, 1024), spec=None, **labels):
-    """Every arm on every session: sequential takes 10 s, a block size B 5 s + B/1024 s.
+def comparison(
+    num_sessions=3, block_sizes_tokens=(512, 1024), spec=None, num_server_starts=1, **labels
+):
+    """Every arm on every session and start: sequential takes 10 s, a block size B 5 s + B/1024 s.
 
-    `spec` is merged into the spec of every cell.
+    Each session takes 10% longer than the one before, and each start 2%. `spec` is merged into the
+    spec of every cell.
     """
     cells = []
-    for index in range(num_sessions):
-        session_id, slower = f"s{index}", 1 + 0.1 * index
-        own = {"session_id": session_id, "spec": spec or {}}
+    for start, index in itertools.product(range(num_server_starts), range(num_sessions)):
+        session_id, slower = f"s{index}", (1 + 0.1 * index) * (1 + 0.02 * start)
+        own = {"session_id": session_id, "server_start": start, "spec": spec or {}}
         cells.append(loaded(record(wall_s=10.0 * slower, **own), **labels))
         for size in block_sizes_tokens:
             wall_s = (5.0 + size / 1024) * slower
@@ -266,6 +275,7 @@ def store_batch(folder: Path, cells, name="batch", omitted=()):
                 session_id=first.session_id,
                 seed=first.seed,
                 repeat=first.repeat,
+                server_start=first.server_start,
                 engine_card_id=first.engine_card_id,
                 cells=tuple(members.values()),
             )

@@ -97,11 +97,7 @@ class Pipeline:
 
     def parts(self, backbone: str, dataset: str) -> list[str]:
         """The parts of a batch that is split; none of one that a single job plays."""
-        split = self.profile.backbones[backbone].split
-        if split is None:
-            return []
-        experiments = self.profile.experiments_of(backbone, dataset).values()
-        return [part.name for part in split.parts(experiments)]
+        return [part.name for part in self.profile.parts_of(backbone, dataset)]
 
     def is_timed(self, backbone: str, dataset: str, part: str | None = None) -> bool:
         """Whether times of a batch, or of this part of it, count."""
@@ -114,8 +110,8 @@ class Pipeline:
         """A wildcard pattern of the backbones whose batches are split, or are not."""
         names = [
             re.escape(name)
-            for name, backbone in self.profile.backbones.items()
-            if (backbone.split is not None) == is_split
+            for name in self.profile.backbones
+            if self.profile.is_split(name) == is_split
         ]
         return "|".join(names) or NOTHING
 

@@ -4,16 +4,14 @@
     python -m blockwise.reference results/gpu figures/gpu --into workflow/docs/gpu
 
 Copies the tables (CSV) to results/reference and the figures (PNG) to figures/reference, with
-the manifest of the run they came from, and writes its claims into the README; or to tables/ and
-figures/ of a folder, and no claims. Only an undamaged run is taken.
+the manifest of the run they came from, and writes what the README says of the claims; or to
+tables/ and figures/ of a folder, and leaves the README alone. Only an undamaged run is taken.
 """
 
 import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from blockwise.artifacts import write_bytes
 from blockwise.errors import ArtifactError, run_command
@@ -31,8 +29,7 @@ def refresh(results: Path, figures: Path, readme: Path) -> list[Path]:
             README has no place for the claims. Nothing has been replaced then.
     """
     sound = sound_files(results)
-    claims = pd.read_csv(results / "tables" / "claims.csv")
-    front_page = with_claims(readme.read_text(encoding="utf-8"), claims)
+    front_page = with_claims(readme.read_text(encoding="utf-8"))
     tables_to, figures_to = results.parent / "reference", figures.parent / "reference"
     written = replace_folders(sound, tables_to, figures, figures_to)
     write_bytes(readme, front_page.encode())

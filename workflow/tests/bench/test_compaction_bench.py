@@ -26,7 +26,13 @@ def block(number, protocol, walls, **changes):
         for arm, (wall_s, cached) in walls.items()
     )
     return TimingBlock(
-        id=f"b{number}", session_id="s0", seed=0, repeat=number, engine_card_id="card", cells=cells
+        id=f"b{number}",
+        session_id="s0",
+        seed=0,
+        repeat=number,
+        server_start=0,
+        engine_card_id="card",
+        cells=cells,
     )
 
 

@@ -28,6 +28,7 @@ SPEC = CellSpec(
     bystanders={},
     seed=0,
     repeat=0,
+    server_start=0,
     code_digest="c",
 )
 

@@ -37,6 +37,7 @@ EDITS = {
     "answer_tokens": 32,
     "seed": 1,
     "repeat": 1,
+    "server_start": 1,
     "code_digest": "c2",
 }
 
@@ -61,6 +62,13 @@ def test_arms_of_one_session_and_seed_share_a_timing_block():
     units = group_units([*arms, other_seed, SPEC])
     assert [len(unit.cells) for unit in units] == [4, 1]
     assert all(unit.is_timing_block for unit in units)
+
+
+def test_another_server_start_is_another_timing_block_of_the_same_arms():
+    arms = [cell(block_size_tokens=size, server_start=n) for n in (0, 1) for size in (512, 1024)]
+    units = group_units(arms)
+    assert [(unit.server_start, len(unit.cells)) for unit in units] == [(0, 2), (1, 2)]
+    assert [unit.cells[0].label.endswith("start=1") for unit in units] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +107,13 @@ def test_natural_caps_may_differ_between_arms_of_a_timing_block():
 def stored(tmp_path):
     (unit,) = group_units([SPEC])
     block = TimingBlock(
-        id=unit.key, session_id="s-000", seed=0, repeat=0, engine_card_id="e", cells=()
+        id=unit.key,
+        session_id="s-000",
+        seed=0,
+        repeat=0,
+        server_start=0,
+        engine_card_id="e",
+        cells=(),
     )
     said = []
     store = CellStore(tmp_path, said.append)

@@ -12,10 +12,12 @@ from doubles import KV_BLOCK_TOKENS, CachingEngine, CharRenderer
 from blockwise import artifacts
 from blockwise.compaction import replicas, run
 from blockwise.compaction.fit import check_sessions_fit
+from blockwise.compaction.parts import plan_of
 from blockwise.compaction.plan import plan_batch
 from blockwise.compaction.run import BatchJob
 from blockwise.compaction.store import CellStore
 from blockwise.config.profile import Profile
+from blockwise.config.split import Part
 from blockwise.data.documents import Document, Question, Session, SessionSet
 from blockwise.errors import ArtifactError, CompactionError, ConfigError, EngineError, ServerError
 from blockwise.serving.engine_card import EngineCard
@@ -107,7 +109,7 @@ def bench(tmp_path, monkeypatch):
     (tmp_path / "p.md").write_text("Summarise.")
     starts = []
 
-    def play(engine, sessions=None, experiments=None, server=None):
+    def play(engine, sessions=None, experiments=None, server=None, part=None):
         server = server or SimpleNamespace(alive=True)
         server.is_alive = lambda: server.alive
         server.log_path, server.process = Path("server.log"), None
@@ -118,7 +120,7 @@ def bench(tmp_path, monkeypatch):
             yield (server,)
 
         async def probe(*_):
-            return CARD
+            return CARD.model_copy(update={"id": f"start-{len(starts)}"})
 
         monkeypatch.setattr(run, "managed_servers", managed_servers)
         monkeypatch.setattr(replicas, "probe", probe)
@@ -130,6 +132,7 @@ def bench(tmp_path, monkeypatch):
         plan = plan_batch(
             profile, "double", sessions, MODEL, renderer=CharRenderer(), prompts_folder=tmp_path
         )
+        plan = plan_of(plan, Part.parse(part)) if part else plan
         store = CellStore(tmp_path / "cells", print)
         job = BatchJob(plan, profile.backbones["double"], MODEL, store, "digest")
         job.play_missing(CharRenderer(), Path("server.log"))

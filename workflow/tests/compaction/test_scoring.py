@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from blockwise.compaction.scoring import (
     REFUSALS,
+    contains_gold,
     evaluate_hotpotqa,
     normalize_hotpotqa,
     normalize_locomo,
@@ -204,6 +205,77 @@ def test_locomo_adversarial_is_all_or_nothing(text, refusal):
     assert score_locomo(f"{text} {refusal.upper()} {text}", "", category="5") == 1
 
 
+# --- whether an answer contains the gold ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "contained"),
+    [
+        ("The tower stands in Paris, France.", "Paris", True),
+        ("The tower stands in Paris, France.", "paris france", True),  # a run across a comma
+        ("In France, near Paris.", "Paris, France", True),  # part by part, in any order
+        ("In France.", "Paris, France", False),  # ... and all of them
+        ("A Parisian tower", "Paris", False),  # whole words, not letters
+        ("Eiffel built the tower", "Eiffel Tower", False),  # a run, not a bag
+        ("It is the Eiffel Tower!", "The Eiffel Tower", True),  # articles and case do not count
+        ("Yes, both are.", "yes", True),
+        ("Both are, yes.", "yes", False),  # the first word decides
+        ("No, yes would be wrong.", "Yes", False),
+        ("no", "no", True),
+        ("There is no man", "no man", True),  # only a bare no is asked of the first word
+        ("", "Paris", False),
+        ("the", "a", False),  # a gold without a word is in no answer
+        ("anything", "an, the", False),
+        ("anything", "a,the", False),  # ... whole it is the word "athe", in parts nothing
+        ("It cost 1,000 dollars", "1,000", True),
+    ],
+)
+def test_contained_golds_by_hand(answer, gold, contained):
+    asked = question(gold, "bridge")
+    assert contains_gold(DatasetFormat.HOTPOTQA, answer, asked) is contained
+    assert score_answer(DatasetFormat.HOTPOTQA, answer, asked).contains_gold == contained
+
+
+@pytest.mark.parametrize(
+    ("category", "answer", "gold", "contained"),
+    [
+        ("1", "She likes camping with friends, swimming and pottery.", "pottery, camping", True),
+        ("1", "She likes camping.", "pottery, camping", False),
+        ("1", "She likes pottery.", "pottery, and", True),  # a part without a word asks nothing
+        ("4", "They adopt a dog.", "adopted dogs", True),  # stems on both sides
+        ("4", "A dog was adopted", "adopted dogs", False),
+        ("2", "It was on 7 May 2023.", "7 May, 2023", True),
+        ("2", "It was in May 2023.", "7 May 2023", False),
+        ("4", "Yes, twice", "yes", True),
+        ("3", "Yes: she has a licence", "Yes; she drives", True),  # without the explanation
+        ("3", "Likely not", "Likely no; she is allergic", False),
+        ("5", "That is not mentioned.", "anything", True),
+        ("5", "It says anything.", "anything", False),  # only a refusal is right
+    ],
+)
+def test_contained_golds_of_locomo_by_hand(category, answer, gold, contained):
+    asked = question(gold, category)
+    assert contains_gold(DatasetFormat.LOCOMO, answer, asked) is contained
+
+
+@given(TEXTS, TEXTS)
+def test_a_gold_stays_contained_in_a_longer_answer(text, more):
+    asked = question(text, "bridge")
+    if normalize_hotpotqa(text) in {"", "yes", "no"}:
+        return
+    assert contains_gold(DatasetFormat.HOTPOTQA, f"{more} {text} {more}", asked)
+
+
+@given(TEXTS, TEXTS, st.sampled_from(["1", "2", "3", "4"]))
+def test_an_exact_answer_contains_its_gold(text, other, category):
+    asked = question(text, category)
+    gold = text.split(";", maxsplit=1)[0] if category == "3" else text
+    assert contains_gold(DatasetFormat.LOCOMO, gold, asked) is bool(normalize_locomo(gold))
+    assert contains_gold(DatasetFormat.HOTPOTQA, other, question(other, "bridge")) is bool(
+        normalize_hotpotqa(other)
+    )
+
+
 # --- real gold answers --------------------------------------------------------------------
 
 
@@ -221,3 +293,6 @@ def test_real_gold_answers_score_one_against_themselves(shared_data):
                 category = str(qa["category"])
                 prediction = answer.split(";", maxsplit=1)[0] if category == "3" else answer
                 assert score_locomo(prediction, answer, category=category) == 1
+                sentence = f"{prediction}, as the chat says."
+                asked = question(answer, category)
+                assert contains_gold(DatasetFormat.LOCOMO, sentence, asked)

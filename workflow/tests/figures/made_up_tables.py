@@ -9,6 +9,14 @@ from blockwise.tables.columns import frame
 from blockwise.tables.registry import TABLES
 
 CAPTION = "pocket-scale, random weights: timing only"
+TIMED_LABELS = (
+    "volume_mode",
+    "volume_tokens",
+    "num_timing_blocks",
+    "num_server_starts",
+    "gate",
+    "num_invalid_cells",
+)
 NOISE = "random weights: natural volume is noise, not testable at this scale"
 
 
@@ -52,6 +60,8 @@ def labels(arm, size, num, changes):
         "volume_mode": "forced",
         "volume_tokens": 384,
         "num_timing_blocks": num,
+        "num_server_starts": num,
+        "gate": "ok" if num >= 6 else "too_few_starts",
         "num_invalid_cells": 0 if num else 3,
     } | changes
 
@@ -146,11 +156,13 @@ def layouts(num=3, recall=True, **changes):
                 "history_tokens": 4096,
                 "num_unequal_volume_timing_blocks": 0,
                 **spread("num_blocks", num_workers, "", num, "median"),
-                **spread("worker_uncached", 4096 * again * num_workers, "_tokens", num, "median"),
-                **spread("worker_mean_ttft", again * num_workers / 5, "_s", num, "median"),
-                **spread("compaction_wall", 1 + again, "_s", num, "median"),
-                **spread("compaction_decode", 200 / again, "_tokens_per_s", num, "median"),
+                **spread("worker_uncached", 4096 * again * num_workers, "_tokens", num),
+                **spread("worker_mean_ttft", again * num_workers / 5, "_s", num),
+                **spread("compaction_wall", 1 + again, "_s", num),
+                **spread("compaction_decode", 200 / again, "_tokens_per_s", num),
                 **spread("recall_f1", 0.3 + again / 5 if recall else None, "", num),
+                **spread("recall_contains_gold", 0.4 + again / 5 if recall else None, "", num),
+                "recall_gate": "capped" if recall else None,
                 "recall_num_answers": 12 if recall else 0,
                 "recall_note": note,
                 **labels(arm, size, num, changes),
@@ -176,8 +188,8 @@ def under_load(num=3, num_bystanders=(2, 6), num_requests=120, caps=(None, 2), *
                 "phase": phase,
                 **_percentiles("ttft", 0.05 * slower, num and num_requests),
                 **_percentiles("itl", 0.012 * slower, num and num_requests),
-                **spread("compaction_wall", 2.5 if cap else 2.0, "_s", during, "median"),
-                **spread("goodput", 150 + 20 * count, "_tokens_per_s", during, "median"),
+                **spread("compaction_wall", 2.5 if cap else 2.0, "_s", during),
+                **spread("goodput", 150 + 20 * count, "_tokens_per_s", during),
                 "num_preemptions": 0 if during else None,
                 **labels(arm, size, num, changes),
             }
@@ -217,9 +229,11 @@ def _volume(tokens, num):
 
 def _recall_labels(arm, size, num):
     told = labels(arm, size, num, {})
-    unknown = ("volume_mode", "volume_tokens", "num_timing_blocks", "num_invalid_cells")
+    unknown = TIMED_LABELS
     return {name: value for name, value in told.items() if name not in unknown} | {
         "note": "random weights: answers are noise, not testable at this scale",
+        "categories": "headline",
+        "gate": "cannot_do_task",
         "num_cells": num,
         "num_answers": 4 * num,
         "tau_tokens": 3072,
@@ -233,6 +247,7 @@ def _answers(context, arm, size, f1, num, judge):
         **told,
         "answer_context": context,
         **spread("f1", f1, "", num),
+        **spread("contains_gold", f1 * 1.1, "", num),
         **spread("exact_match", f1 * 0.8, "", num),
         **spread("judged_accuracy", f1 if judge else None, "", num),
         "judge": judge,
@@ -252,6 +267,7 @@ def block_prompts(num=3, sizes=(512, 1024), **changes):
                 **_recall_labels(arm, size, num),
                 "prompt": prompt,
                 **spread("f1", f1, "", num),
+                **spread("contains_gold", f1 * 1.1, "", num),
                 **spread("exact_match", f1 * 0.8, "", num),
                 **spread("f1_minus_one_prompt", 0.05 if is_by_type else None, "", num),
                 **_volume(200_000 / size, num),
@@ -267,12 +283,13 @@ CUT = "random weights: the volume is the cap's, not the model's; not testable at
 
 def _volume_labels(arm, size, history, num):
     told = labels(arm, size, num, {})
-    unknown = ("volume_mode", "volume_tokens", "num_timing_blocks", "num_invalid_cells")
+    unknown = TIMED_LABELS
     return {name: value for name, value in told.items() if name not in unknown} | {
         "history_tokens": history,
         "worker_cap_tokens": 64,
         "temperature": 0.8,
         "length_finish_frac": 1.0,
+        "gate": "capped",
         "note": f"{CUT}; {num} of {num} workers were cut off at their cap, which levels their "
         "volume",
     }

@@ -9,6 +9,7 @@ LONG_NAME = "meta-llama-3.3-70b-instruct-with-a-name-as-long-as-config-allows"
 THREE_LAYOUTS = ("target_block", "suffix_target", "made_up")
 SHAPES = {
     "one timing block": end_to_end(num=1),
+    "many timing blocks of six starts": end_to_end(num=6, num_timing_blocks=120),
     "eight timing blocks": end_to_end(num=8),
     "two backbones and datasets": many(end_to_end, 2, 2),
     "no sequential arm": end_to_end().iloc[1:],
@@ -34,7 +35,8 @@ def test_labels_are_apart_and_legible_at_the_width_of_the_figure(name):
 def test_scale_n_and_settings_are_said_in_the_figure():
     words = texts_of(draw(SHAPES["eight timing blocks"]))
     assert "pocket-scale, random weights: timing only." in words
-    assert "n = 8" in words
+    assert "n = 8, on 8 server starts" in words
+    assert "Fewer than 6" not in words
     assert "tau = 4,096 tokens; decode volume of a compaction: forced at 512 tokens." in words
     assert "Capped bars: 95% interval." in words
     assert "Plain bars" not in words
@@ -49,7 +51,8 @@ def test_settings_that_differ_are_said_for_each_experiment():
 def test_a_range_is_not_called_an_interval():
     words = texts_of(draw(end_to_end(num=5)))
     assert "Plain bars: minimum to maximum." in words
-    assert "interval" not in words
+    assert "Fewer than 6 server starts: times have no interval" in words
+    assert "Capped" not in words
 
 
 def test_left_out_cells_are_said():

@@ -231,6 +231,27 @@ def test_a_reference_that_cannot_be_played_says_why():
     assert "hotpotqa: full history: 20000 tokens exceed the window of 16384." in words
 
 
+@pytest.mark.parametrize("name", ["compaction_accuracy_volume", "compaction_block_prompts"])
+def test_only_the_headline_is_drawn(name):
+    headline = MADE_UP[name]()
+    apart = MADE_UP[name](categories="5", f1_mean=0.987, contains_gold_mean=0.987)
+    table = pd.concat([headline, apart], ignore_index=True)
+    marks = load_figure(name).plotted(table)
+    pd.testing.assert_frame_equal(marks, load_figure(name).plotted(headline))
+    assert {"f1", "contains_gold"} <= set(marks["measure"])
+
+
+def test_gates_are_said_in_words():
+    figure = draw("compaction_accuracy_volume", accuracy_volume())
+    assert "does not show that the model can do the task." in texts_of(figure)
+    assert "a cap ended more than 5% of the summaries." in texts_of(
+        draw("compaction_layouts", layouts())
+    )
+    assert "No verdict" not in texts_of(
+        draw("compaction_length_invariance", length_invariance(gate="ok"))
+    )
+
+
 def test_a_judge_has_a_panel_and_its_errors_are_said():
     assert "judged" not in texts_of(draw("compaction_accuracy_volume", accuracy_volume()))
     words = texts_of(draw("compaction_accuracy_volume", accuracy_volume(judge="a model, v1")))

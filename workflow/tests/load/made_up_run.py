@@ -162,6 +162,7 @@ def _content_of(unit: Unit):
         session_id=first.session_id,
         seed=first.seed,
         repeat=first.repeat,
+        server_start=first.server_start,
         engine_card_id="card",
         cells=tuple(records),
     )
@@ -195,6 +196,7 @@ def _record(unit: Unit, position: int, spec: CellSpec):
             "cell_key": spec.key,
             "spec": spec.model_dump(mode="json"),
             "protocol": spec.protocol,
+            "server_start": spec.server_start,
             "timing_block_id": unit.key if is_timed else None,
             "position_in_block": position if is_timed else None,
             "timing_valid": is_timed,

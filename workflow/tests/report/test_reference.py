@@ -12,6 +12,7 @@ from blockwise.errors import ArtifactError
 from blockwise.manifest import write_manifest
 from blockwise.reference import refresh
 from blockwise.report.front_page import BEGIN, END
+from blockwise.report.pages import WITHDRAWN
 
 CLAIM = {
     "claim": "c",
@@ -48,13 +49,14 @@ def refreshed(run, readme):
     return refresh(run / "results/default", run / "figures/default", run / "README.md")
 
 
-def test_a_finished_run_replaces_the_snapshot_and_the_claims(run):
+def test_a_finished_run_replaces_the_snapshot_and_what_is_said_of_the_claims(run):
     refreshed(run, f"before\n{BEGIN}\nold\n{END}\nafter\n")
     reference = run / "results" / "reference"
     assert {path.name for path in reference.iterdir()} == {"claims.csv", "MANIFEST.json"}
     assert (run / "figures/reference/one.png").exists()
     readme = (run / "README.md").read_text()
-    assert "| It holds. (2605.1, abstract) |" in readme
+    assert f"**{WITHDRAWN}**" in readme
+    assert "old" not in readme
     assert readme.startswith("before\n")
     assert readme.endswith("after\n")
 
@@ -73,7 +75,7 @@ def test_a_damaged_run_is_refused(run):
     assert (run / "results/reference/old.csv").exists()
 
 
-def test_another_folder_gets_tables_and_figures_and_no_claims(run, monkeypatch):
+def test_another_folder_gets_tables_and_figures_and_the_readme_stays(run, monkeypatch):
     results, figures = run / "results/default", run / "figures/default"
     into = run / "docs/gpu"
     monkeypatch.setattr(sys, "argv", ["reference", str(results), str(figures), "--into", str(into)])

@@ -12,7 +12,7 @@ from blockwise.config.claims import load_claims
 from blockwise.figures.registry import FIGURES
 from blockwise.report import pages as report_pages
 from blockwise.report.captions import caption_of, category_of, title_of
-from blockwise.report.pages import CLAIMS_PAGE, TABLES_PAGE, unpacked, write_pages
+from blockwise.report.pages import CLAIMS_PAGE, TABLES_PAGE, WITHDRAWN, unpacked, write_pages
 from blockwise.tables.data_dictionary import write_dictionary
 from blockwise.tables.registry import Family, load_tables
 from blockwise.tables.write import PROVENANCE
@@ -57,6 +57,7 @@ def pages(tmp_path, project_folder):
 def test_the_claims_page_says_verdict_reason_and_points(pages, project_folder):
     page = unpacked((pages / CLAIMS_PAGE).read_text())
     claims = load_claims(project_folder / "config" / "claims.yaml")
+    assert WITHDRAWN in page
     assert f"1 {Verdict.SUPPORTED}, 1 {Verdict.CONTRADICTED}, 0 " in page
     for claim in claims.values():
         assert claim.statement in page

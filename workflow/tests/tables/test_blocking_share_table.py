@@ -17,16 +17,22 @@ def test_the_share_is_one_of_each_session_and_then_averaged():
     long = record(session_id="s1", wall_s=100.0, compactions=(compaction(stall_s=1.0),))
     row = build(record(wall_s=10.0, compactions=twice), long).iloc[0]
     assert row.compaction_stall_mean_frac == pytest.approx((0.5 + 0.01) / 2)
-    assert (row.compaction_stall_min_frac, row.compaction_stall_max_frac) == (0.01, 0.5)
     assert (row.stall_mean_s, row.wall_mean_s, row.num_compactions_mean) == (3.0, 55.0, 1.5)
-    assert row.compaction_stall_num_clusters == 2
 
 
-def test_repeats_are_averaged_first():
-    cells = [record(repeat=repeat, wall_s=5.0 * (1 + repeat)) for repeat in range(2)]
-    row = build(*cells, record(session_id="s1", wall_s=10.0)).iloc[0]
-    assert row.compaction_stall_mean_frac == pytest.approx(((0.5 + 0.25) / 2 + 0.25) / 2)
-    assert (row.num_timing_blocks, row.wall_num_clusters) == (3, 2)
+def test_times_cluster_by_server_start_and_counts_by_session():
+    twice = (compaction(), compaction(index=1))
+    cells = [record(wall_s=5.0), record(session_id="s1", wall_s=10.0, compactions=twice)]
+    row = build(*cells, record(server_start=1, wall_s=10.0)).iloc[0]
+    assert row.compaction_stall_mean_frac == pytest.approx(((0.5 + 0.5) / 2 + 0.25) / 2)
+    assert (row.compaction_stall_min_frac, row.compaction_stall_max_frac) == (0.25, 0.5)
+    assert (row.wall_min_s, row.wall_max_s, row.wall_num_clusters) == (7.5, 10.0, 2)
+    assert (row.num_compactions_min, row.num_compactions_max) == (1, 2)
+    assert (row.num_timing_blocks, row.num_server_starts, row.num_compactions_num_clusters) == (
+        3,
+        2,
+        2,
+    )
 
 
 def test_every_tau_and_arm_has_its_row():

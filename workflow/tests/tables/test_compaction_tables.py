@@ -166,7 +166,7 @@ def test_events_and_requests_list_a_shared_cell_once():
 
 
 def test_an_event_shows_its_blocks_and_rates():
-    row = only_row(compaction_events.build(TableInputs([loaded()])))
+    row = only_row(compaction_events.build(TableInputs([loaded(record("target_block", 512))])))
     assert row.realised_block_tokens == "512 488"
     assert row.uncached_tokens == 1000
     assert row.decode_tokens_per_s == 128.0

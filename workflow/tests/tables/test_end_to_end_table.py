@@ -1,9 +1,13 @@
+import math
+from statistics import fmean
+
 import pandas as pd
 import pytest
 
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
+from blockwise.statistics import mean_interval
 from blockwise.tables import compaction_end_to_end
 from blockwise.tables.inputs import TableInputs
 from record_factory import compaction, comparison, loaded, record
@@ -21,19 +25,76 @@ def row_of(table, arm="target_block", block_size_tokens=512):
     return rows.iloc[0]
 
 
-def test_three_timing_blocks_give_a_range_and_no_interval():
-    table = build(comparison(num_sessions=3))
-    row = row_of(table, "sequential")
-    assert row.wall_mean_s == pytest.approx(11.0)
-    assert (row.wall_min_s, row.wall_max_s) == (pytest.approx(10.0), pytest.approx(12.0))
+def test_eight_sessions_on_one_server_start_are_one_value():
+    row = row_of(build(comparison(num_sessions=8)), "sequential")
+    assert row.wall_min_s == row.wall_mean_s == row.wall_max_s == pytest.approx(13.5)
     assert pd.isna(row.wall_low_s)
-    assert (row.num_timing_blocks, row.wall_num_clusters) == (3, 3)
+    assert (row.num_timing_blocks, row.num_server_starts, row.wall_num_clusters) == (8, 1, 1)
+    assert row.gate == "too_few_starts"
+    assert row.total_num_clusters == 8  # tokens differ from session to session
 
 
-def test_eight_timing_blocks_give_an_interval():
-    row = row_of(build(comparison(num_sessions=8)))
+def test_five_server_starts_give_a_range_and_no_interval():
+    row = row_of(build(comparison(num_sessions=3, num_server_starts=5)), "sequential")
+    assert row.wall_mean_s == pytest.approx(11.0 * 1.04)
+    assert (row.wall_min_s, row.wall_max_s) == (pytest.approx(11.0), pytest.approx(11.88))
+    assert pd.isna(row.wall_low_s)
+    assert (row.num_timing_blocks, row.wall_num_clusters) == (15, 5)
+    assert (row.num_server_starts, row.gate) == (5, "too_few_starts")
+
+
+def test_six_server_starts_give_an_interval_over_starts():
+    cells = comparison(num_sessions=2, num_server_starts=6)
+    parallel = [one for one in cells if one.record.block_size_tokens == 512]
+    slower = [
+        loaded(one.record.model_copy(update={"wall_s": one.record.wall_s * (1 + 0.1 * (n % 3))}))
+        for n, one in enumerate(parallel)
+    ]
+    row = row_of(build([one for one in cells if one not in parallel] + slower))
+    by_start = [
+        [math.log(10 / 5.5 / (1 + 0.1 * (n % 3))) for n in (2 * start, 2 * start + 1)]
+        for start in range(6)
+    ]
+    expected = mean_interval([*map(fmean, by_start)], [*map(str, range(6))])
+    assert row.speedup_mean == pytest.approx(math.exp(expected.mean))
+    assert row.speedup_low == pytest.approx(math.exp(expected.low))
+    assert row.speedup_high == pytest.approx(math.exp(expected.high))
     assert row.wall_low_s < row.wall_mean_s < row.wall_high_s
-    assert row.speedup_low <= row.speedup_mean <= row.speedup_high
+    assert (row.num_timing_blocks, row.speedup_num_timing_blocks) == (12, 12)
+    assert (row.num_server_starts, row.speedup_num_clusters, row.gate) == (6, 6, "ok")
+
+
+def test_an_arm_with_the_history_blocks_of_a_smaller_size_is_that_arm():
+    alike = (compaction(block_tokens=(512, 488)),)
+    cells = [
+        loaded(one.record.model_copy(update={"compactions": alike}))
+        if one.record.block_size_tokens
+        else one
+        for one in comparison(num_sessions=1, num_server_starts=6)
+    ]
+    table = build(cells)
+    assert (row_of(table).gate, row_of(table, block_size_tokens=1024).gate) == (
+        "ok",
+        "same_blocks_as",
+    )
+    assert row_of(table, block_size_tokens=1024).same_blocks_as == "target_block B=512"
+    assert table.length_finish_frac.isna().all()  # forced volume ends at its length
+
+
+def test_a_server_start_without_a_valid_cell_counts_for_nothing():
+    cells = comparison(num_sessions=1, num_server_starts=6)
+    spoiled = [
+        loaded(one.record.model_copy(update={"timing_valid": False}))
+        if one.record.server_start == 5 and one.record.arm == "sequential"
+        else one
+        for one in cells
+    ]
+    table = build(spoiled)
+    sequential, parallel = row_of(table, "sequential"), row_of(table)
+    assert (sequential.num_server_starts, sequential.gate) == (5, "too_few_starts")
+    assert (parallel.num_server_starts, parallel.gate) == (6, "ok")
+    assert parallel.speedup_num_clusters == 5
+    assert pd.isna(parallel.speedup_low)
 
 
 def test_speedup_is_formed_inside_timing_blocks():

@@ -56,6 +56,22 @@ def test_a_size_is_chosen_on_one_seed_and_reported_on_the_other():
     assert pd.isna(row.omitted_reason)
 
 
+def test_natural_rows_say_how_natural_they_are():
+    cells = [one.model_copy(update={"compactions": done(one, 1)}) for one in two_seeds()]
+    row = layout_row(build(cells))
+    assert (row.length_finish_frac, row.distinct_summaries_frac) == (0.5, 0.5)
+    assert row.gate == "capped"
+    cells = [one.model_copy(update={"compactions": done(one, 0)}) for one in two_seeds()]
+    assert layout_row(build(cells)).gate == "same_blocks_as"  # all cut the made-up history alike
+    empty = layout_row(build(two_seeds(), Weights.RANDOM))
+    assert empty[["length_finish_frac", "same_blocks_as"]].isna().all()
+
+
+def done(made, num_length_finishes):
+    changes = {"num_length_finishes": num_length_finishes}
+    return tuple(one.model_copy(update=changes) for one in made.compactions)
+
+
 def test_sequential_stands_beside_it_on_the_reported_seeds():
     row = build(two_seeds()).iloc[0]
     assert (row.arm, row.wall_mean_s, row.omitted_reason) == (

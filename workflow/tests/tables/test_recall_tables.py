@@ -13,58 +13,13 @@ from blockwise.compaction.judgements import (
 from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Study
-from blockwise.tables import compaction_accuracy_volume, compaction_block_prompts
+from blockwise.tables import (
+    compaction_answers,
+    compaction_block_prompts,
+)
 from blockwise.tables.inputs import TableInputs
-from record_factory import answer, compaction, loaded, omission, record
-
-
-def asked(context, *scores, **changes):
-    """One answer a score, to questions q0, q1, ...; evidence compacted once where it can be."""
-    compacted = context in {"compacted", "truncation"}
-    values = {
-        "context": AnswerContext(context),
-        "exact_match": None,
-        "num_evidence_compactions": int(compacted),
-    }
-    return tuple(
-        answer(question_id=f"q{number}", f1=score, **{**values, **changes})
-        for number, score in enumerate(scores)
-    )
-
-
-def recall_cell(answers, arm="target_block", size=512, **changes):
-    """A recall cell; labels of the batch and parts of the record in one."""
-    names = ("session_id", "seed", "repeat", "compactions")
-    parts = {name: changes.pop(name) for name in names if name in changes}
-    parts.setdefault("compactions", (compaction(closing=True, history_after_tokens=300),))
-    spec = {"protocol": "deferred", **changes.pop("spec", {})}
-    cell = record(arm, size, answers=answers, spec=spec, **parts)
-    labels = {"study": Study.ACCURACY_VOLUME, "experiment": "recall", "weights": Weights.PUBLISHED}
-    return loaded(cell, **{**labels, **changes})
-
-
-def reference(context, *scores, **changes):
-    return recall_cell(
-        asked(context, *scores),
-        context,
-        None,
-        prompt="",
-        compactions=(),
-        spec={"tau_tokens": None, "asks_truncated": False},
-        **changes,
-    )
-
-
-def build(*cells, omitted=(), judgements=()):
-    inputs = TableInputs(cells=cells, omitted=omitted, judgements=judgements)
-    return compaction_accuracy_volume.build(inputs)
-
-
-def row_of(table, context="compacted", **values):
-    for name, value in {"answer_context": context, **values}.items():
-        table = table[table[name] == value]
-    assert len(table) == 1
-    return table.iloc[0]
+from recall_factory import asked, build, prompt_cell, prompts_table, recall_cell, reference, row_of
+from record_factory import answer, compaction, omission
 
 
 def test_a_row_is_a_context_and_references_come_last():
@@ -132,6 +87,7 @@ def test_locomo_clusters_by_conversation_and_hotpotqa_by_session():
         answer(
             question_id=f"q{number}",
             cluster=f"conversation {number % 7}",
+            category="1",
             context=AnswerContext.COMPACTED,
             num_evidence_compactions=2,
             f1=(number % 7) / 8,
@@ -145,14 +101,59 @@ def test_locomo_clusters_by_conversation_and_hotpotqa_by_session():
     assert hotpotqa.f1_num_clusters == 1
 
 
-def test_adversarial_questions_are_counted_and_can_be_left_out():
-    answers = (
-        *asked("compacted", 0.5, category="4"),
-        *asked("compacted", 0.0, 1.0, category="5")[1:],
+def test_open_domain_and_adversarial_questions_stand_apart():
+    scores = {"1": 0.5, "2": 0.25, "3": 0.125, "4": 0.0, "5": 1.0}
+    answers = tuple(
+        one
+        for number, (category, f1) in enumerate(scores.items())
+        for one in (
+            *asked("compacted", *[f1] * 5, category=category)[number : number + 1],
+            *asked("truncation", *[f1 / 2] * 5, category=category)[number : number + 1],
+        )
     )
-    row = row_of(build(recall_cell(answers, format="locomo")))
-    assert (row.num_adversarial_answers, row.f1_mean, row.f1_answerable_mean) == (1, 0.75, 0.5)
-    assert row_of(build(recall_cell(answers))).num_adversarial_answers == 0
+    table = build(recall_cell(answers, format="locomo"))
+    rows = table[table.answer_context == "compacted"].set_index("categories")
+    assert list(rows.index) == ["headline", "3", "5"]
+    assert list(rows.f1_mean) == [0.25, 0.125, 1.0]
+    assert list(rows.truncation_f1_mean) == [0.125, 0.0625, 0.5]
+    assert list(rows.num_answers) == [3, 1, 1]
+    assert set(rows.num_uncounted_answers) == {0}
+    hotpotqa = build(recall_cell(answers))
+    assert set(hotpotqa.categories) == {"headline"}
+    assert row_of(hotpotqa).num_answers == 5
+
+
+def test_the_gold_in_a_sentence_is_scored_beside_the_official_f1():
+    answers = tuple(
+        one.model_copy(update={"contains_gold": gold})
+        for context, golds in (("compacted", (1.0, 0.0)), ("truncation", (0.0, 0.0)))
+        for one, gold in zip(asked(context, 0.25, 0.25), golds, strict=True)
+    )
+    row = row_of(build(recall_cell(answers)))
+    assert (row.f1_mean, row.contains_gold_mean, row.contains_gold_num_questions) == (0.25, 0.5, 2)
+    assert (row.truncation_f1_mean, row.truncation_contains_gold_mean) == (0.25, 0.0)
+
+
+def test_a_cell_of_two_experiments_has_its_answers_once():
+    cells = [
+        recall_cell(asked("compacted", 0.5)),
+        recall_cell(asked("compacted", 0.5), experiment="again", study=Study.BLOCK_PROMPTS),
+        recall_cell(asked("compacted", 0.75), arm="sequential", size=None, experiment="again"),
+    ]
+    table = compaction_answers.build(TableInputs(cells=cells))
+    assert list(table.f1) == [0.5, 0.75]
+    assert list(table.experiments) == ["again recall", "again"]
+    both = f"{Study.ACCURACY_VOLUME} {Study.BLOCK_PROMPTS}"
+    assert list(table.studies) == [both, Study.ACCURACY_VOLUME]
+    assert list(table.contains_gold) == [1.0, 1.0]
+
+
+def test_answers_say_which_questions_stand_apart():
+    answers = tuple(
+        one for category in "12345" for one in asked("compacted", 1.0, category=category)
+    )
+    table = compaction_answers.build(TableInputs(cells=[recall_cell(answers, format="locomo")]))
+    assert list(table.categories) == ["headline", "headline", "3", "headline", "5"]
 
 
 def test_exact_match_is_empty_where_the_rules_define_none():
@@ -291,20 +292,6 @@ def test_without_a_judge_its_columns_are_empty():
     row = row_of(build(recall_cell(asked("compacted", 1.0))))
     names = ["judge", "judged_accuracy_mean", "num_unjudged_answers", "judge_false_accept_frac"]
     assert row[names].isna().all()
-
-
-def prompts_table(*cells):
-    return compaction_block_prompts.build(TableInputs(cells=cells))
-
-
-def prompt_cell(prompt, *scores, text="one", **changes):
-    return recall_cell(
-        asked("compacted", *scores),
-        study=Study.BLOCK_PROMPTS,
-        prompt=prompt,
-        spec={"prompt": text, **changes.pop("spec", {})},
-        **changes,
-    )
 
 
 def test_prompts_by_content_type_are_compared_with_the_one_they_fall_back_on():

@@ -1,6 +1,7 @@
 """The tables about the volume of single compactions: length, repeats, prompts."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pandas as pd
@@ -16,6 +17,7 @@ from blockwise.tables import (
     compaction_stability,
     compaction_volume_control,
 )
+from blockwise.tables.gates import PRECEDENCE, Gate, gate_of
 from blockwise.tables.inputs import TableInputs
 from record_factory import compaction, loaded, record, request
 
@@ -319,3 +321,85 @@ def test_a_table_takes_the_cells_of_its_own_study_and_single_compactions_only(mo
     double = loaded(record(compactions=(compaction(), compaction(index=1))), study=study)
     with pytest.raises(ArtifactError, match="2 compactions; it must hold exactly 1"):
         build(module, [double])
+
+
+def arms_of(blocks_by_arm, **changes):
+    """One length of the volume-control table, by arm and realised history blocks."""
+    cells = []
+    for (arm, size), blocks in blocks_by_arm.items():
+        made = single(50, study=Study.VOLUME_CONTROL, arm=arm, block_size_tokens=size, **changes)
+        done = made.record.compactions[0].model_copy(update={"block_tokens": blocks})
+        cells.append(replace(made, record=made.record.model_copy(update={"compactions": (done,)})))
+    return cells
+
+
+def gates_of(cells):
+    table = build(compaction_volume_control, cells)
+    return list(zip(table.gate, table.same_blocks_as.fillna(""), strict=True))
+
+
+def test_two_block_sizes_that_cut_a_history_alike_are_one_arm():
+    blocks = {
+        ("sequential", None): (500,),
+        ("suffix_target", 256): (260, 240),
+        ("target_block", 256): (260, 240),
+        ("target_block", 512): (260, 240),
+        ("target_block", 1024): (500,),
+        ("target_block", 2048): (501,),
+    }
+    assert gates_of(arms_of(blocks)) == [
+        ("ok", ""),
+        ("ok", ""),  # another layout of the same history blocks is another arm
+        ("ok", ""),
+        ("same_blocks_as", "target_block B=256"),
+        ("same_blocks_as", "sequential"),
+        ("ok", ""),
+    ]
+
+
+def test_arms_are_held_against_those_of_their_own_prompt_length_and_session():
+    alike = {("target_block", 512): (500,)}
+    again = {("target_block", 1024): (500,)}
+    apart = [{"prompt": "brief"}, {"history_tokens": 2048}, {"session_id": "s9"}]
+    for changes in apart:
+        cells = [*arms_of(alike), *arms_of(again, **changes)]
+        assert {gate for gate, _ in gates_of(cells)} == {"ok"}, changes
+
+
+@pytest.mark.parametrize(("num_cut", "gate"), [(1, "ok"), (2, "capped")])
+def test_an_arm_of_which_more_than_a_twentieth_is_cut_off_is_capped(num_cut, gate):
+    cells = [
+        single(50, study=Study.VOLUME_CONTROL, session_id=f"s{index}", text=f"{index}")
+        for index in range(20)
+    ]
+    cut = [
+        single(50, study=Study.VOLUME_CONTROL, num_cut=1, session_id=f"s{index}", text=f"{index}")
+        for index in range(num_cut)
+    ]
+    row = only_row(build(compaction_volume_control, [*cut, *cells[num_cut:]]))
+    assert (row.length_finish_frac, row.gate) == (num_cut / 20, gate)
+
+
+@pytest.mark.parametrize(
+    ("texts", "gate"), [("abab", "ok"), ("aaba", "ok"), ("aaaaab", "not_diverse")]
+)
+def test_an_arm_of_stock_phrases_is_not_diverse(texts, gate):
+    cells = [
+        single(50, study=Study.LENGTH_INVARIANCE, session_id=f"s{index}", text=text)
+        for index, text in enumerate(texts)
+    ]
+    row = only_row(build(compaction_length_invariance, cells))
+    assert (row.distinct_summaries_frac, row.gate) == (len(set(texts)) / len(texts), gate)
+
+
+def test_of_several_gates_the_one_that_is_hardest_to_mend_is_named():
+    assert gate_of(set(Gate) - {Gate.OK}) is Gate.CANNOT_DO_TASK
+    assert gate_of({Gate.TOO_FEW_STARTS, Gate.NOT_DIVERSE, Gate.CAPPED}) is Gate.CAPPED
+    assert gate_of(set()) is Gate.OK
+    assert set(PRECEDENCE) == set(Gate) - {Gate.OK}
+
+
+def test_repeats_of_one_summary_are_not_diverse():
+    cells = [single(50, study=Study.STABILITY, repeat=repeat, text="one") for repeat in range(3)]
+    row = only_row(build(compaction_stability, cells))
+    assert (row.distinct_summaries_frac, row.gate) == (pytest.approx(1 / 3), "not_diverse")

@@ -48,9 +48,9 @@ def test_phases_are_apart_and_the_compaction_belongs_to_one():
     assert list(table.phase) == ["alone", "during"]
     alone, during = row_of(table, "alone"), row_of(table)
     assert (alone.ttft_p50_s, during.ttft_p50_s) == (0.1, 0.5)
-    assert (during.compaction_wall_median_s, during.num_preemptions) == (2.0, 3)
+    assert (during.compaction_wall_mean_s, during.num_preemptions) == (2.0, 3)
     assert during.compaction_output_median_tokens == 256
-    assert alone[["compaction_wall_median_s", "goodput_median_tokens_per_s"]].isna().all()
+    assert alone[["compaction_wall_mean_s", "goodput_mean_tokens_per_s"]].isna().all()
     assert pd.isna(alone.num_preemptions)
 
 
@@ -87,7 +87,7 @@ def test_a_queue_that_the_engine_does_not_report_is_unknown():
 def test_requests_of_all_valid_cells_are_pooled_and_invalid_cells_counted():
     cells = [
         cell([bystander(ttft_s=0.25)], session_id="a"),
-        cell([bystander(ttft_s=0.75)], session_id="b", compacted=compaction(wall_s=4.0)),
+        cell([bystander(ttft_s=0.75)], server_start=1, compacted=compaction(wall_s=4.0)),
         cell([bystander(ttft_s=99.0)], session_id="c", timing_valid=False),
     ]
     table = table_of(*cells)
@@ -95,7 +95,8 @@ def test_requests_of_all_valid_cells_are_pooled_and_invalid_cells_counted():
     assert (alone.ttft_num_requests, alone.ttft_max_s) == (2, 0.75)
     assert (during.num_timing_blocks, during.num_invalid_cells) == (2, 1)
     assert (during.compaction_wall_min_s, during.compaction_wall_max_s) == (2.0, 4.0)
-    assert during.compaction_wall_median_s == 3.0
+    assert during.compaction_wall_mean_s == 3.0
+    assert (during.num_server_starts, during.gate) == (2, "too_few_starts")
 
 
 def test_goodput_counts_what_ended_inside_the_compaction():
@@ -106,7 +107,7 @@ def test_goodput_counts_what_ended_inside_the_compaction():
         bystander(during=True, start_s=11.5, wall_s=1.0),  # ended after it
     ]
     row = row_of(table_of(cell(requests)))
-    assert row.goodput_median_tokens_per_s == (256 + 2 * 9) / 2.0
+    assert row.goodput_mean_tokens_per_s == (256 + 2 * 9) / 2.0
 
 
 def test_an_unknown_number_of_preemptions_stays_unknown():

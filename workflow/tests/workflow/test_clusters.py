@@ -69,9 +69,9 @@ def test_a_server_has_the_gpus_of_its_backbone_on_one_node(jobs, paper):
 def test_every_part_of_every_backbone_is_there_once(jobs, paper):
     named = [tuple(wildcards.values()) for wildcards, _ in of_rule(jobs, "run_compaction_part")]
     assert len(set(named)) == len(named)
-    for name, backbone in paper.backbones.items():
+    for name in paper.backbones:
         for dataset in paper.datasets:
-            parts = backbone.split.parts(paper.experiments_of(name, dataset).values())
+            parts = paper.parts_of(name, dataset)
             played = {part for who, what, part in named if (who, what) == (name, dataset)}
             assert played == {part.name for part in parts}
 

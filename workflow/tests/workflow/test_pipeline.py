@@ -81,10 +81,31 @@ def test_a_split_makes_parts_of_a_batch_and_changes_no_key(make):
     backbones["mine"] = {**backbones["mine"], "split": {"timing": 3}}
     before, after = make(), make(backbones=backbones)
     assert after.parts("smollm2-135m", "hotpotqa") == []
-    assert after.parts("mine", "hotpotqa") == ["timing-1of3", "timing-2of3", "timing-3of3"]
+    assert after.parts("mine", "hotpotqa") == [
+        "timing-start0-1of3",
+        "timing-start0-2of3",
+        "timing-start0-3of3",
+    ]
     assert before.compaction_key("mine", "hotpotqa") == after.compaction_key("mine", "hotpotqa")
     whole, parted = (after.backbone_pattern(is_split=is_split) for is_split in (False, True))
     assert re.fullmatch(whole, "smollm2-135m")
     assert not re.fullmatch(whole, "mine")
     assert re.fullmatch(parted, "mine")
     assert not re.fullmatch(before.backbone_pattern(is_split=True), "mine")
+
+
+def test_a_further_server_start_is_a_further_job_of_every_backbone_that_it_is_timed_on(make):
+    experiments = {**make.base["experiments"]}
+    name = "compaction_end_to_end"
+    twice = {**experiments[name], "backbones": ["mine"], "num_server_starts": 2}
+    before, after = make(), make(experiments={**experiments, "twice": twice})
+    assert before.parts("mine", "hotpotqa") == []
+    parts = after.parts("mine", "hotpotqa")
+    assert parts == ["timing-start0-1of1", "timing-start1-1of1"]
+    assert all(after.is_timed("mine", "hotpotqa", part) for part in parts)
+    assert after.parts("timing-8m", "hotpotqa") == []
+    assert re.fullmatch(after.backbone_pattern(is_split=True), "mine")
+    assert re.fullmatch(after.backbone_pattern(is_split=False), "timing-8m")
+    for backbone, is_changed in (("mine", True), ("timing-8m", False)):
+        keys = {one.compaction_key(backbone, "hotpotqa") for one in (before, after)}
+        assert (len(keys) == 2) == is_changed

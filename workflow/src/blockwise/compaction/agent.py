@@ -322,6 +322,7 @@ class Agent:
                 answer=answer,
                 exact_match=score.exact_match,
                 f1=score.f1,
+                contains_gold=score.contains_gold,
                 num_evidence_compactions=min(counts),
             )
         )

@@ -3,8 +3,9 @@
 A cell is one configured run of one session. Its key holds everything that can change the
 record and nothing else: names are labels, and measured speeds, figure code or the number of
 other cells never enter it. Timing cells live in timing blocks, the unit of every timing
-comparison: all arms of one session and seed. A timing block's key covers its arms, so a
-block that gains an arm is a new block and re-runs whole.
+comparison: all arms of one session and seed on one server start. A timing block's key covers its
+arms, so a block that gains an arm is a new block and re-runs whole. Times vary from one start of
+a server to the next, so timing cells are numbered by start and played again on each.
 """
 
 from collections.abc import Iterable
@@ -57,6 +58,7 @@ class CellSpec(BaseModel):
     bystanders: dict[str, int]  # what they do; empty: there are none
     seed: int
     repeat: int
+    server_start: int  # index of the server start on which it is timed; 0: it is not timed
     code_digest: str
 
     @property
@@ -76,7 +78,8 @@ class CellSpec(BaseModel):
             ("at_once", self.max_concurrent_workers),
         ):
             parts += [] if value is None else [f"{name}={value}"]
-        return " ".join([*parts, f"seed={self.seed}.{self.repeat}"])
+        parts.append(f"seed={self.seed}.{self.repeat}")
+        return " ".join([*parts, *([f"start={self.server_start}"] if self.server_start else [])])
 
     @property
     def frame(self) -> str:
@@ -131,6 +134,11 @@ class Unit:
     def is_timing_block(self) -> bool:
         """Whether the unit is a timing block."""
         return self.cells[0].is_timing
+
+    @property
+    def server_start(self) -> int:
+        """Index of the server start that its times are of; 0 for a recall cell."""
+        return self.cells[0].server_start
 
     @property
     def key(self) -> str:

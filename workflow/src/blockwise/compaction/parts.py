@@ -1,7 +1,8 @@
 """Parts of a split batch: which units each plays, and what it leaves behind.
 
 Units are dealt out like cards, in the order of the plan, so that every shard has its share of
-every experiment and session. A unit stays whole: a timing block is one server's work.
+every experiment and session. A unit stays whole: a timing block is one server's work. A part holds
+timing blocks of one server start only.
 """
 
 from collections.abc import Sequence
@@ -30,8 +31,12 @@ class PartRecord(Record):
 def units_of(units: Sequence[Unit], part: Part) -> tuple[Unit, ...]:
     """The units that a part plays."""
     is_timing = part.phase is Phase.TIMING
-    of_phase = [unit for unit in units if unit.is_timing_block == is_timing]
-    return tuple(of_phase[part.shard - 1 :: part.num_shards])
+    shared = [
+        unit
+        for unit in units
+        if unit.is_timing_block == is_timing and unit.server_start == part.server_start
+    ]
+    return tuple(shared[part.shard - 1 :: part.num_shards])
 
 
 def plan_of(plan: BatchPlan, part: Part) -> BatchPlan:

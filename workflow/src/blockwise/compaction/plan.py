@@ -127,10 +127,13 @@ def plan_batch(
                         )
                     )
                     continue
-                for seed, repeat in product(experiment.seeds, range(experiment.num_repeats)):
-                    spec = CellSpec.model_validate(
-                        {**shown, **values, "seed": seed, "repeat": repeat}
-                    )
+                for start, seed, repeat in product(
+                    range(experiment.num_server_starts),
+                    experiment.seeds,
+                    range(experiment.num_repeats),
+                ):
+                    number = {"seed": seed, "repeat": repeat, "server_start": start}
+                    spec = CellSpec.model_validate({**shown, **values, **number})
                     selected.append(
                         PlannedCell(name, experiment.study, prompt.label, prompt.target_frac, spec)
                     )

@@ -82,6 +82,7 @@ async def play_cell(
         session_id=spec.session_id,
         seed=spec.seed,
         repeat=spec.repeat,
+        server_start=spec.server_start,
         timing_block_id=place[0] if place else None,
         position_in_block=place[1] if place else None,
         engine_card_id=stage.card.id,

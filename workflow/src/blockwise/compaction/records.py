@@ -13,7 +13,7 @@ from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 
 BY_CONTENT_TYPE = "by content type"
 """Label of arms in which each content type has a prompt of its own; no prompt can be so named."""
@@ -88,7 +88,7 @@ class CompactionRecord(Record):
 
 
 class AnswerRecord(Record):
-    """One answered question, scored by its dataset's official rules."""
+    """One answered question: its official scores, and whether it contains the gold."""
 
     question_id: str
     cluster: str
@@ -101,6 +101,7 @@ class AnswerRecord(Record):
     answer: str
     exact_match: float | None  # None: the official rules define none
     f1: float
+    contains_gold: float  # 1: the normalised gold stands in the normalised answer; 0: it does not
     num_evidence_compactions: int  # how often the evidence had been compacted when asked
 
 
@@ -124,7 +125,7 @@ class Environment(Record):
 class CellRecord(Record):
     """One configured run of one session."""
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     cell_key: str
     spec: dict[str, Any]  # every ingredient of the key, in words
     protocol: Protocol
@@ -133,6 +134,7 @@ class CellRecord(Record):
     session_id: str
     seed: int
     repeat: int
+    server_start: int  # index of the start that its times are of; 0: a recall cell
     timing_block_id: str | None  # None: a recall cell
     position_in_block: int | None
     engine_card_id: str
@@ -154,11 +156,12 @@ class TimingBlock(Record):
     The unit of every timing comparison; it is stored whole or not at all.
     """
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     id: str
     session_id: str
     seed: int
     repeat: int
+    server_start: int
     engine_card_id: str
     cells: tuple[CellRecord, ...]
 
@@ -195,7 +198,7 @@ class OmittedCell(Record):
 class Batch(Record):
     """The finished cells of one backbone and dataset: what the tables read."""
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     backbone: str
     dataset: str
     format: str

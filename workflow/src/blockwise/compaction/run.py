@@ -89,9 +89,11 @@ class BatchJob:
         """Play every unit that the store does not hold.
 
         Raises:
+            ConfigError: the plan holds timing blocks of several server starts.
             ServerError: the server did not start or went away.
             CompactionError: cells failed; the message lists them.
         """
+        self._refuse_several_starts()
         missing = [unit for unit in self._plan.units if not self._is_finished(unit)]
         total = sum(len(unit.cells) for unit in self._plan.units)
         waiting = sum(len(unit.cells) for unit in missing)
@@ -162,6 +164,16 @@ class BatchJob:
         progress.say(f"failed: {spec.label}: {error}")
         self._failures.append(Failure(cell_key=spec.key, label=spec.label, error=str(error)))
         replicas.require_alive("; ".join(failure.label for failure in self._failures), error)
+
+    def _refuse_several_starts(self) -> None:
+        """METHOD, Gates: times of one server process are of one start, whatever they are called."""
+        starts = sorted({unit.server_start for unit in self._plan.units if unit.is_timing_block})
+        if len(starts) > 1:
+            raise ConfigError(
+                f"{self._plan.backbone} on {self._plan.dataset} is timed on {len(starts)} server "
+                "starts, and one job has one; run the workflow, which gives each a job of its "
+                f"own, or name one of them (--part timing-start{starts[0]}-1of1)"
+            )
 
     def _refuse_small_blocks(self, card: EngineCard) -> None:
         """METHOD: cache use is reported only for B of at least four KV blocks."""
@@ -262,6 +274,7 @@ def _stored(unit: Unit, records: list[CellRecord], card_id: str) -> CellRecord |
         session_id=first.session_id,
         seed=first.seed,
         repeat=first.repeat,
+        server_start=first.server_start,
         engine_card_id=card_id,
         cells=tuple(records),
     )
@@ -276,7 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
     parser.add_argument("--server-log", type=Path, required=True)
-    parser.add_argument("--part", type=Part.parse, help="only this part, `timing-1of4`")
+    parser.add_argument("--part", type=Part.parse, help="only this part, `timing-start0-1of4`")
     arguments = parser.parse_args()
     raise_on_sigterm()
     end_with_parent()

@@ -324,7 +324,8 @@ class Backbone(ConfigModel):
     )
     split: BatchSplit | None = Field(
         None,
-        description="Play a batch in several jobs, to fit a wall-clock limit; default: in one.",
+        description="Play a batch in several jobs, to fit a wall-clock limit; default: in one "
+        "for each server start.",
     )
     caption: str = Field("", description="A warning that every figure of this backbone shows.")
 

@@ -129,6 +129,11 @@ class Grid(ConfigModel):
     verbatim: Verbatim = Verbatim()
     seeds: list[int] = Field([0], min_length=1)
     num_repeats: PositiveInt = 1
+    num_server_starts: PositiveInt = Field(
+        1,
+        description="Timed cells are played again on so many starts of the server, each in a job "
+        "of its own; times cluster by start.",
+    )
     num_sessions: PositiveInt | None = Field(None, description="The first so many; default: all.")
     backbones: list[Name] | None = Field(None, description="Default: all.")
     datasets: list[Name] | None = Field(None, description="Default: all.")
@@ -200,6 +205,11 @@ class Grid(ConfigModel):
             problems.append("no arm is left: name a layout or set sequential to true")
         if self.layouts and not self.block_sizes_tokens:
             problems.append("block_sizes_tokens is empty: parallel layouts need at least one B")
+        if self.num_server_starts > 1 and not self.is_timed:
+            problems.append(
+                f"num_server_starts is {self.num_server_starts}, and no {self.protocol} cell of "
+                f"{self.volume_rule.mode} volume is timed; leave it out"
+            )
         return problems
 
     def _volume_problems(self) -> list[str]:

@@ -13,6 +13,7 @@ from blockwise.config.experiments import Experiment
 from blockwise.config.judge import Judge
 from blockwise.config.mxfp4 import MXFP4
 from blockwise.config.pocket import PocketRecipe
+from blockwise.config.split import BatchSplit, Part, most_server_starts
 
 SEPARATOR = "\n"  # between the problems of one error
 OUT_OF_DOMAIN = "out of domain: it was taught the synthetic language only"
@@ -69,6 +70,20 @@ class Profile(ConfigModel):
             and (experiment.datasets is None or dataset in experiment.datasets)
         }
 
+    def is_split(self, backbone: str) -> bool:
+        """Whether several jobs play a batch of this backbone: by `split`, or by server start."""
+        return self.backbones[backbone].split is not None or any(
+            most_server_starts(self.experiments_of(backbone, dataset).values()) > 1
+            for dataset in self.datasets
+        )
+
+    def parts_of(self, backbone: str, dataset: str) -> list[Part]:
+        """The jobs of a batch of a backbone that is split; none where a single job plays it."""
+        if not self.is_split(backbone):
+            return []
+        split = self.backbones[backbone].split or BatchSplit()
+        return split.parts(self.experiments_of(backbone, dataset).values())
+
 
 def cross_problems(
     backbones: Mapping[str, Backbone],
@@ -96,6 +111,8 @@ def cross_problems(
             if backbone_name in backbones and _meet(experiment, backbones[backbone_name]):
                 problem = _window_problem(name, experiment, backbone_name, backbones[backbone_name])
                 problems += [problem] if problem else []
+                problem = _start_problem(name, experiment, backbone_name, backbones[backbone_name])
+                problems += [problem] if problem else []
     return problems
 
 
@@ -114,6 +131,19 @@ def _meet(experiment: Experiment, backbone: Backbone) -> bool:
     if experiment.datasets is None or backbone.datasets is None:
         return True
     return not set(experiment.datasets).isdisjoint(backbone.datasets)
+
+
+def _start_problem(
+    name: str, experiment: Experiment, backbone_name: str, backbone: Backbone
+) -> str | None:
+    """Nobody here starts an external server: all its times would be of one start."""
+    if experiment.num_server_starts == 1 or backbone.engine.kind != "external":
+        return None
+    return (
+        f"experiments.{name}: num_server_starts is {experiment.num_server_starts}, and the server "
+        f"of {backbone_name} is external, so no job starts it anew; set 1, or name only backbones "
+        "whose engine is vllm"
+    )
 
 
 def _window_problem(

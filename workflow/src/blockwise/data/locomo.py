@@ -27,6 +27,14 @@ from blockwise.data.rows import MalformedRowError, OfficialRow, parse_row, read_
 SESSION_KEY = re.compile(r"session_(\d{1,9})")  # of more digits no number can be made
 DIA_ID = re.compile(r"D\s*:?\s*(\d{1,9})\s*:\s*\d+")
 
+HEADLINE_CATEGORIES = frozenset({"1", "2", "4"})
+"""Questions that only the conversation answers: multi-hop, temporal and single-hop.
+
+Open-domain questions (3) ask for what a model may know or guess anyway, and adversarial ones (5)
+for a refusal. A model that refuses everything is right on all of the latter, so recall of either
+kind stands apart.
+"""
+
 ADVERSARIAL_CATEGORY = 5
 NO_INFORMATION = "no information available"
 """Gold of every adversarial question: the official rule accepts nothing but a refusal."""

@@ -3,7 +3,9 @@
 The form of the paper's Figure 4. Filled marks are arms on their compacted history, at the tokens
 that their compactions decoded, joined over prompts and B; hollow ones are the same questions
 asked on the last tokens instead, as many as the compacted history holds. Level lines are the
-floor (questions alone) and the ceiling (the full history), where the window holds it.
+floor (questions alone) and the ceiling (the full history), where the window holds it. Recall is
+drawn twice, as the official F1 and as the share of answers that contain the gold, on the
+questions of the headline.
 """
 
 from collections.abc import Iterator
@@ -16,12 +18,19 @@ from blockwise.figures import notes
 from blockwise.figures.axes import Amounts
 from blockwise.figures.marks import Panel, Statistic, marks_of
 from blockwise.figures.panels import Fill, Sheet, draw_sheet
+from blockwise.tables.categories import HEADLINE
 
 TABLE = "compaction_accuracy_volume"
 COMPACTED, TRUNCATION = "compacted", "truncation"
 LEVELS = {"closed_book": "closed book", "full_history": "full history"}
 SCORES = (
     Panel("f1", "F1", Statistic.of("f1"), reason="omitted_reason"),
+    Panel(
+        "contains_gold",
+        "contains gold",
+        Statistic.of("contains_gold"),
+        reason="omitted_reason",
+    ),
     Panel("exact_match", "exact match", Statistic.of("exact_match"), reason="omitted_reason"),
 )
 JUDGED = Panel("judged_accuracy", "judged accuracy", Statistic.of("judged_accuracy"))
@@ -39,7 +48,8 @@ NO_EXACT_MATCH = "the official rules define no exact match"
 
 def plotted(table: pd.DataFrame) -> pd.DataFrame:
     """Exactly what is drawn: one row a mark; references once for each tau."""
-    marks = marks_of(_beside_arms(table), _panels(table), KEPT)
+    headline = table[table["categories"] == HEADLINE]
+    marks = marks_of(_beside_arms(headline), _panels(table), KEPT)
     marks["level"] = marks["answer_context"].map(LEVELS).astype("str")
     is_silent = marks["value"].isna() & marks["omitted_reason"].isna()
     is_undefined = is_silent & (marks["measure"] == "exact_match") & (marks["num_answers"] > 0)
@@ -79,7 +89,8 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.table_notes(marks)
     yield (
         "Marks: means over clusters (LoCoMo: conversation; HotpotQA: session) of answers whose "
-        "evidence was compacted; tokens: means over sessions, thinking included."
+        "evidence was compacted, of LoCoMo those in categories 1, 2 and 4; tokens: means over "
+        "sessions, thinking included."
     )
     for experiment, own in marks.dropna(subset=["prompt"]).groupby("experiment", sort=False):
         yield f"{experiment}: {_prompt_words(own)}."

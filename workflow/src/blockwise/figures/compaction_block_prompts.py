@@ -14,6 +14,7 @@ from blockwise.figures import notes
 from blockwise.figures.axes import Sizes
 from blockwise.figures.marks import Panel, Scale, Statistic, marks_of
 from blockwise.figures.panels import Fill, Sheet, draw_sheet
+from blockwise.tables.categories import HEADLINE
 
 TABLE = "compaction_block_prompts"
 BY_CONTENT_TYPE = "by content type"  # label of such arms in a batch
@@ -21,6 +22,7 @@ ONE_PROMPT = "one prompt"
 DIFFERENCE = "f1_minus_one_prompt"
 PANELS = (
     Panel("f1", "recall (F1)", Statistic.of("f1")),
+    Panel("contains_gold", "recall\n(contains gold)", Statistic.of("contains_gold")),
     Panel("exact_match", "recall\n(exact match)", Statistic.of("exact_match")),
     Panel(
         DIFFERENCE,
@@ -42,6 +44,7 @@ PANELS = (
 )
 REASONS = {
     "f1": "no answer counts",
+    "contains_gold": "no answer counts",
     "exact_match": "the official rules define no exact match",
     DIFFERENCE: "no question answered with both",
 }
@@ -49,7 +52,8 @@ REASONS = {
 
 def plotted(table: pd.DataFrame) -> pd.DataFrame:
     """Exactly what is drawn: one row a mark, with its bar and what the bar means."""
-    marks = marks_of(table, PANELS, (*notes.RECALL_LABELS, "tau_tokens"))
+    headline = table[table["categories"] == HEADLINE]
+    marks = marks_of(headline, PANELS, (*notes.RECALL_LABELS, "tau_tokens"))
     is_one = marks["prompt"] != BY_CONTENT_TYPE
     marks["prompts"] = is_one.map({True: ONE_PROMPT, False: BY_CONTENT_TYPE})
     reasons = marks["measure"].map(REASONS).fillna("no compaction")
@@ -74,7 +78,8 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
         yield f"One prompt: {', '.join(one)}."
     yield (
         "Recall: means over clusters (LoCoMo: conversation; HotpotQA: session) of answers whose "
-        "evidence was compacted; volume: means over sessions, thinking included."
+        "evidence was compacted, of LoCoMo those in categories 1, 2 and 4; volume: means over "
+        "sessions, thinking included."
     )
     yield from notes.bars(marks)
 

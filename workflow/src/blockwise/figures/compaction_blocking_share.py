@@ -44,8 +44,12 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.captions(marks)
     yield from notes.timing_settings(marks, "tau_tokens")
     yield from notes.table_notes(marks)
-    yield "Marks: means over n timing blocks; marks at one tau stand beside each other."
+    yield (
+        "Times and shares: means over server starts, of n timing blocks; compactions: mean over "
+        "sessions and seeds. Marks at one tau stand beside each other."
+    )
     yield from notes.bars(marks)
+    yield from notes.few_starts(marks)
     yield "Time in compaction: the agent's wait, client work included."
     yield from notes.left_out(marks)
 

@@ -3,8 +3,8 @@
 The paper's Tables 7 and 8 as a picture. One column of panels a backbone and dataset; from
 top to bottom the wall time of a session, its speed-up against sequential, the first-token
 latency after a compaction, and the total tokens spent. From left to right sequential, then
-ever smaller history blocks: more workers at once. Marks are means over timing blocks, bars
-their interval, or their range where six clusters are not at hand. Values that the paper
+ever smaller history blocks: more workers at once. Marks are means over server starts, bars
+their interval, or their range where six starts are not at hand. Values that the paper
 reports are not drawn: they belong to other models on other machines.
 """
 
@@ -52,8 +52,12 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.captions(marks)
     yield from notes.timing_settings(marks, "tau_tokens")
     yield from notes.table_notes(marks)
-    yield "Marks: means over n timing blocks; speed-up: geometric mean inside timing blocks."
+    yield (
+        "Times: means over server starts, of n timing blocks; speed-up: geometric mean, formed "
+        "inside timing blocks. Tokens: means over sessions and seeds."
+    )
     yield from notes.bars(marks)
+    yield from notes.few_starts(marks)
     yield "Total tokens: prompt, cached or not, and completion of all requests."
     yield from notes.left_out(marks)
 

@@ -18,30 +18,36 @@ from blockwise.figures.marks import Panel, Scale, Statistic, marks_of
 from blockwise.figures.panels import Sheet, draw_sheet
 
 TABLE = "compaction_layouts"
-RECALL = "recall_f1"
+RECALL, CONTAINS_GOLD = "recall_f1", "recall_contains_gold"
 PANELS = (
     Panel(
         "worker_uncached",
         "uncached prompt\ntokens of workers",
-        Statistic.spread("worker_uncached", "_tokens"),
+        Statistic.of("worker_uncached", "_tokens"),
         Scale.TOKENS,
     ),
     Panel(
         "worker_mean_ttft",
         "first token of\na worker (s)",
-        Statistic.spread("worker_mean_ttft", "_s"),
+        Statistic.of("worker_mean_ttft", "_s"),
     ),
     Panel(
         "compaction_wall",
         "wall time of a\ncompaction (s)",
-        Statistic.spread("compaction_wall", "_s"),
+        Statistic.of("compaction_wall", "_s"),
     ),
     Panel(
         "compaction_decode",
         "compaction\ntokens/s",
-        Statistic.spread("compaction_decode", "_tokens_per_s"),
+        Statistic.of("compaction_decode", "_tokens_per_s"),
     ),
-    Panel(RECALL, "recall (F1)", Statistic.of("recall_f1", ""), reason="recall_note"),
+    Panel(RECALL, "recall (F1)", Statistic.of(RECALL), reason="recall_note"),
+    Panel(
+        CONTAINS_GOLD,
+        "recall\n(contains gold)",
+        Statistic.of(CONTAINS_GOLD),
+        reason="recall_note",
+    ),
 )
 KEPT = (
     *notes.TIMING_LABELS,
@@ -49,6 +55,7 @@ KEPT = (
     "num_blocks_median",
     "recall_num_answers",
     "recall_note",
+    "recall_gate",
 )
 
 
@@ -67,8 +74,9 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.captions(marks)
     yield from notes.timing_settings(marks, "history_tokens")
     yield from notes.table_notes(marks)
-    yield "Marks: medians over n timing blocks; first token: mean over the workers."
+    yield "Marks: means over server starts, of n timing blocks; first token: mean over workers."
     yield from notes.bars(marks)
+    yield from notes.few_starts(marks)
     yield from _recall_notes(marks[(marks["measure"] == RECALL) & marks["value"].notna()])
     yield from notes.left_out(marks)
 
@@ -77,8 +85,12 @@ def _recall_notes(recall: pd.DataFrame) -> Iterator[str]:
     if recall.empty:
         return
     answers = notes.count_words(recall["recall_num_answers"].astype(int))
-    yield f"Recall: means over clusters of answers (n = {answers}), from deferred sessions."
+    yield (
+        f"Recall: means over clusters of answers (n = {answers}; of LoCoMo categories 1, 2 and 4), "
+        "from deferred sessions."
+    )
     yield from notes.said_once(recall, recall, "recall_note", ("backbone", "dataset"))
+    yield from notes.gate_notes(recall, "recall_gate")
 
 
 SHEET = Sheet(

@@ -76,8 +76,12 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.captions(marks)
     yield from notes.timing_settings(marks, "tau_tokens")
     yield from notes.table_notes(marks)
-    yield "Marks: means over n timing blocks; ratios: geometric means inside timing blocks."
+    yield (
+        "Marks: means over server starts, of n timing blocks; ratios: geometric means, formed "
+        "inside timing blocks."
+    )
     yield from notes.bars(marks)
+    yield from notes.few_starts(marks)
     yield "Wait: median over all compactions; of fewer than 20, the 95th percentile is the maximum."
     yield from _mismatches(marks)
     yield from notes.left_out(marks)

@@ -25,9 +25,9 @@ PANELS = (
     Panel(
         "compaction_wall",
         "wall time of a\ncompaction (s)",
-        Statistic.spread("compaction_wall", "_s"),
+        Statistic.of("compaction_wall", "_s"),
     ),
-    Panel("goodput", "tokens/s for\neverybody", Statistic.spread("goodput", "_tokens_per_s")),
+    Panel("goodput", "tokens/s for\neverybody", Statistic.of("goodput", "_tokens_per_s")),
     Panel("num_preemptions", "preempted\nrequests", Statistic("num_preemptions"), Scale.COUNT),
 )
 KEPT = (
@@ -57,9 +57,10 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
     yield from notes.table_notes(marks)
     yield (
         "Latencies: medians over all requests of n timing blocks, the gap of tokens is the mean "
-        "inside one request; the rest: medians over timing blocks."
+        "inside one request; the rest: means over server starts."
     )
     yield from notes.bars(marks)
+    yield from notes.few_starts(marks)
     if marks["beyond"].notna().any():
         yield "Dashes above: 99th percentile, of 100 requests or more."
     caps = marks["max_concurrent_workers"].dropna().astype(int)

@@ -67,33 +67,26 @@ class Statistic:
         measure: str,
         suffix: str = "",
         *,
-        middle: str = "mean",
         has_interval: bool = True,
         num: str | None = None,
     ) -> "Statistic":
-        """The columns of a measure over clusters: its middle, interval if any, and range.
+        """The columns of a measure over clusters: its mean, interval if any, and range.
 
         Args:
             measure: first words of the columns.
             suffix: their last, the unit.
-            middle: what the value is.
             has_interval: whether the table has one beside the range.
             num: column of the number of what the statistic is over; by default of clusters.
         """
         names = {name: f"{measure}_{name}{suffix}" for name in ("low", "high", "min", "max")}
         return cls(
-            value=f"{measure}_{middle}{suffix}",
+            value=f"{measure}_mean{suffix}",
             num=num or f"{measure}_num_clusters",
             low=names["low"] if has_interval else None,
             high=names["high"] if has_interval else None,
             minimum=names["min"],
             maximum=names["max"],
         )
-
-    @classmethod
-    def spread(cls, measure: str, suffix: str = "") -> "Statistic":
-        """The columns of a measure of a handful of cells: median and range."""
-        return cls.of(measure, suffix, middle="median", has_interval=False)
 
     @classmethod
     def percentiles(cls, latency: str) -> "Statistic":

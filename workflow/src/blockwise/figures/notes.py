@@ -12,6 +12,8 @@ import pandas as pd
 
 from blockwise.figures.axes import distinct_words
 from blockwise.figures.marks import BAR_WORDS
+from blockwise.statistics import MIN_CLUSTERS
+from blockwise.tables.gates import MAX_LENGTH_FINISH_FRAC, MIN_DISTINCT_SUMMARIES_FRAC, Gate
 
 PAIR_LABELS = (
     "experiment",
@@ -40,15 +42,27 @@ TIMING_LABELS = (
     "volume_mode",
     "volume_tokens",
     "num_timing_blocks",
+    "num_server_starts",
     "num_invalid_cells",
+    "gate",
 )
 """What a mark of a timing comparison is of; each figure adds the length."""
-RECALL_LABELS = (*ARM_LABELS, "num_cells", "num_answers")
+RECALL_LABELS = (*ARM_LABELS, "gate", "num_cells", "num_answers")
 """What a mark of a recall comparison is of."""
-VOLUME_LABELS = (*ARM_LABELS, "history_tokens", "worker_cap_tokens")
+VOLUME_LABELS = (*ARM_LABELS, "gate", "history_tokens", "worker_cap_tokens")
 """What a mark of single compactions of natural volume is of."""
 COUNTED = re.compile(r"^(?P<some>\d+) of (?P<all>\d+)(?= )")
 UNTIMED = "no valid timing block"
+GATE_WORDS = {
+    Gate.CANNOT_DO_TASK.value: "no verdict: this run does not show that the model can do the task",
+    Gate.CAPPED.value: f"no verdict: a cap ended more than {MAX_LENGTH_FINISH_FRAC:.0%} of "
+    "the summaries",
+    Gate.NOT_DIVERSE.value: f"no verdict: fewer than {MIN_DISTINCT_SUMMARIES_FRAC:.0%} of the "
+    "summaries are distinct",
+    Gate.SAME_BLOCKS_AS.value: "no verdict on some arms: their history blocks are those of "
+    "another arm",
+}
+"""What a figure says of marks that do not pass a gate; `few_starts` tells of the remaining one."""
 
 
 def captions(marks: pd.DataFrame, scope: str = "backbone") -> Iterator[str]:
@@ -67,8 +81,16 @@ def training_captions(marks: pd.DataFrame) -> Iterator[str]:
 
 
 def table_notes(marks: pd.DataFrame) -> Iterator[str]:
-    """Why the numbers of some rows say nothing."""
+    """Why the numbers of some rows say nothing, and why no verdict rests on some."""
     yield from said_once(marks, marks, "note", ("backbone", "dataset", "prompt", "arm"))
+    if "gate" in marks:
+        yield from gate_notes(marks, "gate")
+
+
+def gate_notes(marks: pd.DataFrame, gate: str) -> Iterator[str]:
+    """Why no verdict rests on some marks; `gate` is the column that names it."""
+    told = marks.assign(gate_words=marks[gate].map(GATE_WORDS))
+    yield from said_once(told, marks, "gate_words", ("backbone", "dataset", "prompt", "arm"))
 
 
 def said_once(
@@ -125,6 +147,16 @@ def bars(marks: pd.DataFrame) -> Iterator[str]:
     if told:
         words = "; ".join(told)
         yield sentence(words[0].upper() + words[1:])
+
+
+def few_starts(marks: pd.DataFrame) -> Iterator[str]:
+    """What there is instead of an interval where times are of too few server starts."""
+    timed = marks[marks["num_timing_blocks"] > 0]
+    if (timed["gate"] == Gate.TOO_FEW_STARTS).any():
+        yield (
+            f"Fewer than {MIN_CLUSTERS} server starts: times have no interval; their minimum and "
+            "maximum are over starts, and a single start has none."
+        )
 
 
 def left_out(marks: pd.DataFrame) -> Iterator[str]:
@@ -191,11 +223,13 @@ def count_words(counts: Iterable[int]) -> str:
 
 
 def timing_blocks(group: pd.DataFrame) -> str:
-    """How many timing blocks stand behind the marks of a column of panels, and what is out."""
+    """How many timing blocks and server starts are behind a column of panels, and what is out."""
     rows = group[group["measure"] == group["measure"].iloc[0]]
     num_invalid = int(rows["num_invalid_cells"].sum())
     invalid = f", {num_invalid} invalid" if num_invalid else ""
-    return f"n = {count_words(rows['num_timing_blocks'].astype(int))}{invalid}"
+    num_blocks = count_words(rows["num_timing_blocks"].astype(int))
+    num_starts = count_words(rows["num_server_starts"].astype(int))
+    return f"n = {num_blocks}{invalid}, on {num_starts} server start{'s' * (num_starts != '1')}"
 
 
 def sizes(marks: pd.DataFrame) -> dict[int, str]:

@@ -78,6 +78,13 @@ new Response(stream).text().then((page) => {
 </script></body></html>
 """
 
+WITHDRAWN = (
+    "The verdicts on the claims are withdrawn for now, because those of earlier runs rest on "
+    "random weights, on models trained in this repository and on bytes that a model had "
+    "memorised, and because the rules that decide them are being repaired."
+)
+"""What the README says in place of verdicts, and what stands above them on the page."""
+
 CLAIMS_INTRO = """What this run says of each claim of the two papers. A rule decides, from the 95%
 interval of every point that it finds in the tables; open the points of a claim to see them and the
 table each is a row of. A secondary grade means that the reported value comes from somebody else's
@@ -139,6 +146,7 @@ def _page(title: str, body: Iterator[str]) -> str:
 
 
 def _claims_body(claims: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
+    yield f"<p><b>{escape(WITHDRAWN)}</b></p>"
     yield f"<p>{escape(CLAIMS_INTRO)}</p>"
     yield f"<p><b>{verdict_counts(claims)}</b></p>"
     rows = [_claim_cells(claim, points) for claim in by_verdict(claims).to_dict("records")]

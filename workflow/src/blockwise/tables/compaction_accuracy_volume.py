@@ -3,8 +3,9 @@
 The form of the paper's Figure 4. A row is one context in which the questions were asked: the
 history that an arm compacted, the last tokens in its stead (truncation), nothing (closed book)
 or everything (full history). Contexts are scored on the same questions: those whose evidence
-the arm, or for the arm-free references some arm of the experiment, had compacted. A judge's
-verdicts stand beside the official scores, with how often that judge accepts what is wrong.
+the arm, or for the arm-free references some arm of the experiment, had compacted. LoCoMo's
+open-domain and adversarial questions have rows of their own. A judge's verdicts stand beside the
+official scores, with how often that judge accepts what is wrong.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,18 +18,21 @@ from blockwise.compaction.judgements import Item, Judgements, Verdict
 from blockwise.compaction.records import AnswerContext, CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Reference, Study
-from blockwise.tables import compaction_cells
+from blockwise.tables import compaction_cells, natural_volume
+from blockwise.tables.categories import CATEGORIES
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text
+from blockwise.tables.gates import GATE, Gate, gate_of
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import LoadedCell, LoadedOmission
+from blockwise.tables.natural_volume import same_blocks
 from blockwise.tables.recall import (
-    EXACT_MATCH,
     F1,
-    F1_ANSWERABLE,
     LABELS,
+    LAST_TOKENS,
     NOISE,
     OUTPUT,
     RANGE,
+    SCORES,
     THINKING,
     Asked,
     Difference,
@@ -36,10 +40,18 @@ from blockwise.tables.recall import (
     QuestionId,
     Score,
     answers_on,
+    asked_in,
     counted_questions,
+    groups_of_categories,
     label_values,
 )
 from blockwise.tables.settings import settings_of
+from blockwise.tables.standing import (
+    F1_MINUS_CLOSED_BOOK,
+    NOTHING_PLAYED,
+    Standing,
+    standings_of,
+)
 from blockwise.tables.summaries import Measure
 
 INCOMPLETE = "fewer sessions than the other contexts: see omitted_reason"
@@ -66,7 +78,6 @@ F1_MINUS_TRUNCATION = Difference(
     F1,
 )
 MEASURES = (OUTPUT, THINKING, CONTEXT)
-SCORES = (EXACT_MATCH, F1, F1_ANSWERABLE)
 JUDGED = Score(
     "judged_accuracy",
     "Share of answers that the judge calls right, of those with a readable verdict",
@@ -75,6 +86,7 @@ JUDGED = Score(
 
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
+    CATEGORIES,
     text("prompt", "Name of the compaction prompt; empty for the references."),
     compaction_cells.TAU,
     *compaction_cells.ARM,
@@ -85,23 +97,22 @@ COLUMNS: tuple[Column, ...] = (
         "nothing; full_history: on everything.",
     ),
     text("note", "Why the numbers of the row say nothing, or less; empty: they count."),
+    GATE,
     count("num_omitted_sessions", "Sessions whose cells could not be played."),
     text("omitted_reason", "Why not; of several sessions, the first."),
     count("num_cells", "Cells behind the row.", ColumnKind.HOST),
     count("num_answers", "Answers that count.", ColumnKind.SAMPLED),
-    count(
-        "num_adversarial_answers",
-        "LoCoMo: those of them to questions that have no answer.",
-        ColumnKind.SAMPLED,
-    ),
     count(
         "num_uncounted_answers",
         "Answers left out: to questions whose evidence was not compacted before they were asked.",
         ColumnKind.SAMPLED,
     ),
     *(column for measure in MEASURES for column in measure.columns()),
+    *natural_volume.COLUMNS,
     *(column for score in SCORES for column in score.columns()),
+    *(column for score in LAST_TOKENS for column in score.columns()),
     *F1_MINUS_TRUNCATION.columns(),
+    *F1_MINUS_CLOSED_BOOK.columns(),
     text("judge", "Model and version of the judge; empty: none was asked."),
     *JUDGED.columns(),
     count(
@@ -138,10 +149,21 @@ class _Context:
     cells: Sequence[LoadedCell]  # of one arm or reference
     omitted: Sequence[LoadedOmission]
     questions: set[QuestionId] | None  # None: those that each cell counts itself
+    same_blocks_as: str | None  # another arm
+
+    @property
+    def comparison(self) -> tuple[str, int | None]:
+        """Arms of one prompt and tau are compared with each other."""
+        first = self.cells[0]
+        return first.prompt, settings_of(first.record).tau_tokens
+
+    def asked(self, categories: str) -> list[Asked]:
+        """The answers that count."""
+        return answers_on(self.cells, self.context, categories, self.questions)
 
 
 def build(inputs: TableInputs) -> pd.DataFrame:
-    """One row a context, arm, prompt and tau of an experiment, backbone and dataset."""
+    """One row a context, arm, prompt, tau and categories of an experiment, backbone and dataset."""
     cells = _grouped(
         (cell for cell in inputs.cells if cell.study is Study.ACCURACY_VOLUME), _scope_key
     )
@@ -149,56 +171,104 @@ def build(inputs: TableInputs) -> pd.DataFrame:
         (one for one in inputs.omitted if one.study is Study.ACCURACY_VOLUME), _scope_key
     )
     judged = {(one.backbone, one.dataset): one for one in inputs.judgements}
+    standings = standings_of(inputs.cells)
     rows = []
     for scope in sorted(cells.keys() | omitted.keys()):
         _, backbone, dataset, _ = scope
         verdicts = judged.get((backbone, dataset))
-        for context in _contexts(cells.get(scope, []), omitted.get(scope, [])):
-            rows.append(_row(context, verdicts))
+        contexts = list(_contexts(cells.get(scope, []), omitted.get(scope, [])))
+        for categories in groups_of_categories(cells.get(scope, [])):
+            standing = standings.get((backbone, dataset, categories), NOTHING_PLAYED)
+            shown = _shown_comparisons(contexts, standing, categories)
+            rows += [_row(one, categories, standing, shown, verdicts) for one in contexts]
     return frame(rows, COLUMNS)
+
+
+def _shown_comparisons(
+    contexts: Sequence[_Context], standing: Standing, categories: str
+) -> set[tuple[str, int | None]]:
+    """Prompts and taus at which an arm shows that it can do the task."""
+    arms = _grouped(
+        (one for one in contexts if one.context is AnswerContext.COMPACTED and one.cells),
+        lambda one: one.comparison,
+    )
+    return {
+        comparison
+        for comparison, own in arms.items()
+        if standing.is_shown(one.asked(categories) for one in own)
+    }
 
 
 def _contexts(cells: Sequence[LoadedCell], omitted: Sequence[LoadedOmission]) -> Iterable[_Context]:
     """The contexts of one experiment, backbone and dataset; references come last."""
     arms, absent = _grouped(cells, _arm_key), _grouped(omitted, _omitted_key)
     counted = counted_questions(cells)
-    for key in sorted(arms.keys() | absent.keys()):
+    keys = sorted(arms.keys() | absent.keys())
+    twins = same_blocks([arms.get(key, []) for key in keys])
+    for key, twin in zip(keys, twins, strict=True):
         own, left_out = arms.get(key, []), absent.get(key, [])
         is_reference, _, _, arm, *_ = key
         if is_reference:
-            yield _Context(AnswerContext(arm), own, left_out, counted)
+            yield _Context(AnswerContext(arm), own, left_out, counted, None)
             continue
-        yield _Context(AnswerContext.COMPACTED, own, left_out, None)
+        yield _Context(AnswerContext.COMPACTED, own, left_out, None, twin)
         if any(settings_of(cell.record).asks_truncated for cell in own):
-            yield _Context(AnswerContext.TRUNCATION, own, left_out, None)
+            yield _Context(AnswerContext.TRUNCATION, own, left_out, None, twin)
 
 
-def _row(context: _Context, judged: Judgements | None) -> dict[str, Any]:
+def _row(
+    context: _Context,
+    categories: str,
+    standing: Standing,
+    shown: set[tuple[str, int | None]],
+    judged: Judgements | None,
+) -> dict[str, Any]:
     cells = context.cells
     label: Label = cells[0] if cells else context.omitted[0]
-    asked = answers_on(cells, context.context, context.questions)
+    asked = context.asked(categories)
     num_asked = sum(
-        answer.context is context.context for cell in cells for answer in cell.record.answers
+        one.answer.context is context.context and one.categories == categories
+        for cell in cells
+        for one in asked_in(cell)
     )
     truncated = []
     if context.context is AnswerContext.COMPACTED:
-        truncated = answers_on(cells, AnswerContext.TRUNCATION)
+        truncated = answers_on(cells, AnswerContext.TRUNCATION, categories)
+    is_floor = context.context is AnswerContext.CLOSED_BOOK
+    shares = natural_volume.column_values([one.record for one in cells], context.same_blocks_as)
     return {
         **label_values(label),
+        "categories": categories,
         **_arm_values(context),
+        "gate": _gate(context, standing, shown, shares),
         "answer_context": context.context,
         "note": _note(context, label),
         "num_omitted_sessions": len({one.session_id for one in context.omitted}),
         "omitted_reason": context.omitted[0].reason if context.omitted else None,
         "num_cells": len(cells),
         "num_answers": len(asked),
-        "num_adversarial_answers": sum(one.is_adversarial for one in asked),
         "num_uncounted_answers": num_asked - len(asked),
         **_merged(measure.values(cell.record for cell in cells) for measure in MEASURES),
+        **shares,
         **_merged(score.values(asked) for score in SCORES),
+        **_merged(score.values(truncated) for score in LAST_TOKENS),
         **F1_MINUS_TRUNCATION.values(asked, truncated),
+        **F1_MINUS_CLOSED_BOOK.values(asked, [] if is_floor else standing.closed_book),
         **_judged(asked, judged),
     }
+
+
+def _gate(
+    context: _Context,
+    standing: Standing,
+    shown: set[tuple[str, int | None]],
+    shares: Mapping[str, Any],
+) -> Gate:
+    """The gate of a row; a reference, and the last tokens, have no summaries to be gated."""
+    is_compacted = context.context is AnswerContext.COMPACTED
+    found = natural_volume.gates_of(shares) if is_compacted else set()
+    can_do = context.comparison in shown if is_compacted and context.cells else standing.can_do
+    return gate_of(found if can_do else found | {Gate.CANNOT_DO_TASK})
 
 
 def _arm_values(context: _Context) -> dict[str, Any]:

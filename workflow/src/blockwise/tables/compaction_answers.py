@@ -1,27 +1,32 @@
-"""`compaction_answers.csv`: one row an answer of a recall cell and experiment.
+"""`compaction_answers.csv`: one row an answer of a recall cell.
 
-What the claims about recall read: the official score of every question on every context, with
-the cluster that it counts in. A session of LoCoMo may chain several conversations, and one
+What the claims about recall read: the scores of every question on every context, with the cluster
+that it counts in. A cell that several experiments select stands here once, so that no answer
+counts twice. A session of LoCoMo may chain several conversations, and one
 conversation may stand in several sessions, so the cluster is the conversation there; in HotpotQA
 it is the session, whose questions share one summary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from blockwise.config.experiments import Protocol
 from blockwise.tables import compaction_cells, measures
+from blockwise.tables.categories import CATEGORIES
 from blockwise.tables.columns import Column, ColumnKind, count, flag, frame, number, text, tokens
 from blockwise.tables.inputs import TableInputs
-from blockwise.tables.load import LoadedCell
+from blockwise.tables.load import LoadedCell, selections_of
 from blockwise.tables.recall import asked_in
 from blockwise.tables.settings import settings_of
 
 COLUMNS: tuple[Column, ...] = (
-    *compaction_cells.SCOPE,
-    text("study", "Study of the experiment: the table and the figure that it feeds."),
+    text("experiments", "Experiments that select the cell, in order, with spaces between."),
+    text("studies", "Their studies, each once: the tables and figures that they feed."),
+    compaction_cells.BACKBONE,
+    compaction_cells.NUM_PARAMETERS,
+    compaction_cells.DATASET,
     compaction_cells.FORMAT,
     text("weights", "What the weights know: random (nothing), pocket, or published."),
     compaction_cells.CELL_KEY,
@@ -34,6 +39,7 @@ COLUMNS: tuple[Column, ...] = (
     text("answer_context", "What the question was asked on; see compaction_accuracy_volume."),
     text("question_id", "The question; unique in its session."),
     text("cluster", "What its score counts in. LoCoMo: conversation; HotpotQA: session."),
+    CATEGORIES,
     text("category", "HotpotQA: bridge or comparison; LoCoMo: 1 to 5, of which 5 has no answer."),
     flag(
         "evidence_compacted",
@@ -43,6 +49,13 @@ COLUMNS: tuple[Column, ...] = (
     ),
     number("exact_match", "Official exact match; empty: none is defined.", ColumnKind.SAMPLED, "1"),
     number("f1", "Official F1.", ColumnKind.SAMPLED, "1"),
+    number(
+        "contains_gold",
+        "1: the answer contains the normalised gold, or each part of a comma-separated one; "
+        "LoCoMo's category 5: it refuses; 0: it does not.",
+        ColumnKind.SAMPLED,
+        "1",
+    ),
     tokens(
         "compaction_output_tokens",
         "Tokens decoded by all compactions of the cell, thinking included.",
@@ -53,19 +66,24 @@ COLUMNS: tuple[Column, ...] = (
 
 def build(inputs: TableInputs) -> pd.DataFrame:
     """One row an answer, in the order of the cells and of the questions."""
-    return frame([row for cell in inputs.cells for row in _rows(cell)], COLUMNS)
+    return frame(
+        [row for seen in selections_of(inputs.cells) for row in _rows(seen)],
+        COLUMNS,
+    )
 
 
-def _rows(cell: LoadedCell) -> Iterator[dict[str, Any]]:
+def _rows(selections: Sequence[LoadedCell]) -> Iterator[dict[str, Any]]:
+    """The answers of one cell, as all experiments that select it see it."""
+    cell = selections[0]
     record = cell.record
     if record.protocol is not Protocol.DEFERRED:
         return
     shared = {
-        "experiment": cell.experiment,
+        "experiments": " ".join(sorted({one.experiment for one in selections})),
+        "studies": " ".join(sorted({one.study for one in selections})),
         "backbone": cell.backbone,
         "num_parameters": cell.num_parameters,
         "dataset": cell.dataset,
-        "study": cell.study,
         "format": cell.format,
         "weights": cell.weights.value,
         "cell_key": record.cell_key,
@@ -83,8 +101,10 @@ def _rows(cell: LoadedCell) -> Iterator[dict[str, Any]]:
             "answer_context": one.answer.context,
             "question_id": one.answer.question_id,
             "cluster": one.cluster,
+            "categories": one.categories,
             "category": one.answer.category,
             "evidence_compacted": one.answer.num_evidence_compactions > 0,
             "exact_match": one.answer.exact_match,
             "f1": one.answer.f1,
+            "contains_gold": one.answer.contains_gold,
         }

@@ -2,10 +2,11 @@
 
 An arm is played twice on the same sessions: once each history block is summarised by the prompt
 of its content type, once all by the same prompt. Recall is compared question by question. The
-volume that each spends stands beside it, because more words remember more.
+volume that each spends stands beside it, because more words remember more. LoCoMo's open-domain
+and adversarial questions have rows of their own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,24 +15,35 @@ import pandas as pd
 from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext, CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, ContentType, Reference, Study
-from blockwise.tables import compaction_cells, measures
+from blockwise.tables import compaction_cells, measures, natural_volume
+from blockwise.tables.categories import CATEGORIES
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
+from blockwise.tables.gates import GATE, Gate, gate_of
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import LoadedCell
+from blockwise.tables.natural_volume import same_blocks
 from blockwise.tables.recall import (
-    EXACT_MATCH,
     F1,
-    F1_ANSWERABLE,
     LABELS,
+    LAST_TOKENS,
     NOISE,
     OUTPUT,
     RANGE,
+    SCORES,
     THINKING,
+    Asked,
     Difference,
     answers_on,
+    groups_of_categories,
     label_values,
 )
 from blockwise.tables.settings import settings_of
+from blockwise.tables.standing import (
+    F1_MINUS_CLOSED_BOOK,
+    NOTHING_PLAYED,
+    Standing,
+    standings_of,
+)
 from blockwise.tables.summaries import Measure
 
 
@@ -50,7 +62,6 @@ OUTPUT_OVER_INPUT = Measure(
     statistics=RANGE,
 )
 MEASURES = (OUTPUT, THINKING, OUTPUT_OVER_INPUT)
-SCORES = (EXACT_MATCH, F1, F1_ANSWERABLE)
 F1_MINUS_ONE_PROMPT = Difference(
     "f1_minus_one_prompt",
     "Official F1 with a prompt for each content type less that with compared_prompt, question by "
@@ -60,10 +71,12 @@ F1_MINUS_ONE_PROMPT = Difference(
 
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
+    CATEGORIES,
     compaction_cells.TAU,
     *compaction_cells.ARM,
     compaction_cells.PROMPT,
     text("note", "Why the numbers of the row say nothing; empty: they count."),
+    GATE,
     count("num_cells", "Cells behind the row.", ColumnKind.HOST),
     count(
         "num_answers",
@@ -79,7 +92,10 @@ COLUMNS: tuple[Column, ...] = (
         for kind in ContentType
     ),
     *(column for measure in MEASURES for column in measure.columns()),
+    *natural_volume.COLUMNS,
     *(column for score in SCORES for column in score.columns()),
+    *(column for score in LAST_TOKENS for column in score.columns()),
+    *F1_MINUS_CLOSED_BOOK.columns(),
     text("compared_prompt", "The one prompt of the arm that the difference is taken against."),
     *F1_MINUS_ONE_PROMPT.columns(),
 )
@@ -88,7 +104,7 @@ ComparisonKey = tuple[float, str, str, str, int, bool, str, int]
 
 
 def build(inputs: TableInputs) -> pd.DataFrame:
-    """One row a prompt and arm of an experiment, backbone, dataset and tau."""
+    """One row a prompt, arm and categories of an experiment, backbone, dataset and tau."""
     cells = sorted(
         (
             cell
@@ -97,21 +113,65 @@ def build(inputs: TableInputs) -> pd.DataFrame:
         ),
         key=lambda cell: (_comparison_key(cell), cell.prompt),
     )
-    rows = []
-    for _, group in groupby(cells, key=_comparison_key):
-        by_prompt = {
-            prompt: list(members) for prompt, members in groupby(group, key=lambda one: one.prompt)
+    comparisons = [
+        {prompt: list(members) for prompt, members in groupby(group, key=lambda one: one.prompt)}
+        for _, group in groupby(cells, key=_comparison_key)
+    ]
+    twins = iter(same_blocks([own for by_prompt in comparisons for own in by_prompt.values()]))
+    standings = standings_of(inputs.cells)
+    rows: list[dict[str, Any]] = []
+    for by_prompt in comparisons:
+        gated = {
+            prompt: natural_volume.column_values([cell.record for cell in own], next(twins))
+            for prompt, own in by_prompt.items()
         }
-        rows += [_row(prompt, by_prompt) for prompt in by_prompt]
+        members = [cell for own in by_prompt.values() for cell in own]
+        for categories in groups_of_categories(members):
+            task = (members[0].backbone, members[0].dataset, categories)
+            rows += _rows(by_prompt, gated, standings.get(task, NOTHING_PLAYED), categories)
     return frame(rows, COLUMNS)
 
 
-def _row(prompt: str, by_prompt: dict[str, list[LoadedCell]]) -> dict[str, Any]:
-    cells = by_prompt[prompt]
+def _rows(
+    by_prompt: Mapping[str, Sequence[LoadedCell]],
+    gated: Mapping[str, Mapping[str, Any]],
+    standing: Standing,
+    categories: str,
+) -> Iterator[dict[str, Any]]:
+    """The prompts of one arm, on the questions of one group of categories."""
+    asked = {
+        prompt: answers_on(own, AnswerContext.COMPACTED, categories)
+        for prompt, own in by_prompt.items()
+    }
+    cannot = set() if standing.is_shown(asked.values()) else {Gate.CANNOT_DO_TASK}
+    for prompt, cells in by_prompt.items():
+        compared = _compared_prompt(prompt, by_prompt)
+        yield {
+            **_arm_values(prompt, cells),
+            "categories": categories,
+            "gate": gate_of(natural_volume.gates_of(gated[prompt]) | cannot),
+            "compared_prompt": compared,
+            **gated[prompt],
+            **_scores(asked[prompt], asked[compared] if compared is not None else []),
+            **F1_MINUS_CLOSED_BOOK.values(asked[prompt], standing.closed_book),
+            **_last_tokens(answers_on(cells, AnswerContext.TRUNCATION, categories)),
+        }
+
+
+def _scores(asked: Sequence[Asked], others: Sequence[Asked]) -> dict[str, Any]:
+    values = {"num_answers": len(asked), **F1_MINUS_ONE_PROMPT.values(asked, others)}
+    for score in SCORES:
+        values |= score.values(asked)
+    return values
+
+
+def _last_tokens(asked: Sequence[Asked]) -> dict[str, Any]:
+    return {name: value for score in LAST_TOKENS for name, value in score.values(asked).items()}
+
+
+def _arm_values(prompt: str, cells: Sequence[LoadedCell]) -> dict[str, Any]:
+    """What the cells of an arm say whatever the questions."""
     cell, records = cells[0], [one.record for one in cells]
-    asked = answers_on(cells, AnswerContext.COMPACTED)
-    compared = _compared_prompt(prompt, by_prompt)
-    others = by_prompt[compared] if compared is not None else []
     row = {
         **label_values(cell),
         "tau_tokens": settings_of(cell.record).tau_tokens,
@@ -119,19 +179,14 @@ def _row(prompt: str, by_prompt: dict[str, list[LoadedCell]]) -> dict[str, Any]:
         "prompt": prompt,
         "note": NOISE if cell.weights is Weights.RANDOM else None,
         "num_cells": len(cells),
-        "num_answers": len(asked),
         **_content_counts(records),
-        "compared_prompt": compared,
-        **F1_MINUS_ONE_PROMPT.values(asked, answers_on(others, AnswerContext.COMPACTED)),
     }
     for measure in MEASURES:
         row |= measure.values(records)
-    for score in SCORES:
-        row |= score.values(asked)
     return row
 
 
-def _compared_prompt(prompt: str, by_prompt: dict[str, list[LoadedCell]]) -> str | None:
+def _compared_prompt(prompt: str, by_prompt: Mapping[str, Sequence[LoadedCell]]) -> str | None:
     """The one prompt that an arm by content type falls back on, as its cells' specs say."""
     if prompt != BY_CONTENT_TYPE:
         return None

@@ -1,18 +1,15 @@
 """`compaction_cells.csv`: one row a cell and experiment; the facts behind every comparison.
 
 A cell that two experiments select has a row in each, so a reader filters by experiment and
-never joins. Accuracy of an immediate session is no measure of recall: its questions are
-asked before the history that answers them is compacted, and the column says so. A deferred
-cell may ask twice; answers on the last tokens instead of the summaries have columns of their own.
+never joins.
 """
 
 from typing import Any
 
 import pandas as pd
 
-from blockwise.compaction.records import AnswerContext, AnswerRecord
 from blockwise.config.experiments import SEQUENTIAL, Reference
-from blockwise.tables import measures
+from blockwise.tables import cell_accuracy, measures
 from blockwise.tables.columns import (
     Column,
     ColumnKind,
@@ -28,12 +25,6 @@ from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import LoadedCell
 from blockwise.tables.settings import settings_of
 
-ACCURACY_KINDS = {
-    AnswerContext.RUNNING: "immediate (not a recall measure)",
-    AnswerContext.COMPACTED: "deferred recall",
-    AnswerContext.CLOSED_BOOK: "closed book",
-    AnswerContext.FULL_HISTORY: "full history",
-}
 ROLES = ("agent", "worker", "question", "bystander")
 
 BACKBONE = text("backbone", "Name of the backbone in the configuration.")
@@ -127,6 +118,11 @@ COLUMNS: tuple[Column, ...] = (
     text("session_id", "Session that the agent played."),
     count("seed", "Seed of sampling; the order of arms follows from the timing block.", unit=""),
     count("repeat", "Repeat of the same cell under the same seed.", unit=""),
+    count(
+        "server_start",
+        "Index of the server start that the cell's times are of; empty for a recall cell.",
+        unit="",
+    ),
     text("mode", "sequential or parallel compaction; empty: none."),
     *ARM,
     PROMPT,
@@ -192,29 +188,7 @@ COLUMNS: tuple[Column, ...] = (
         "Total tokens spent: prompt and completion of all requests, cached included.",
         ColumnKind.SAMPLED,
     ),
-    count("num_answers", "Questions answered; those on the last tokens apart."),
-    text("accuracy_kind", "What the accuracy columns measure; empty: nothing was asked."),
-    number(
-        "exact_match_mean",
-        "Mean exact match over the answers that have one by the official rules.",
-        ColumnKind.SAMPLED,
-        "1",
-    ),
-    count("num_exact_match", "Answers that have an exact match score."),
-    number("f1_mean", "Mean official F1 over the answers.", ColumnKind.SAMPLED, "1"),
-    count(
-        "num_answers_evidence_compacted",
-        "Answers whose evidence had been compacted once or more.",
-        ColumnKind.SAMPLED,
-    ),
-    count("num_truncation_answers", "Questions answered on the last tokens instead."),
-    number(
-        "truncation_exact_match_mean",
-        "Mean exact match over those of them that have one.",
-        ColumnKind.SAMPLED,
-        "1",
-    ),
-    number("truncation_f1_mean", "Mean official F1 over them.", ColumnKind.SAMPLED, "1"),
+    *cell_accuracy.COLUMNS,
     count("num_skipped_rows", "Malformed dataset rows left out of the whole dataset."),
     count(
         "num_preemptions",
@@ -291,6 +265,7 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         "session_id": record.session_id,
         "seed": record.seed,
         "repeat": record.repeat,
+        "server_start": record.server_start if is_timing else None,
         "mode": _mode(record.arm),
         "position_in_timing_block": record.position_in_block,
         "timing_valid": record.timing_valid if is_timing else None,
@@ -311,7 +286,7 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         **_settings(cell),
         **_compactions(cell),
         **_tokens(cell),
-        **_accuracy(cell),
+        **cell_accuracy.values(cell),
     }
 
 
@@ -359,27 +334,3 @@ def _tokens(cell: LoadedCell) -> dict[str, Any]:
         values[f"{role}_uncached_tokens"] = spent.uncached_tokens
         values[f"{role}_completion_tokens"] = spent.completion_tokens
     return values
-
-
-def _accuracy(cell: LoadedCell) -> dict[str, Any]:
-    truncated = AnswerContext.TRUNCATION
-    main = [answer for answer in cell.record.answers if answer.context is not truncated]
-    tail = [answer for answer in cell.record.answers if answer.context is truncated]
-    return {
-        "num_answers": len(main),
-        "accuracy_kind": ACCURACY_KINDS[main[0].context] if main else None,
-        "exact_match_mean": measures.mean_of(_matches(main)),
-        "num_exact_match": len(_matches(main)),
-        "f1_mean": measures.mean_of(answer.f1 for answer in main),
-        "num_answers_evidence_compacted": sum(
-            answer.num_evidence_compactions > 0 for answer in main
-        ),
-        "num_truncation_answers": len(tail),
-        "truncation_exact_match_mean": measures.mean_of(_matches(tail)),
-        "truncation_f1_mean": measures.mean_of(answer.f1 for answer in tail),
-    }
-
-
-def _matches(answers: list[AnswerRecord]) -> list[float]:
-    """Exact match of the answers that have one by the official rules."""
-    return [answer.exact_match for answer in answers if answer.exact_match is not None]

@@ -9,7 +9,7 @@ client work is in it; the stall has both. Recall of the same layout, B and promp
 it, from deferred cells of any experiment.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,8 @@ import pandas as pd
 from blockwise.compaction.records import AnswerContext, CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Protocol, Study
-from blockwise.tables import compaction_cells, measures
+from blockwise.tables import compaction_cells, measures, natural_volume
+from blockwise.tables.categories import HEADLINE
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
 from blockwise.tables.comparison import (
     LABELS,
@@ -30,80 +31,80 @@ from blockwise.tables.comparison import (
     sequential_of,
     unequal_volume_column,
 )
+from blockwise.tables.gates import Gate, gate_column, gate_of
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import LoadedCell, distinct_cells
-from blockwise.tables.recall import F1, NOISE, answers_on
+from blockwise.tables.recall import CONTAINS_GOLD, F1, LAST_TOKENS, NOISE, Asked, answers_on
 from blockwise.tables.settings import settings_of
+from blockwise.tables.standing import standings_of
 from blockwise.tables.summaries import SPREAD, Measure, Ratio
 
 TARGET_BLOCK = "target_block"  # the paper's layout
 NO_LAYOUT = "sequential has no layout"
 NO_RECALL = "no recall cell of this layout, B and prompt"
-RECALL = replace(
-    F1,
-    name="recall_f1",
-    meaning="Official F1 on the compacted history, at the same layout, B and prompt",
+RECALL = tuple(
+    replace(
+        score,
+        name=f"recall_{score.name}",
+        meaning=f"{score.meaning}, on the compacted history, at the same layout, B and prompt",
+    )
+    for score in (F1, CONTAINS_GOLD)
 )
+RECALL_LAST_TOKENS = tuple(replace(score, name=f"recall_{score.name}") for score in LAST_TOKENS)
 
 
-def _spread(
-    name: str,
-    suffix: str,
-    unit: str,
-    meaning: str,
-    of: Callable[[CellRecord], float | None],
-    *,
-    kind: ColumnKind = ColumnKind.TIMED,
+def _timed(
+    name: str, suffix: str, unit: str, meaning: str, of: Callable[[CellRecord], float | None]
 ) -> Measure:
-    """A measure of a handful of cells: median and range."""
-    return Measure(name, suffix, unit, kind, meaning, of, SPREAD)
+    return Measure(name, suffix, unit, ColumnKind.TIMED, meaning, of)
 
 
 MEASURES = (
-    _spread(
+    Measure(
         "num_blocks",
         "",
         "count",
+        ColumnKind.SAMPLED,
         "Realised history blocks, one worker each",
         lambda record: sum(item.num_blocks for item in record.compactions),
-        kind=ColumnKind.SAMPLED,
+        SPREAD,
     ),
-    _spread(
+    _timed(
         "worker_uncached",
         "_tokens",
         "tokens",
         "Prompt tokens of all workers that the engine computed",
         measures.worker_uncached_tokens,
     ),
-    _spread(
+    _timed(
         "worker_mean_ttft",
         "_s",
         "s",
         "First-token latency, mean over the workers of a compaction",
         measures.worker_mean_ttft_s,
     ),
-    _spread(
+    _timed(
         "worker_max_ttft",
         "_s",
         "s",
         "First-token latency of the last worker to start decoding",
         measures.worker_max_ttft_s,
     ),
-    _spread(
+    _timed(
         "compaction_wall",
         "_s",
         "s",
         "First worker request to last answer",
         measures.compaction_wall_s,
     ),
-    _spread(
+    _timed(
         "stall",
         "_s",
         "s",
         "Start of the compaction to new history, client work included",
         measures.compaction_stall_s,
     ),
-    _spread(
+    _timed(
         "compaction_decode",
         "_tokens_per_s",
         "tokens/s",
@@ -116,18 +117,23 @@ SPEEDUP = Ratio(
     "Compaction wall time of sequential over this arm's, above 1 is faster",
     measures.compaction_wall_s,
     reference_over_own=True,
-    statistics=SPREAD,
 )
 TARGET_BLOCK_SPEEDUP = Ratio(
     f"{TARGET_BLOCK}_speedup",
     "Compaction wall time of target_block at the same B over this arm's, above 1 is faster",
     measures.compaction_wall_s,
     reference_over_own=True,
-    statistics=SPREAD,
 )
 RECALL_COLUMNS: tuple[Column, ...] = (
-    *RECALL.columns(),
-    count("recall_num_answers", "Answers behind it, seeds and repeats apart.", ColumnKind.SAMPLED),
+    *(column for score in RECALL for column in score.columns()),
+    *(column for score in RECALL_LAST_TOKENS for column in score.columns()),
+    count(
+        "recall_num_answers",
+        "Headline answers on the compacted history, seeds and repeats apart.",
+        ColumnKind.SAMPLED,
+    ),
+    *(replace(column, name=f"recall_{column.name}") for column in natural_volume.SHARES),
+    gate_column("recall_gate", "the recall of the row"),
     text("recall_tau", "Trigger thresholds of its sessions, in tokens."),
     text("recall_note", "Why there is no recall, or why it says nothing.", ColumnKind.HOST),
 )
@@ -149,6 +155,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 RecallKey = tuple[str, str, str, str, int | None]
+PromptKey = tuple[str, str, str]
 
 
 def build(inputs: TableInputs) -> pd.DataFrame:
@@ -158,6 +165,7 @@ def build(inputs: TableInputs) -> pd.DataFrame:
         ArtifactError: a timing block holds an arm twice, or an arm mixes settings.
     """
     recall = _recall_cells(inputs.cells)
+    cannot = _prompts_that_cannot(recall, inputs.cells)
     rows = []
     for arms in compared_arms(inputs.cells, Study.LAYOUTS):
         sequential = sequential_of(arms)
@@ -166,7 +174,7 @@ def build(inputs: TableInputs) -> pd.DataFrame:
                 {
                     **_timing(arm),
                     **_speedups(pairs_of(arm, sequential), _target_pairs(arm, arms)),
-                    **_recall(recall.get(_recall_key(arm.cells[0]), [])),
+                    **_recall(recall.get(_recall_key(arm.cells[0]), []), cannot),
                 }
             )
     return frame(rows, COLUMNS)
@@ -216,12 +224,40 @@ def _recall_cells(cells: Iterable[LoadedCell]) -> Mapping[RecallKey, list[Loaded
     return found
 
 
-def _recall(cells: Sequence[LoadedCell]) -> dict[str, Any]:
+def _prompts_that_cannot(
+    recall: Mapping[RecallKey, Sequence[LoadedCell]], cells: Iterable[LoadedCell]
+) -> set[PromptKey]:
+    """Backbone, dataset and prompt of arms that do not show that the task can be done."""
+    standings = standings_of(cells)
+    compared: dict[PromptKey, list[list[Asked]]] = {}
+    for (backbone, dataset, prompt, *_), own in recall.items():
+        answers = answers_on(own, AnswerContext.COMPACTED)
+        compared.setdefault((backbone, dataset, prompt), []).append(answers)
+    return {
+        key
+        for key, arms in compared.items()
+        if not standings[(key[0], key[1], HEADLINE)].is_shown(arms)
+    }
+
+
+def _recall(cells: Sequence[LoadedCell], cannot: Collection[PromptKey]) -> dict[str, Any]:
+    """The recall columns of an arm; without a recall cell all but the reason are empty."""
     answers = answers_on(cells, AnswerContext.COMPACTED)
     taus = sorted({settings_of(cell.record).tau_tokens or 0 for cell in cells})
     note = NOISE if answers and cells[0].weights is Weights.RANDOM else None
+    truncated = answers_on(cells, AnswerContext.TRUNCATION)
+    shares = natural_volume.column_values([cell.record for cell in cells], None)
+    gates = natural_volume.gates_of(shares)
+    if answers and _recall_key(cells[0])[:3] in cannot:
+        gates.add(Gate.CANNOT_DO_TASK)
+    row = {f"recall_{column.name}": shares[column.name] for column in natural_volume.SHARES}
+    for score in RECALL:
+        row |= score.values(answers)
+    for score in RECALL_LAST_TOKENS:
+        row |= score.values(truncated)
     return {
-        **RECALL.values(answers),
+        **row,
+        "recall_gate": gate_of(gates) if answers else None,
         "recall_num_answers": len(answers),
         "recall_tau": " ".join(str(tau) for tau in taus) or None,
         "recall_note": note if answers else NO_RECALL,

@@ -21,24 +21,22 @@ from blockwise.tables import measures
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import LoadedCell
+from blockwise.tables.natural_volume import same_blocks
 from blockwise.tables.single_compactions import (
+    GATED,
     INPUT,
     LABELS,
-    LENGTH_FINISH,
-    NOTE,
     NUM_CELLS,
     OUTPUT,
     OUTPUT_OVER_INPUT,
     THINKING,
+    gated_values,
     grouped_cells,
     history_tokens_of,
     input_tokens,
-    joined,
     label_values,
-    length_finish_frac,
-    notes_of,
 )
-from blockwise.tables.summaries import STATISTIC_MEANINGS, cluster_of, summarise
+from blockwise.tables.summaries import SESSION, cluster_of, statistic_words, summarise
 
 MIN_LENGTHS = 3  # a line through two points fits whatever they are
 MEASURES = (INPUT, OUTPUT, OUTPUT_OVER_INPUT, THINKING)
@@ -59,12 +57,11 @@ COLUMNS: tuple[Column, ...] = (
     *LABELS,
     NUM_CELLS,
     *(column for measure in MEASURES for column in measure.columns()),
-    LENGTH_FINISH,
     *(
         number(
             name,
-            f"{ELASTICITY_MEANING}: {STATISTIC_MEANINGS[statistic]}; empty below {MIN_LENGTHS} "
-            "lengths.",
+            f"{ELASTICITY_MEANING}: {statistic_words(statistic, SESSION)}; empty below "
+            f"{MIN_LENGTHS} lengths.",
             ColumnKind.SAMPLED,
             "1",
         )
@@ -72,7 +69,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     count("output_elasticity_num_clusters", "Sessions and seeds with a slope."),
     count("output_elasticity_num_lengths", "Fewest realised lengths behind one of the slopes."),
-    NOTE,
+    *GATED,
 )
 
 
@@ -82,20 +79,22 @@ def build(inputs: TableInputs) -> pd.DataFrame:
     Raises:
         ArtifactError: a cell is no single compaction.
     """
-    rows = []
+    groups, slopes = [], []
     for arm in grouped_cells(inputs.cells, Study.LENGTH_INVARIANCE):
-        slope = _elasticity([cell.record for cell in arm])
-        rows += [_row(list(cells), slope) for _, cells in groupby(arm, key=history_tokens_of)]
-    return frame(rows, COLUMNS)
+        lengths = [list(cells) for _, cells in groupby(arm, key=history_tokens_of)]
+        groups += lengths
+        slopes += [_elasticity([cell.record for cell in arm])] * len(lengths)
+    return frame(list(map(_row, groups, slopes, same_blocks(groups))), COLUMNS)
 
 
-def _row(cells: Sequence[LoadedCell], slope: dict[str, Any]) -> dict[str, Any]:
+def _row(
+    cells: Sequence[LoadedCell], slope: dict[str, Any], same_blocks_as: str | None
+) -> dict[str, Any]:
     row = {
         **label_values(cells[0]),
         "num_cells": len(cells),
-        "length_finish_frac": length_finish_frac(cells),
         **slope,
-        "note": joined(notes_of(cells)),
+        **gated_values(cells, same_blocks_as),
     }
     for measure in MEASURES:
         row |= measure.values(cell.record for cell in cells)

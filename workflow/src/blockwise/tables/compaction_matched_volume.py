@@ -219,7 +219,7 @@ def _reported_row(
 
 def _on_seeds(arm: Arm, seeds: Collection[int]) -> Arm | None:
     cells = [cell for cell in arm.cells if cell.record.seed in seeds]
-    return Arm.of(cells) if cells else None
+    return Arm.of(cells, arm.same_blocks_as) if cells else None
 
 
 def _empty_row(candidates: Sequence[Arm], choice: _Choice, omitted: str) -> dict[str, Any]:

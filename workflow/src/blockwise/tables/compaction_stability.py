@@ -28,17 +28,15 @@ from blockwise.tables import measures
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text, tokens
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import LoadedCell
+from blockwise.tables.natural_volume import same_blocks
 from blockwise.tables.single_compactions import (
+    GATED,
     LABELS,
-    LENGTH_FINISH,
-    NOTE,
+    gated_values,
     grouped_cells,
     history_tokens_of,
     input_tokens,
-    joined,
     label_values,
-    length_finish_frac,
-    notes_of,
 )
 
 SPREAD_BOUND = (
@@ -90,8 +88,7 @@ COLUMNS: tuple[Column, ...] = (
         "identical_summaries_frac",
         "Share of repeats whose summary is, to the letter, that of another repeat; empty for one.",
     ),
-    LENGTH_FINISH,
-    NOTE,
+    *GATED,
 )
 
 
@@ -107,10 +104,16 @@ def build(inputs: TableInputs) -> pd.DataFrame:
         history_tokens_of,
         lambda cell: (cell.record.session_id, cell.record.seed),
     )
-    return frame([_row(cells, inputs.similarities) for cells in groups], COLUMNS)
+    twins = same_blocks(groups)
+    return frame(
+        [_row(cells, twin, inputs.similarities) for cells, twin in zip(groups, twins, strict=True)],
+        COLUMNS,
+    )
 
 
-def _row(cells: Sequence[LoadedCell], similarities: Iterable[Similarities]) -> dict[str, Any]:
+def _row(
+    cells: Sequence[LoadedCell], same_blocks_as: str | None, similarities: Iterable[Similarities]
+) -> dict[str, Any]:
     record = cells[0].record
     compactions = [compaction for cell in cells for compaction in cell.record.compactions]
     volumes = [compaction.output_tokens for compaction in compactions]
@@ -131,8 +134,7 @@ def _row(cells: Sequence[LoadedCell], similarities: Iterable[Similarities]) -> d
         **variation,
         **cosines,
         "identical_summaries_frac": _identical_frac([summary_of(cell.record) for cell in cells]),
-        "length_finish_frac": length_finish_frac(cells),
-        "note": joined([*notes_of(cells), *variation_notes, *cosine_notes]),
+        **gated_values(cells, same_blocks_as, [*variation_notes, *cosine_notes]),
     }
 
 

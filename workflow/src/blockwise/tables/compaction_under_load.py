@@ -129,7 +129,6 @@ MEASURES = (
         ColumnKind.TIMED,
         "First worker request to last answer; empty for the phase alone",
         measures.compaction_wall_s,
-        SPREAD,
     ),
     Measure(
         "goodput",
@@ -139,7 +138,6 @@ MEASURES = (
         "Tokens decoded for everybody during the compaction (its output, and the bystanders' "
         "requests that ended in it) over its wall time; empty for the phase alone",
         _goodput_tokens_per_s,
-        SPREAD,
     ),
     replace(COMPACTION_OUTPUT, statistics=SPREAD),
 )
@@ -187,7 +185,9 @@ def _by_num_blocks(arm: Arm) -> list[tuple[int, Arm]]:
     for cell in arm.cells:
         num_blocks = sum(compaction.num_blocks for compaction in cell.record.compactions)
         parts.setdefault(num_blocks, []).append(cell)
-    return [(num_blocks, Arm.of(parts[num_blocks])) for num_blocks in sorted(parts)]
+    return [
+        (num_blocks, Arm.of(parts[num_blocks], arm.same_blocks_as)) for num_blocks in sorted(parts)
+    ]
 
 
 def _row(arm: Arm, num_blocks: int, phase: str) -> dict[str, Any]:

@@ -17,21 +17,19 @@ from blockwise.tables import measures
 from blockwise.tables.columns import Column, ColumnKind, frame, number
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.load import LoadedCell
+from blockwise.tables.natural_volume import same_blocks
 from blockwise.tables.single_compactions import (
+    GATED,
     INPUT,
     LABELS,
-    LENGTH_FINISH,
-    NOTE,
     NUM_CELLS,
     OUTPUT,
     OUTPUT_OVER_INPUT,
     THINKING,
+    gated_values,
     grouped_cells,
     history_tokens_of,
-    joined,
     label_values,
-    length_finish_frac,
-    notes_of,
     output_over_input_frac,
 )
 from blockwise.tables.summaries import Measure
@@ -75,8 +73,7 @@ COLUMNS: tuple[Column, ...] = (
         ColumnKind.SAMPLED,
         "1",
     ),
-    LENGTH_FINISH,
-    NOTE,
+    *GATED,
 )
 
 
@@ -87,10 +84,10 @@ def build(inputs: TableInputs) -> pd.DataFrame:
         ArtifactError: a cell is no single compaction.
     """
     groups = grouped_cells(inputs.cells, Study.VOLUME_CONTROL, history_tokens_of)
-    return frame([_row(cells) for cells in groups], COLUMNS)
+    return frame(list(map(_row, groups, same_blocks(groups))), COLUMNS)
 
 
-def _row(cells: Sequence[LoadedCell]) -> dict[str, Any]:
+def _row(cells: Sequence[LoadedCell], same_blocks_as: str | None) -> dict[str, Any]:
     records = [cell.record for cell in cells]
     volumes = [measures.compaction_output_tokens(record) for record in records]
     target_frac = cells[0].target_frac
@@ -99,8 +96,7 @@ def _row(cells: Sequence[LoadedCell]) -> dict[str, Any]:
         "target_frac": target_frac,
         "num_cells": len(cells),
         "output_cv": coefficient_of_variation(volumes) if len(cells) > 1 and any(volumes) else None,
-        "length_finish_frac": length_finish_frac(cells),
-        "note": joined(notes_of(cells)),
+        **gated_values(cells, same_blocks_as),
     }
     for measure in (*MEASURES, *_target_errors(target_frac)):
         row |= measure.values(records)

@@ -15,10 +15,13 @@ from blockwise.compaction.records import CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Study, Transcript
 from blockwise.errors import ArtifactError
-from blockwise.tables import compaction_cells, measures
+from blockwise.statistics import MIN_CLUSTERS
+from blockwise.tables import compaction_cells, measures, natural_volume
 from blockwise.tables.columns import Column, ColumnKind, count, text
+from blockwise.tables.gates import Gate, gate_column, gate_of
 from blockwise.tables.load import LoadedCell, table_order
 from blockwise.tables.settings import CellSettings, settings_of
+from blockwise.tables.summaries import start_of
 
 IS_REFERENCE = "the reference arm"
 NO_PAIR = "no timing block holds a valid cell of both arms"
@@ -35,15 +38,21 @@ class Arm:
     cells: tuple[LoadedCell, ...]
     settings: CellSettings
     valid: Mapping[str, CellRecord]  # by timing block; cells whose times count
+    same_blocks_as: str | None = None  # another arm of its comparison
 
     @classmethod
-    def of(cls, cells: Sequence[LoadedCell]) -> "Arm":
+    def of(cls, cells: Sequence[LoadedCell], same_blocks_as: str | None = None) -> "Arm":
         """The arm that these cells form, one or more.
+
+        Args:
+            cells: the cells.
+            same_blocks_as: another arm of its comparison with the same history blocks.
 
         Raises:
             ArtifactError: a timing block holds the arm twice, or the arm mixes settings.
         """
-        return cls(tuple(cells), _common_settings(cells), _by_timing_block(cells))
+        settings, valid = _common_settings(cells), _by_timing_block(cells)
+        return cls(tuple(cells), settings, valid, same_blocks_as)
 
     @property
     def name(self) -> str:
@@ -54,6 +63,11 @@ class Arm:
     def block_size_tokens(self) -> int | None:
         """The configured B; None for sequential."""
         return self.cells[0].record.block_size_tokens
+
+    @property
+    def num_server_starts(self) -> int:
+        """Server starts on which a time of this arm counts."""
+        return len({start_of(record) for record in self.valid.values()})
 
     @property
     def is_noise(self) -> bool:
@@ -83,7 +97,14 @@ LABELS: tuple[Column, ...] = (
     compaction_cells.VOLUME_MODE,
     compaction_cells.VOLUME_TOKENS,
     count("num_timing_blocks", "Timing blocks with a valid cell of this arm.", ColumnKind.HOST),
+    count(
+        "num_server_starts",
+        "Server starts of these timing blocks; times cluster by start, so it is their n.",
+        ColumnKind.HOST,
+    ),
     count("num_invalid_cells", "Cells whose times do not count, left out.", ColumnKind.HOST),
+    *natural_volume.COLUMNS,
+    gate_column(kind=ColumnKind.HOST),
     NOTE,
 )
 """Which arm a row shows, and how much stands behind it; each table adds the length."""
@@ -91,12 +112,19 @@ LABELS: tuple[Column, ...] = (
 
 def label_values(arm: Arm) -> dict[str, Any]:
     """Values of `LABELS`."""
+    shares = natural_volume.column_values(arm.valid.values(), arm.same_blocks_as)
+    gates = natural_volume.gates_of(shares)
+    if arm.num_server_starts < MIN_CLUSTERS:
+        gates.add(Gate.TOO_FEW_STARTS)
     return {
         **compaction_cells.arm_identity(arm.cells[0]),
         "volume_mode": arm.settings.volume_mode,
         "volume_tokens": arm.settings.volume_tokens,
         "num_timing_blocks": len(arm.valid),
+        "num_server_starts": arm.num_server_starts,
         "num_invalid_cells": len(arm.cells) - len(arm.valid),
+        **shares,
+        "gate": gate_of(gates),
         "note": NATURAL_NOISE if arm.is_noise else None,
     }
 
@@ -121,10 +149,11 @@ def compared_arms(cells: Iterable[LoadedCell], study: Study) -> list[list[Arm]]:
         (cell for cell in cells if cell.study is study and cell.record.timing_block_id is not None),
         key=lambda cell: (_comparison_key(cell), _arm_key(cell), table_order(cell)),
     )
-    return [
-        [Arm.of(list(members)) for _, members in groupby(group, key=_arm_key)]
+    comparisons = [
+        [list(members) for _, members in groupby(group, key=_arm_key)]
         for _, group in groupby(timed, key=_comparison_key)
     ]
+    return [list(map(Arm.of, arms, natural_volume.same_blocks(arms))) for arms in comparisons]
 
 
 def sequential_of(arms: Sequence[Arm]) -> Arm | None:

@@ -151,18 +151,23 @@ def load_engine_cards(batch_paths: Iterable[Path]) -> list[EngineCard]:
     return sorted(cards.values(), key=lambda card: (card.backbone, card.id))
 
 
-def distinct_cells(cells: Sequence[LoadedCell]) -> list[LoadedCell]:
-    """Each cell once, whatever the number of experiments that select it."""
-    first: dict[tuple[str, str, str, str], LoadedCell] = {}
+def selections_of(cells: Iterable[LoadedCell]) -> list[list[LoadedCell]]:
+    """Each cell once, as every experiment that selects it sees it."""
+    found: dict[tuple[str, str, str, str], list[LoadedCell]] = {}
     for cell in cells:
         record = cell.record
         identity = (cell.backbone, cell.dataset, record.timing_block_id or "", record.cell_key)
-        first.setdefault(identity, cell)
-    return list(first.values())
+        found.setdefault(identity, []).append(cell)
+    return list(found.values())
+
+
+def distinct_cells(cells: Iterable[LoadedCell]) -> list[LoadedCell]:
+    """Each cell once, whatever the number of experiments that select it."""
+    return [selections[0] for selections in selections_of(cells)]
 
 
 TableOrder = tuple[
-    float, str, str, str, int, int, int, bool, str, int, str, int, int, str, int, str
+    float, str, str, str, int, int, int, bool, str, int, str, int, int, int, str, int, str
 ]
 
 
@@ -187,6 +192,7 @@ def table_order(cell: LoadedCell) -> TableOrder:
         record.session_id,
         record.seed,
         record.repeat,
+        record.server_start,
         cell.prompt,
         settings.max_concurrent_workers or 0,
         f"{record.timing_block_id or ''} {record.cell_key}",

@@ -87,9 +87,15 @@ def ttft_after_compaction_s(record: CellRecord) -> float | None:
 
 def length_finish_frac(record: CellRecord) -> float | None:
     """Share of workers that stopped at their budget; `None` without a worker."""
-    num_workers = len(workers(record))
-    num_cut = sum(compaction.num_length_finishes for compaction in record.compactions)
+    num_cut, num_workers = length_finishes([record])
     return num_cut / num_workers if num_workers else None
+
+
+def length_finishes(records: Iterable[CellRecord]) -> tuple[int, int]:
+    """Workers that stopped at their budget, and all workers, of some cells."""
+    listed = list(records)
+    num_cut = sum(done.num_length_finishes for record in listed for done in record.compactions)
+    return num_cut, sum(len(workers(record)) for record in listed)
 
 
 def worker_tpot_s(record: CellRecord) -> float | None:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blockwise.compaction.records import AnswerContext, AnswerRecord
-from blockwise.compaction.scoring import ADVERSARIAL
 from blockwise.config.datasets import DatasetFormat
 from blockwise.shares import (
     MIN_DIFFERING_CLUSTERS,
@@ -24,6 +23,7 @@ from blockwise.shares import (
 )
 from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval
 from blockwise.tables import compaction_cells
+from blockwise.tables.categories import HEADLINE, categories_of
 from blockwise.tables.columns import Column, ColumnKind, count, number
 from blockwise.tables.load import LoadedCell, LoadedOmission
 from blockwise.tables.summaries import COMPACTION_OUTPUT, Measure
@@ -58,7 +58,7 @@ class Asked:
 
     question: QuestionId
     cluster: str
-    is_adversarial: bool  # LoCoMo's category of questions that have no answer
+    categories: str  # `headline`, or the category that stands apart
     answer: AnswerRecord
 
 
@@ -115,11 +115,21 @@ EXACT_MATCH = Score(
     lambda asked: asked.answer.exact_match,
 )
 F1 = Score("f1", "Official F1", lambda asked: asked.answer.f1)
-F1_ANSWERABLE = Score(
-    "f1_answerable",
-    "Official F1 without LoCoMo's adversarial questions, which a refusal answers",
-    lambda asked: None if asked.is_adversarial else asked.answer.f1,
+CONTAINS_GOLD = Score(
+    "contains_gold",
+    "Share of answers that contain the normalised gold, or each part of a comma-separated one",
+    lambda asked: asked.answer.contains_gold,
 )
+SCORES = (EXACT_MATCH, F1, CONTAINS_GOLD)
+LAST_TOKENS = tuple(
+    replace(
+        score,
+        name=f"truncation_{score.name}",
+        meaning=f"{score.meaning}, on the last tokens instead, as many as the arm's history holds",
+    )
+    for score in (F1, CONTAINS_GOLD)
+)
+"""The floor beside an arm: what is known of the same questions from the end of the text."""
 OUTPUT = replace(COMPACTION_OUTPUT, statistics=RANGE)
 THINKING = Measure(
     "compaction_thinking",
@@ -140,6 +150,7 @@ def label_values(label: Label) -> dict[str, Any]:
 def answers_on(
     cells: Iterable[LoadedCell],
     context: AnswerContext,
+    categories: str = HEADLINE,
     questions: Collection[QuestionId] | None = None,
 ) -> list[Asked]:
     """The answers of cells in one context.
@@ -147,13 +158,18 @@ def answers_on(
     Args:
         cells: recall cells.
         context: what the questions were asked on.
+        categories: the group of categories.
         questions: only these; by default, those that the cell itself counts: asked on its
             compacted history after their evidence had been compacted once or more.
     """
     found = []
     for cell in cells:
         wanted = counted_questions([cell]) if questions is None else questions
-        found += [one for one in _asked(cell, context) if one.question in wanted]
+        found += [
+            one
+            for one in _asked(cell, context)
+            if one.question in wanted and one.categories == categories
+        ]
     return found
 
 
@@ -165,6 +181,12 @@ def counted_questions(cells: Iterable[LoadedCell]) -> set[QuestionId]:
         for one in _asked(cell, AnswerContext.COMPACTED)
         if one.answer.num_evidence_compactions > 0
     }
+
+
+def groups_of_categories(cells: Iterable[LoadedCell]) -> list[str]:
+    """The headline, and then the categories of these cells that stand apart."""
+    found = {one.categories for cell in cells for one in asked_in(cell)}
+    return [HEADLINE, *sorted(found - {HEADLINE})]
 
 
 def _columns(name: str, meaning: str, no_interval: str) -> list[Column]:
@@ -215,7 +237,7 @@ def asked_in(cell: LoadedCell) -> list[Asked]:
         Asked(
             question=(session_id, answer.question_id),
             cluster=answer.cluster if is_locomo else session_id,
-            is_adversarial=is_locomo and answer.category == ADVERSARIAL,
+            categories=categories_of(cell.format, answer.category),
             answer=answer,
         )
         for answer in cell.record.answers

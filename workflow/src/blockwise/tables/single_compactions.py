@@ -13,8 +13,9 @@ from blockwise.compaction.records import CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
-from blockwise.tables import compaction_cells, measures
+from blockwise.tables import compaction_cells, measures, natural_volume
 from blockwise.tables.columns import Column, ColumnKind, count, number, text, tokens
+from blockwise.tables.gates import GATE, gate_of
 from blockwise.tables.load import LoadedCell, table_order
 from blockwise.tables.settings import settings_of
 from blockwise.tables.summaries import Measure
@@ -31,12 +32,6 @@ NO_TEMPERATURE = "temperature 0: repeats are identical unless the engine's batch
 
 NUM_CELLS = count("num_cells", "Compactions behind the row.")
 TEMPERATURE = number("temperature", "Sampling temperature of every request.", ColumnKind.EXACT, "1")
-LENGTH_FINISH = number(
-    "length_finish_frac",
-    "Share of workers cut off at their cap, over all cells of the row.",
-    ColumnKind.SAMPLED,
-    "1",
-)
 NOTE = text(
     "note",
     "Why the numbers of the row say little or nothing; empty: they count.",
@@ -49,6 +44,9 @@ LABELS: tuple[Column, ...] = (
     TEMPERATURE,
 )
 """Which arm a row shows, at which length."""
+
+GATED: tuple[Column, ...] = (*natural_volume.COLUMNS, GATE, NOTE)
+"""What a reader must know before the numbers of a row: its last columns."""
 
 
 def output_over_input_frac(record: CellRecord) -> float:
@@ -138,34 +136,29 @@ def label_values(cell: LoadedCell) -> dict[str, Any]:
     }
 
 
-def length_finish_frac(cells: Sequence[LoadedCell]) -> float | None:
-    """Share of workers cut off at their cap; `None` without a worker."""
-    num_cut, num_workers = _length_finishes(cells)
-    return num_cut / num_workers if num_workers else None
+def gated_values(
+    cells: Sequence[LoadedCell], same_blocks_as: str | None, notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Values of `GATED`, all cells being of one arm; `notes` are those of the table itself."""
+    shares = natural_volume.column_values([cell.record for cell in cells], same_blocks_as)
+    return {
+        **shares,
+        "gate": gate_of(natural_volume.gates_of(shares)),
+        "note": "; ".join([*_notes_of(cells), *notes]) or None,
+    }
 
 
-def notes_of(cells: Sequence[LoadedCell]) -> list[str]:
+def _notes_of(cells: Sequence[LoadedCell]) -> list[str]:
     """Why the volumes of these cells, all of one arm, say little about the model."""
     known = NOTES_OF_WEIGHTS.get(cells[0].weights)
     notes = [known] if known else []
     inputs = {cell.record.session_id for cell in cells}
     if settings_of(cells[0].record).request.temperature == 0 and len(cells) > len(inputs):
         notes.append(NO_TEMPERATURE)
-    num_cut, num_workers = _length_finishes(cells)
+    num_cut, num_workers = measures.length_finishes(cell.record for cell in cells)
     if num_cut:
         notes.append(
             f"{num_cut} of {num_workers} workers were cut off at their cap, which "
             "levels their volume"
         )
     return notes
-
-
-def joined(notes: Sequence[str]) -> str | None:
-    """The value of `NOTE`."""
-    return "; ".join(notes) or None
-
-
-def _length_finishes(cells: Sequence[LoadedCell]) -> tuple[int, int]:
-    compactions = [compaction for cell in cells for compaction in cell.record.compactions]
-    num_cut = sum(compaction.num_length_finishes for compaction in compactions)
-    return num_cut, sum(len(measures.workers(cell.record)) for cell in cells)
