@@ -96,10 +96,26 @@ rule join_compaction:
         " --output {output}"
 
 
+# A published embedder, once for all batches: none may differ from the others in it.
+rule fetch_embedder:
+    output:
+        f"{RESULTS}/runs/embedder.json",
+    retries: 2
+    resources:
+        gpu=0,
+    params:
+        key=lambda wildcards: pipeline.fetched_embedder_key(),
+        config=pipeline.config_file,
+    shell:
+        "exec {PYTHON} -m blockwise.compaction.embedder_model --config {params.config}"
+        " --output {output}"
+
+
 # Cosines between the summaries of repeats (compaction_stability).
 rule compare_summaries:
     input:
         batch=BATCH,
+        fetched=pipeline.fetched_embedder_files(),
     output:
         f"{RESULTS}/runs/similarity/{{backbone}}/{{dataset}}.json",
     params:
@@ -108,7 +124,8 @@ rule compare_summaries:
         store=f"{RESULTS}/cells",
     shell:
         "exec {PYTHON} -m blockwise.compaction.similarity --config {params.config}"
-        " --batch {input.batch} --store {params.store} --output {output}"
+        " --batch {input.batch} --store {params.store} --fetched {input.fetched}"
+        " --output {output}"
 
 
 # Verdicts of the judge on recall answers; without a judge, a file that says so.

@@ -185,6 +185,17 @@ class Pipeline:
         loaded += [f"{PROTOCOL_PACKAGE}.{protocol}" for protocol in Protocol]
         return _key(values, "blockwise.compaction.run", *loaded)
 
+    def fetched_embedder_files(self) -> list[str]:
+        """The record of the profile's embedder, if it is a published one."""
+        if self.profile.embedder.kind != "files":
+            return []
+        return [f"{self.results}/runs/embedder.json"]
+
+    def fetched_embedder_key(self) -> str:
+        """When the embedder must be fetched again."""
+        values = self.profile.embedder.model_dump(mode="json")
+        return _key(values, "blockwise.compaction.embedder_model")
+
     def similarity_key(self) -> str:
         """When summaries must be compared again."""
         embedder = self.profile.embedder

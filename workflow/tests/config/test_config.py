@@ -15,6 +15,7 @@ from blockwise.config.load import (
     merge,
     missing_files,
     read_yaml,
+    unpinned,
 )
 from blockwise.config.prompts import CompactionPrompt, load_prompt
 from blockwise.errors import ConfigError
@@ -338,6 +339,41 @@ def test_default_backbones_given_as_command_line_strings_are_the_same(project_fo
 def test_command_line_strings_become_nothing_but_scalars(tmp_path, text):
     overrides = {"backbones": edited((*SMALL, "caption"), text)["backbones"]}
     assert load(tmp_path, BASE, overrides).backbones["small"].caption == text
+
+
+GGUF = {"source": "gguf", "file": "m.Q4_1.gguf", "sha256": "0" * 64}
+
+
+def test_a_gguf_model_is_published_weights_and_pinned_by_its_digest(tmp_path):
+    places = {
+        "hub": {"id": "a/b", "revision": "c"},
+        "package": {"name": "llm-model", "version": "0.1.2"},
+    }
+    profile = load(tmp_path, edited(MODEL, {**GGUF, **places}))
+    assert profile.backbones["small"].weights is Weights.PUBLISHED
+    assert unpinned(profile) == []
+    assert load(tmp_path, edited(MODEL, GGUF)).backbones["small"].model.package is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file": "folder/m.gguf"}, "model.file: 'folder/m.gguf' is refused"),
+        ({"file": "../m.gguf"}, "model.file: '../m.gguf' is refused"),
+        ({"file": "-rm.gguf"}, "model.file: '-rm.gguf' is refused"),
+        ({"file": "m.safetensors"}, "model.file: 'm.safetensors' is refused"),
+        ({"sha256": "unpinned"}, "model.sha256: 'unpinned' is refused"),
+        ({"sha256": "A" * 64}, "model.sha256: 'AAA.* is refused"),
+        ({"package": {"name": "-r", "version": "1"}}, "package.name: '-r' is refused"),
+        ({"package": {"name": "a", "version": ""}}, "package.version: '' is refused"),
+        ({"package": {"name": "a"}}, "package.version: required and missing"),
+        ({"hub": {"id": "a/b"}}, "hub.revision: required and missing"),
+        ({"url": "https://x"}, "model.url: unknown key"),
+    ],
+)
+def test_a_gguf_model_that_names_no_file_or_place_is_refused(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, edited(MODEL, {**GGUF, **change}))
 
 
 def test_a_pocket_backbone_is_out_of_domain_on_data_that_is_not_synthetic(tmp_path):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from blockwise.compaction.plan import engine_identity
 from blockwise.config.backbones import VllmEngine
+from blockwise.serving import vllm_command as vllm_module
 from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.vllm_command import measured_flags, vllm_command, vllm_environment
 from serving_fixtures import WINDOW_TOKENS, tiny_backbone
@@ -34,6 +36,24 @@ def test_underscores_count_as_dashes_and_the_port_is_no_measurement():
     assert flags["stream-interval"] == 1
     assert "stream_interval" not in flags
     assert "port" not in flags
+
+
+@pytest.mark.parametrize(
+    ("gpus", "arguments", "dtype"),
+    [
+        (0, {}, "float32"),
+        (0, {"dtype": "bfloat16"}, "bfloat16"),
+        (1, {}, None),
+        (1, {"dtype": "half"}, "half"),
+    ],
+)
+def test_the_type_of_number_is_the_machine_s_unless_it_is_said(monkeypatch, gpus, arguments, dtype):
+    monkeypatch.setattr(vllm_module, "cpu_dtype", lambda: "float32")
+    backbone = tiny_backbone(gpus=gpus, engine=engine(**arguments))
+    assert measured_flags(backbone).get("dtype") == dtype
+    assert engine_identity(backbone)["flags"].get("dtype") == dtype
+    command = vllm_command("tiny", backbone, MODEL, "start", 8123)
+    assert command.count("--dtype") == (dtype is not None)
 
 
 def test_a_server_never_inherits_the_thread_limits_of_a_job(monkeypatch):

@@ -31,8 +31,10 @@ class BatchInputs:
 
     @property
     def caption(self) -> str:
-        """The warning that every figure of the batch shows."""
-        return self.profile.caption_of(self.plan.backbone, self.sessions.dataset)
+        """What every figure of the batch says: a published model's weights, and the warning."""
+        weights = self.model.gguf.words if self.model.gguf is not None else ""
+        warning = self.profile.caption_of(self.plan.backbone, self.sessions.dataset)
+        return "; ".join(filter(None, [weights, warning]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

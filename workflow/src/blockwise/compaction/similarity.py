@@ -27,9 +27,16 @@ from blockwise.artifacts import (
     read_sealed,
     write_model,
 )
+from blockwise.compaction.embedder_model import FetchedEmbedder, embedder_folder, fetch_embedder
 from blockwise.compaction.records import Batch, CellRecord, Record
 from blockwise.config.base import UNPINNED
-from blockwise.config.embedder import Embedder, HubEmbedder, PathEmbedder, TfidfEmbedder
+from blockwise.config.embedder import (
+    Embedder,
+    FilesEmbedder,
+    HubEmbedder,
+    PathEmbedder,
+    TfidfEmbedder,
+)
 from blockwise.config.experiments import Study
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ConfigError, ServerError, run_command
@@ -71,7 +78,10 @@ class Embedding(NamedTuple):
 
 
 def compare_summaries(
-    batch: Batch, records: Sequence[CellRecord], embedder: Embedder
+    batch: Batch,
+    records: Sequence[CellRecord],
+    embedder: Embedder,
+    fetched: FetchedEmbedder | None = None,
 ) -> Similarities:
     """Cosines of all repeats of each input and arm.
 
@@ -79,6 +89,7 @@ def compare_summaries(
         batch: whose cells these are.
         records: its cells of the stability study, each once.
         embedder: how a summary becomes a vector.
+        fetched: the record of a published embedder; None: it is fetched here.
 
     Raises:
         ArtifactError: a cell is no single compaction.
@@ -87,7 +98,7 @@ def compare_summaries(
     """
     texts = {record.cell_key: summary_of(record) for record in records}
     known = [key for key, text in texts.items() if WORD.search(text)]
-    embedding = embed([texts[key] for key in known], embedder) if known else None
+    embedding = embed([texts[key] for key in known], embedder, fetched) if known else None
     vectors = dict(zip(known, embedding.unit_vectors, strict=True)) if embedding else {}
     return Similarities(
         backbone=batch.backbone,
@@ -125,7 +136,9 @@ def summary_of(record: CellRecord) -> str:
     return SEPARATOR.join(request.text.strip() for request in workers)
 
 
-def embed(texts: Sequence[str], embedder: Embedder) -> Embedding:
+def embed(
+    texts: Sequence[str], embedder: Embedder, fetched: FetchedEmbedder | None = None
+) -> Embedding:
     """Unit vectors of texts, each of which holds a word.
 
     Raises:
@@ -140,6 +153,11 @@ def embed(texts: Sequence[str], embedder: Embedder) -> Embedding:
             if not folder.is_dir():
                 raise ConfigError(f"embedder.path: {folder} is no folder; mend the path")
             name = f"{folder.name} (digest {digest_tree(folder)})"
+            return _sentence_vectors(texts, name, str(folder), None)
+        case FilesEmbedder():
+            if (fetched or fetch_embedder(embedder, print)).absent is not None:
+                return _tfidf(texts)
+            folder, name = embedder_folder(embedder)
             return _sentence_vectors(texts, name, str(folder), None)
         case HubEmbedder(id=hub_id, revision=revision):
             if revision == UNPINNED:
@@ -175,7 +193,7 @@ def _sentence_vectors(
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         if revision is None:
             raise ConfigError(
-                f"embedder.path: {source} is no sentence-embedding model ({first_line}); name a "
+                f"embedder: {source} is no sentence-embedding model ({first_line}); name a "
                 "folder of sentence-transformers or Hugging Face model files"
             ) from error
         raise ServerError(
@@ -234,12 +252,16 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="resolved profile, JSON")
     parser.add_argument("--batch", type=Path, required=True)
     parser.add_argument("--store", type=Path, required=True, help="folder of the cell store")
+    parser.add_argument(
+        "--fetched", type=Path, nargs="*", default=[], help="record of a published embedder, if any"
+    )
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     embedder = read_model(arguments.config, Profile).embedder
     batch = read_model(arguments.batch, Batch)
     records = read_repeats(batch, arguments.store)
-    write_model(arguments.output, compare_summaries(batch, records, embedder))
+    fetched = [read_model(path, FetchedEmbedder) for path in arguments.fetched]
+    write_model(arguments.output, compare_summaries(batch, records, embedder, *fetched))
 
 
 if __name__ == "__main__":

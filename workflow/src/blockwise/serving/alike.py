@@ -21,6 +21,7 @@ MODEL_KEYS = ("root", "max_model_len", "owned_by")
 CARD_FIELDS = (
     "engine",
     "model_digest",
+    "dtype",
     "context_window_tokens",
     "kv_block_tokens",
     "prefix_caching",

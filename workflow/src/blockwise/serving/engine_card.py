@@ -19,6 +19,8 @@ class EngineCard(BaseModel):
     backbone: str
     engine: str  # name and version
     model_digest: str
+    model: str = ""  # in words: name, format and digest; empty: a card of an earlier version
+    dtype: str | None = None  # the server computes in; None: it was left to the engine
     context_window_tokens: int
     kv_cache_tokens: int | None
     kv_block_tokens: int | None

