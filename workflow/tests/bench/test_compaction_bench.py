@@ -65,8 +65,8 @@ def test_a_goal_is_a_floor_or_a_ceiling():
 
 def test_the_profile_asks_for_eight_history_blocks_of_one_backbone(project_folder):
     file = project_folder / "config" / "config.yaml"
-    profile = bench_profile([file], "timing-8m", num_rounds=2)
-    assert list(profile.backbones) == ["timing-8m"]
+    profile = bench_profile([file], "smollm2-135m", num_rounds=2)
+    assert list(profile.backbones) == ["smollm2-135m"]
     layouts = next(e for e in profile.experiments.values() if e.study is Study.LAYOUTS)
     assert layouts.history_tokens[0] == 8 * layouts.block_sizes_tokens[0]
     with pytest.raises(ConfigError, match="no backbone 'nobody'"):

@@ -103,9 +103,9 @@ def test_a_further_server_start_is_a_further_job_of_every_backbone_that_it_is_ti
     parts = after.parts("mine", "hotpotqa")
     assert parts == ["timing-start0-1of1", "timing-start1-1of1"]
     assert all(after.is_timed("mine", "hotpotqa", part) for part in parts)
-    assert after.parts("timing-8m", "hotpotqa") == []
+    assert after.parts("smollm2-135m", "hotpotqa") == []
     assert re.fullmatch(after.backbone_pattern(is_split=True), "mine")
-    assert re.fullmatch(after.backbone_pattern(is_split=False), "timing-8m")
-    for backbone, is_changed in (("mine", True), ("timing-8m", False)):
+    assert re.fullmatch(after.backbone_pattern(is_split=False), "smollm2-135m")
+    for backbone, is_changed in (("mine", True), ("smollm2-135m", False)):
         keys = {one.compaction_key(backbone, "hotpotqa") for one in (before, after)}
         assert (len(keys) == 2) == is_changed

@@ -43,6 +43,13 @@ class Examination(ConfigModel):
     num_sequential_scenes: int = Field(8, gt=0, description="Whole histories of each length.")
 
 
+class EarlierBackbone(ConfigModel):
+    """The files of a pocket backbone that an earlier commit of this repository shipped."""
+
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of its model.safetensors.")
+
+
 class PocketRecipe(ConfigModel):
     """Everything that makes a pocket backbone: sizes, lessons, schedule."""
 
@@ -61,6 +68,11 @@ class PocketRecipe(ConfigModel):
         "over a whole history and finds a name wherever it stands.",
     )
     context_window_tokens: PositiveTokens = 4096
+    starts_from: EarlierBackbone | None = Field(
+        None,
+        description="Weights to start from, for new words; their sizes must be these. Default: "
+        "from nothing.",
+    )
     curriculum: Curriculum = Curriculum()
     num_steps: int = Field(gt=0, description="Optimizer steps: the schedule's length.")
     step_tokens: PositiveTokens = Field(description="A step takes scenes until it has so many.")

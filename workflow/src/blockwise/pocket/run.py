@@ -24,6 +24,7 @@ from blockwise.config.datasets import Split
 from blockwise.config.pocket import PocketRecipe
 from blockwise.config.profile import Profile
 from blockwise.errors import ConfigError, run_command
+from blockwise.pocket.earlier import start_from
 from blockwise.pocket.files import (
     MODEL_FOLDER,
     TRAINING_FILE,
@@ -47,6 +48,8 @@ def train_pocket(
     """Train a pocket backbone, or finish what a killed job began, and write its files."""
     tokenizer = make_tokenizer(prompts)
     trainer = PocketTrainer(recipe, tokenizer, prompts)
+    if recipe.starts_from is not None:
+        start_from(trainer.model, tokenizer, name, recipe.starts_from)
     key = recipe_digest(recipe, tokenizer, prompts)
     trainer.resume(checkpoint, key)
     with WorkProgress(name, recipe.num_steps, trainer.progress.step, unit="steps") as progress:

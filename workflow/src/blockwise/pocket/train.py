@@ -27,12 +27,13 @@ from blockwise.errors import ArtifactError
 from blockwise.pocket.attention import SHARED_OPENINGS, reaches_of
 from blockwise.pocket.lessons import Lesson, make_lessons, make_recitals
 from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, TokenLesson, in_a_row, in_batches
+from blockwise.serving.machine_dtype import cpu_dtype
 from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN, draw_weights
 from blockwise.torch_files import UNREADABLE, load_values
 
 CURVE_EVERY_STEPS = 100
 BATCH_TOKENS = 16384  # at a time, to bound memory
-PRECISION = torch.bfloat16  # of the matrix products, as the weights are saved
+PRECISION = torch.bfloat16 if cpu_dtype() == "bfloat16" else torch.float32  # of the products
 MEMORY = 0.95  # of the moving averages of accuracy
 GROWN_PENALTY = 0.05  # longer scenes are harder: averages start lower, and must recover
 SKILLS = ("recite", "answer", "compact")
@@ -72,7 +73,11 @@ class PocketTrainer:
         self._encoder = LessonEncoder(tokenizer, reasoning=recipe.reasoning)
         self.model = make_model(recipe, tokenizer)
         self.optimizers = make_optimizers(self.model, recipe)
-        self.progress = Progress(max_facts=recipe.curriculum.start_facts)
+        can_copy = recipe.starts_from is not None
+        self.progress = Progress(
+            max_words=MAX_WORDS if can_copy else FIRST_WORDS,
+            max_facts=recipe.curriculum.start_facts,
+        )
 
     def lessons(self) -> list[TokenLesson]:
         """The lessons of the next step; what exceeds the window is left out."""
@@ -254,7 +259,7 @@ def label_losses(model: Any, lessons: list[TokenLesson]) -> tuple[Tensor, Tensor
     reaches = reaches_of([lesson.segments for lesson in lessons], PRECISION)
     targets = labels[:, 1:]
     chosen = targets != UNLABELLED
-    with torch.autocast("cpu", PRECISION):
+    with torch.autocast("cpu", torch.bfloat16, enabled=PRECISION is torch.bfloat16):
         hidden = model.model(
             input_ids=ids, position_ids=positions, use_cache=False, reaches=reaches
         ).last_hidden_state[:, :-1]
