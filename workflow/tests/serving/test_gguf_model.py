@@ -3,19 +3,22 @@
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import gguf
 import pytest
 import torch
 from safetensors import SafetensorError
+from test_models import profile_with
 from tiny_gguf import CHAT_TEMPLATE, NO_SYSTEM_TEMPLATE, TinyGguf
 from transformers import AutoModelForCausalLM
 
-from blockwise.artifacts import read_model, write_model
+from blockwise.artifacts import read_model, write_json, write_model
 from blockwise.config.backbones import GgufModel
 from blockwise.errors import ArtifactError
-from blockwise.serving import gguf_conversion
+from blockwise.serving import fetch_model, gguf_conversion
+from blockwise.serving import models as models_module
 from blockwise.serving.gguf_model import FetchedGguf, fetch_gguf
 from blockwise.serving.model_files import MODELS_VARIABLE
 from blockwise.serving.models import PreparedModel, prepare_model
@@ -100,6 +103,22 @@ def test_the_record_names_model_format_digest_and_licence(models, tmp_path):
 def test_a_format_that_the_file_does_not_say_is_that_of_most_weights(models, tmp_path):
     tiny = TinyGguf(quantization=gguf.GGMLQuantizationType.Q8_0, file_type=None)
     assert prepare(tiny.write(models / "a.gguf"), tmp_path / "p").gguf.format == "Q8_0"
+
+
+def test_the_jobs_fetch_and_prepare_by_their_command_lines(models, tmp_path, monkeypatch, capsys):
+    source = TinyGguf().write(models / "tiny.gguf")
+    config, fetched, output = (tmp_path / f"{name}.json" for name in ("config", "fetched", "out"))
+    write_json(config, profile_with(tiny_backbone(model=source)))
+    common = ["--config", str(config), "--backbone", "tiny"]
+    monkeypatch.setattr(sys, "argv", ["fetch_model", *common, "--output", str(fetched)])
+    fetch_model.main()
+    assert f"bytes in {models / 'tiny.gguf'}, from models folder" in capsys.readouterr().err
+    folder = ["--folder", str(tmp_path / "tiny"), "--fetched", str(fetched)]
+    monkeypatch.setattr(sys, "argv", ["models", *common, *folder, "--output", str(output)])
+    models_module.main()
+    prepared = read_model(output, PreparedModel)
+    assert (prepared.source, prepared.gguf.sha256) == ("gguf", source.sha256)
+    assert (tmp_path / "tiny" / "config.json").is_file()
 
 
 SCALED = {"llama.rope.scaling.type": "yarn"}
