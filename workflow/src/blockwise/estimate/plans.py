@@ -80,7 +80,11 @@ class Plans:
         return KnownBatch(plan, renderer, tuple(stands_in))
 
     def problems(self, batches: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
-        """What keeps batches from being played: surely, and by what is only assumed of them."""
+        """Sessions that do not fit: surely, and as far as stand-ins tell.
+
+        A batch that cannot be planned is no more than likely: the job that reads its data says
+        why, and may find it better than this machine does.
+        """
         sure: list[str] = []
         likely: list[str] = []
         for backbone, dataset in batches:
@@ -88,7 +92,7 @@ class Plans:
             try:
                 batch = self.of(backbone, dataset)
             except BlockwiseError as error:
-                sure.append(f"{where}: {error}")
+                likely.append(f"{where} cannot be planned: {error}")
                 continue
             problem = batch.problem()
             if problem is not None:
