@@ -183,16 +183,26 @@ class Pipeline:
         return digest(self.profile.pocket[backbone].model_dump(mode="json"))
 
     def sessions_key(self, backbone: str, dataset: str) -> str:
-        """When sessions must be built again."""
+        """When sessions must be built again, or held against what experiments ask of them."""
         plan = self.profile.datasets[dataset].sessions.model_dump(mode="json")
         window = self.profile.backbones[backbone].context_window_tokens
-        return _key([plan, window], "blockwise.data.sessions")
+        asked = self._experiment_values(backbone, dataset)
+        modules = ("blockwise.data.sessions", "blockwise.compaction.fit")
+        return _key([plan, window, asked], *modules)
 
     def compaction_key(self, backbone: str, dataset: str) -> str:
         """When a batch must look for missing cells again."""
-        experiments = self.profile.experiments_of(backbone, dataset)
         values = {
             "backbone": self.profile.backbones[backbone].model_dump(mode="json", exclude={"split"}),
+            **self._experiment_values(backbone, dataset),
+        }
+        loaded = [f"{LAYOUT_PACKAGE}.{name}" for name in (SEQUENTIAL, *known_layouts())]
+        loaded += [f"{PROTOCOL_PACKAGE}.{protocol}" for protocol in Protocol]
+        return _key(values, "blockwise.compaction.run", *loaded)
+
+    def _experiment_values(self, backbone: str, dataset: str) -> dict[str, Any]:
+        experiments = self.profile.experiments_of(backbone, dataset)
+        return {
             "experiments": {
                 name: experiment.model_dump(mode="json") for name, experiment in experiments.items()
             },
@@ -202,9 +212,6 @@ class Pipeline:
                 for name in experiment.prompt_names()
             },
         }
-        loaded = [f"{LAYOUT_PACKAGE}.{name}" for name in (SEQUENTIAL, *known_layouts())]
-        loaded += [f"{PROTOCOL_PACKAGE}.{protocol}" for protocol in Protocol]
-        return _key(values, "blockwise.compaction.run", *loaded)
 
     def similarity_key(self) -> str:
         """When summaries must be compared again."""
