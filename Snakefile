@@ -25,6 +25,8 @@ try:
         [Path(file) for file in workflow.config_settings.configfiles],
         workflow.config_settings.config,
     )
+    if workflow.is_main_process:  # a dry run too; jobs parse this file again
+        pipeline.check_fits()
 except BlockwiseError as error:
     raise WorkflowError(str(error))
 

@@ -13,6 +13,7 @@ rule prepare_dataset:
         " --dataset {wildcards.dataset} --cache {params.cache} --output {output}"
 
 
+# Sessions that do not fit are refused here: no job of theirs takes a server for that.
 rule build_sessions:
     input:
         documents=rules.prepare_dataset.output[0],
@@ -24,7 +25,11 @@ rule build_sessions:
             wildcards.backbone, wildcards.dataset
         ),
         config=pipeline.config_file,
+        prompts="config/prompts",
     shell:
-        "exec {PYTHON} -m blockwise.data.sessions --config {params.config}"
+        "{PYTHON} -m blockwise.data.sessions --config {params.config}"
         " --dataset {wildcards.dataset} --backbone {wildcards.backbone}"
         " --documents {input.documents} --model {input.model} --output {output}"
+        " && exec {PYTHON} -m blockwise.compaction.check_sessions --config {params.config}"
+        " --backbone {wildcards.backbone} --sessions {output} --model {input.model}"
+        " --prompts {params.prompts}"

@@ -6,6 +6,7 @@ input of a rule: a changed value re-runs the stages whose keys hold it, and no o
 """
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from blockwise.config.experiments import (
 from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_profile
 from blockwise.config.prompts import prompt_path
 from blockwise.config.split import Part, Phase
+from blockwise.errors import ConfigError
 from blockwise.figures.registry import figures_of
 from blockwise.file_times import pull_back
 from blockwise.job_resources import server_memory_mb
@@ -73,6 +75,24 @@ class Pipeline:
         path = Path(self.config_file)
         write_bytes(path, text.encode())
         pull_back(path.stat().st_mtime_ns, Path(self.results), Path(self.figures))
+
+    def check_fits(self) -> None:
+        """Refuse sessions that cannot be played as asked, as far as this machine knows them.
+
+        Exact where data and tokenizer are here; what stands in for them is only warned of.
+
+        Raises:
+            ConfigError: naming experiment, session, sizes and remedy.
+        """
+        # Imported here: a tokenizer library takes seconds to load, and jobs parse without it.
+        from blockwise.estimate.plans import Plans  # noqa: PLC0415
+
+        plans = Plans(self.profile, Path(self.results) / "runs", PROMPTS_FOLDER)
+        sure, likely = plans.problems(self.batches())
+        for text in likely:
+            print(f"may not fit: {text}", file=sys.stderr)
+        if sure:
+            raise ConfigError("\n".join(sure))
 
     def batches(self) -> list[tuple[str, str]]:
         """Every (backbone, dataset) that some experiment plays."""
@@ -162,16 +182,26 @@ class Pipeline:
         return digest(self.profile.pocket[backbone].model_dump(mode="json"))
 
     def sessions_key(self, backbone: str, dataset: str) -> str:
-        """When sessions must be built again."""
+        """When sessions must be built again, or held against what experiments ask of them."""
         plan = self.profile.datasets[dataset].sessions.model_dump(mode="json")
         window = self.profile.backbones[backbone].context_window_tokens
-        return _key([plan, window], "blockwise.data.sessions")
+        asked = self._experiment_values(backbone, dataset)
+        modules = ("blockwise.data.sessions", "blockwise.compaction.fit")
+        return _key([plan, window, asked], *modules)
 
     def compaction_key(self, backbone: str, dataset: str) -> str:
         """When a batch must look for missing cells again."""
-        experiments = self.profile.experiments_of(backbone, dataset)
         values = {
             "backbone": self.profile.backbones[backbone].model_dump(mode="json", exclude={"split"}),
+            **self._experiment_values(backbone, dataset),
+        }
+        loaded = [f"{LAYOUT_PACKAGE}.{name}" for name in (SEQUENTIAL, *known_layouts())]
+        loaded += [f"{PROTOCOL_PACKAGE}.{protocol}" for protocol in Protocol]
+        return _key(values, "blockwise.compaction.run", *loaded)
+
+    def _experiment_values(self, backbone: str, dataset: str) -> dict[str, Any]:
+        experiments = self.profile.experiments_of(backbone, dataset)
+        return {
             "experiments": {
                 name: experiment.model_dump(mode="json") for name, experiment in experiments.items()
             },
@@ -181,9 +211,6 @@ class Pipeline:
                 for name in experiment.prompt_names()
             },
         }
-        loaded = [f"{LAYOUT_PACKAGE}.{name}" for name in (SEQUENTIAL, *known_layouts())]
-        loaded += [f"{PROTOCOL_PACKAGE}.{protocol}" for protocol in Protocol]
-        return _key(values, "blockwise.compaction.run", *loaded)
 
     def fetched_embedder_files(self) -> list[str]:
         """The record of the profile's embedder, if it is a published one."""

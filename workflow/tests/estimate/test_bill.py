@@ -9,27 +9,29 @@ from blockwise.config.datasets import Dataset
 from blockwise.config.load import load_profile
 from blockwise.data.sessions import build_sessions
 from blockwise.estimate.bill import Bill
-from blockwise.estimate.clock import Speed, playback_s
 from blockwise.estimate.compaction_bill import Notes
-from blockwise.estimate.dry_engine import NaturalVolume, Sent
 from blockwise.estimate.earlier import EarlierRun, load_earlier
 from blockwise.estimate.hardware import cpu, gpu, memory_problems, model_size
 from blockwise.estimate.renderers import AssumedRenderer
 from blockwise.estimate.report import print_bill, write_bill
 from blockwise.estimate.sessions import assumed_documents
+from blockwise.estimate.speeds import Speed, cache_of, speed_of
 from blockwise.estimate.training_bill import TrainingBill
+from blockwise.estimate.walk import NaturalVolume, Wave
 
 SPEED = Speed(step_s=1.0, step_request_s=0.1, step_context_token_s=0.0, prefill_token_s=0.01,
               prefill_context_token_s=0.0, request_s=0.5, startup_s=0.0, source="")  # fmt: skip
 
 
 def test_a_step_is_shared_by_the_requests_that_run_and_prefills_are_not():
-    together = [Sent(100, 100, 10, 0.0, 10.0), Sent(100, 100, 10, 0.0, 10.0)]
-    apart = [together[0], Sent(100, 100, 10, 10.0, 20.0)]
-    assert playback_s(together, SPEED) == pytest.approx(10 * (1.0 + 2 * 0.1) + 2.0 + 0.5)
-    assert playback_s(apart, SPEED) == pytest.approx(20 * (1.0 + 0.1) + 2.0 + 2 * 0.5)
-    four = playback_s(together, SPEED, side_by_side=4)
+    together = Wave("worker", 2, 2, 200, 200, 20)
+    apart = Wave("worker", 2, 1, 200, 200, 20)
+    assert SPEED.wave_s(together) == pytest.approx(10 * (1.0 + 2 * 0.1) + 2.0 + 0.5)
+    assert SPEED.wave_s(apart) == pytest.approx(20 * (1.0 + 0.1) + 2.0 + 2 * 0.5)
+    four = SPEED.wave_s(together, beside=4)
     assert four == pytest.approx(10 * (1.0 + 8 * 0.1) + 4 * 2.0 + 0.5)
+    assert SPEED.wave_s(together, others=3) == pytest.approx(10 * (1.0 + 5 * 0.1) + 2.0 + 0.5)
+    assert SPEED.wave_s(Wave("question", 0, 1, 0, 0, 0)) == 0.0
 
 
 def test_assumed_sessions_hold_target_tokens_in_any_tokenizer():
@@ -60,18 +62,28 @@ def test_weights_and_a_window_are_held_against_the_device(project_folder):
     assert "raise gpus" in problem
 
 
-def test_the_snapshot_prices_each_timed_backbone_by_its_own_cards(project_folder):
+def test_the_snapshot_prices_each_backbone_by_its_own_cards(project_folder):
     earlier = load_earlier(project_folder / "results/reference")
     timed = set(earlier.cells.loc[earlier.cells["timing_block_id"].notna(), "backbone"])
     assert timed
-    for name in timed:
-        speed, card = earlier.speed(name), earlier.card(name)
-        alone_s = speed.step_s + speed.step_request_s
+    for name in earlier.cards["backbone"].unique():
+        prices, card = earlier.prices(name), earlier.card(name)
+        alone_s = prices["step_s"] + prices["step_request_s"]
         assert 0.5 < alone_s * card["decode_1_tokens_per_s"] < 2.0
-        assert 0 < speed.prefill_token_s + 1000 * speed.prefill_context_token_s < 0.01
-    for name in {*earlier.cards["backbone"], "nobody"} - timed:
-        assert earlier.speed(name) is None  # a card alone does not say what a prompt costs
-    assert load_earlier(project_folder / "nowhere").volume("nobody") == NaturalVolume()
+        # A card alone does not say what a prompt costs.
+        assert ("prefill_token_s" in prices) == (name in timed)
+        assert 0 <= prices.get("prefill_token_s", 0.0) < 0.01
+    assert earlier.prices("nobody") == {}
+
+
+def test_what_nobody_measured_is_assumed_and_said(project_folder):
+    profile = load_profile([project_folder / "config/config.yaml"])
+    name, backbone = next(iter(profile.backbones.items()))
+    nothing = load_earlier(project_folder / "nowhere")
+    speed = speed_of(name, backbone, model_size(backbone), cpu(), nothing)
+    assert speed.source.startswith("assumed: this machine's CPU")
+    assert nothing.volumes(name).mean == NaturalVolume()
+    assert cache_of(name, backbone, nothing).finds_cut_history
 
 
 def test_a_concise_summary_is_shorter_than_a_detailed_one():
@@ -83,34 +95,28 @@ def test_a_concise_summary_is_shorter_than_a_detailed_one():
                       "num_bystanders": 0})  # fmt: skip
         shared = {"cell_key": number, "backbone": "b", "dataset": "d", "arm": arm,
                   "block_size_tokens": size or None, "max_tokens": 64}  # fmt: skip
-        requests += [{**shared, "role": "worker", "completion_tokens": one} for one in tokens]
-        requests.append({**shared, "role": "question", "completion_tokens": 8 * (1 + number)})
+        requests += [
+            {**shared, "role": "worker", "completion_tokens": one, "thinking_tokens": one // 4}
+            for one in tokens
+        ]
+        requests.append({**shared, "role": "question", "completion_tokens": 8 * (1 + number),
+                         "thinking_tokens": 0})  # fmt: skip
     empty = pd.DataFrame()
     earlier = EarlierRun("r", empty, pd.DataFrame(cells), pd.DataFrame(requests), empty)
-    planned = [*spent, ("full", "suffix_full", 256)]
-    plan = SimpleNamespace(
-        backbone="b",
-        dataset="d",
-        selected=[
-            SimpleNamespace(
-                prompt=prompt,
-                spec=SimpleNamespace(
-                    key="/".join([prompt, arm]), layout=arm, block_size_tokens=size or None
-                ),
-            )
-            for prompt, arm, size in planned
-        ],
-    )
-    mean = NaturalVolume(3.5 / 6, 0.3125)
-    assert earlier.volume("b") == mean
-    assert earlier.volumes(plan) == {
-        "brief/sequential": NaturalVolume(0.375, 0.125),
-        "full/sequential": NaturalVolume(0.875, 0.25),
-        "full/independent": NaturalVolume(0.5, 0.375),
-        "/closed_book": NaturalVolume(mean.worker_frac, 0.5),
-    }
-    elsewhere = SimpleNamespace(**{**vars(plan), "dataset": "another"})
-    assert earlier.volumes(elsewhere) == {}
+    volumes = earlier.volumes("b")
+
+    def of(dataset, prompt, layout, size=None):
+        spec = SimpleNamespace(layout=layout, block_size_tokens=size)
+        return volumes.of(dataset, SimpleNamespace(prompt=prompt, spec=spec))
+
+    mean = NaturalVolume(3.5 / 6, 0.3125, 0.75)
+    assert volumes.mean == mean
+    assert of("d", "brief", "sequential") == NaturalVolume(0.375, 0.125, 0.75)
+    assert of("d", "full", "sequential") == NaturalVolume(0.875, 0.25, 0.75)
+    assert of("d", "full", "independent", 256) == NaturalVolume(0.5, 0.375, 0.75)
+    assert of("d", "", "closed_book") == NaturalVolume(mean.worker_frac, 0.5, 0.75)
+    assert of("d", "full", "suffix_full", 256) == mean
+    assert of("another", "full", "sequential") == mean
 
 
 def test_training_runs_steps_and_hours_follow_from_the_study(project_folder):

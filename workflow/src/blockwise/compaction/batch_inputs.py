@@ -39,7 +39,14 @@ class BatchInputs:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that every job of a batch has."""
-    for flag in ("config", "sessions", "model", "prompts", "store", "output"):
+    add_input_arguments(parser)
+    for flag in ("store", "output"):
+        parser.add_argument(f"--{flag}", type=Path, required=True)
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of what `read_inputs` reads."""
+    for flag in ("config", "sessions", "model", "prompts"):
         parser.add_argument(f"--{flag}", type=Path, required=True)
     parser.add_argument("--backbone", required=True)
 

@@ -18,7 +18,6 @@ from blockwise.artifacts import write_model
 from blockwise.compaction.batch_inputs import add_arguments, read_inputs
 from blockwise.compaction.cells import CellSpec, Unit
 from blockwise.compaction.dispatch import run_together
-from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.parts import part_record, plan_of
 from blockwise.compaction.plan import BatchPlan
 from blockwise.compaction.play import play_cell
@@ -297,8 +296,6 @@ def main() -> None:
     inputs = read_inputs(arguments)
     part: Part | None = arguments.part
     plan = plan_of(inputs.plan, part) if part else inputs.plan
-    cells = ((cell.experiment, cell.spec) for cell in plan.selected)
-    check_sessions_fit(cells, plan.sessions, inputs.renderer)
     store = CellStore(arguments.store, print)
     job = BatchJob(plan, inputs.backbone, inputs.model, store, inputs.config_digest)
     try:

@@ -2,12 +2,12 @@
 
     python -m blockwise.estimate --configfile config/config.yaml config/paper.yaml
 
-No server is started and nothing is downloaded. Cells come from the run's own planner and are
-played by its own protocols on an engine without a model.
+No server is started and nothing is downloaded. Cells come from the run's own planner; their
+requests and tokens follow by arithmetic (`estimate.walk`), their hours from the prices of a server
+(`estimate.speeds`).
 """
 
 import argparse
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +26,8 @@ from blockwise.estimate.hardware import (
     gpu,
     model_size,
 )
+from blockwise.estimate.plans import Plans
 from blockwise.estimate.report import print_bill, write_bill
-from blockwise.estimate.sessions import Datasets
 from blockwise.estimate.training_bill import TrainingBill
 from blockwise.pipeline import PROMPTS_FOLDER, Pipeline
 
@@ -50,10 +50,8 @@ def estimate(files: Sequence[Path], earlier_folder: Path | None, device: Device)
     earlier = load_earlier(earlier_folder or Path(pipeline.results) / "tables")
     notes = Notes()
     devices = {True: device, False: cpu()}
-    datasets = Datasets(profile, Path(pipeline.results) / "runs" / "data")
-    compaction = CompactionBill(
-        profile, datasets, earlier, devices, prompts_folder=PROMPTS_FOLDER, notes=notes
-    )
+    plans = Plans(profile, Path(pipeline.results) / "runs", PROMPTS_FOLDER)
+    compaction = CompactionBill(pipeline, plans, earlier, devices, notes)
     lines = [line for batch in pipeline.batches() for line in compaction.lines(*batch)]
     disk = _downloads(pipeline)
     if profile.mxfp4 is not None:
@@ -89,7 +87,9 @@ def _downloads(pipeline: Pipeline) -> list[DiskLine]:
 
 def _cells(lines: Sequence[Line]) -> DiskLine:
     size = sum(line.disk_gb for line in lines)
-    return DiskLine(what="cells", disk_gb=size, source="records of the cells as played")
+    return DiskLine(
+        what="cells", disk_gb=size, source="cells, requests and tokens by the size of their records"
+    )
 
 
 def main() -> None:
@@ -112,7 +112,6 @@ def main() -> None:
         raise BlockwiseError(
             f"device memory, TFLOP/s and GB/s are {sizes}: give positive values of its data sheet"
         )
-    gc.disable()  # what is played stays; looking for garbage took an eighth of the paper's bill
     bill = estimate(arguments.configfile, arguments.earlier, gpu(*sizes))
     print_bill(bill)
     write_bill(bill, arguments.json, arguments.csv)

@@ -1,36 +1,36 @@
-"""The compaction study's part of the bill: the run's own plan, played without a server."""
+"""The compaction study's part of the bill: the run's own plan, its requests by arithmetic."""
 
 import os
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
-from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.judge_probe import PROBE
-from blockwise.compaction.plan import BatchPlan, plan_batch
+from blockwise.compaction.plan import PlannedCell
 from blockwise.compaction.replicas import CONCURRENT_RECALL_CELLS
 from blockwise.config.experiments import Protocol
-from blockwise.config.profile import Profile
 from blockwise.errors import BlockwiseError
-from blockwise.estimate import renderers
 from blockwise.estimate.bill import BYSTANDERS, Line
-from blockwise.estimate.clock import Speed, pace_of, playback_s
 from blockwise.estimate.earlier import EarlierRun
-from blockwise.estimate.hardware import (
-    Device,
-    kv_capacity_tokens,
-    memory_problems,
-    model_size,
-)
-from blockwise.estimate.playing import Ground, Played, Player, broken_timing, total
-from blockwise.estimate.sessions import Datasets
-from blockwise.estimate.speeds import expected_card, speed_of
-from blockwise.serving.prepared_model import PreparedModel
+from blockwise.estimate.hardware import Device, kv_capacity_tokens, memory_problems, model_size
+from blockwise.estimate.plans import KnownBatch, Plans
+from blockwise.estimate.sizes import Sizes
+from blockwise.estimate.speeds import Speed, cache_of, speed_of
+from blockwise.estimate.walk import MEANWHILE, Walked, Wave, walk
+from blockwise.pipeline import Pipeline
 
 HOUR_S = 3600.0
 GB = 1e9
 JUDGE_TOKENS = 300  # prompt of a verdict: the judge's instructions and three short texts
+CELL_BYTES, REQUEST_BYTES, BYTES_PER_TOKEN = 6000, 800, 4.5
+"""Of a record: its specification and environment, a request, and the texts that it keeps.
+Measured on the default run."""
+COUNTED = ("num_requests", "prompt_tokens", "uncached_tokens", "decoded_tokens")
 RECALL, TIMING, SERVERS, JUDGE = "recall", "timing", "servers", "judge"
+NO_WORK = {"seed", "repeat", "model_digest", "engine", "request", "session_digest", "code_digest"}
+"""Ingredients of a cell that change its record and not its requests."""
 
 
 @dataclass
@@ -40,200 +40,208 @@ class Notes:
     warnings: list[str] = field(default_factory=list)
     assumptions: list[str] = field(default_factory=list)
 
-    def warn(self, text: str) -> None:
-        """Note something that does not fit."""
-        if text not in self.warnings:
-            self.warnings.append(text)
+    def warn(self, *texts: str) -> None:
+        """Note what does not fit."""
+        self.warnings += [text for text in texts if text not in self.warnings]
 
-    def assume(self, text: str) -> None:
-        """Note something that nobody measured."""
-        if text not in self.assumptions:
-            self.assumptions.append(text)
+    def assume(self, *texts: str) -> None:
+        """Note what nobody measured."""
+        self.assumptions += [text for text in texts if text not in self.assumptions]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A cell where it is first needed, its requests and its seconds."""
+
+    planned: PlannedCell
+    walked: Walked
+    seconds: float
 
 
 class CompactionBill:
-    """Plays every batch of a profile.
+    """Counts and prices every batch of a profile.
 
     Args:
-        profile: the configuration.
-        datasets: its documents.
+        pipeline: the profile and the jobs of its batches.
+        plans: what each batch plays.
         earlier: what was measured before.
         devices: by whether a backbone takes GPUs.
-        prompts_folder: compaction prompts.
         notes: filled on the way.
     """
 
     def __init__(
         self,
-        profile: Profile,
-        datasets: Datasets,
+        pipeline: Pipeline,
+        plans: Plans,
         earlier: EarlierRun,
         devices: dict[bool, Device],
-        *,
-        prompts_folder: Path,
         notes: Notes,
     ) -> None:
-        self._profile = profile
-        self._datasets = datasets
-        self._earlier = earlier
-        self._devices = devices
-        self._prompts = prompts_folder
-        self._notes = notes
-        self._renderers = renderers.Renderers()
-        self._player = Player()
+        self._pipeline, self._plans = pipeline, plans
+        self._earlier, self._devices, self._notes = earlier, devices, notes
 
     def lines(self, backbone: str, dataset: str) -> list[Line]:
         """The batch of one backbone and dataset, a line for each experiment and kind of cell."""
-        entry = self._profile.backbones[backbone]
-        size = model_size(entry)
-        device = self._devices[entry.gpus > 0]
-        capacity = kv_capacity_tokens(entry, size, device)
+        entry = self._pipeline.profile.backbones[backbone]
+        size, device = model_size(entry), self._devices[entry.gpus > 0]
         speed = speed_of(backbone, entry, size, device, self._earlier)
-        ground = Ground(
-            entry,
-            self._renderers.of(entry),
-            self._earlier.volume(backbone),
-            expected_card(backbone, entry, capacity, self._earlier),
-            pace_of(speed),
-        )
-        self._note_backbone(backbone, ground, speed)
-        for problem in memory_problems(backbone, entry, size, device):
-            self._notes.warn(problem)
+        self._notes.assume(f"{backbone}: speed from {speed.source}")
+        self._notes.warn(*memory_problems(backbone, entry, size, device))
         try:
-            plan = self._plan(backbone, dataset, ground)
+            batch = self._plans.of(backbone, dataset)
         except BlockwiseError as error:
             self._notes.warn(f"{backbone} on {dataset} cannot be planned: {error}")
             return []
-        played = self._player.play(plan, ground, self._earlier.volumes(plan))
-        self._note_problems(plan, played, ground)
-        return self._priced(plan, played, ground, speed)
+        self._notes.assume(*batch.stands_in)
+        cells = self._cells(batch, speed)
+        measured = self._earlier.card(backbone).get("kv_cache_tokens")
+        capacity = int(measured) if measured else kv_capacity_tokens(entry, size, device)
+        self._note_problems(batch, cells, capacity)
+        return self._priced(batch, cells, speed)
 
-    def _plan(self, backbone: str, dataset: str, ground: Ground) -> BatchPlan:
-        sessions = self._datasets.sessions(dataset, backbone, ground.renderer)
-        if self._datasets.documents(dataset) is None:
-            self._notes.assume(
-                f"dataset {dataset} is not on this machine: documents of the published average "
-                "size, chained to target_tokens (assumed)"
-            )
-        plan = plan_batch(
-            self._profile,
-            backbone,
-            sessions,
-            _no_model(backbone),
-            renderer=ground.renderer,
-            prompts_folder=self._prompts,
-        )
-        try:
-            cells = ((cell.experiment, cell.spec) for cell in plan.selected)
-            check_sessions_fit(cells, plan.sessions, ground.renderer)
-        except BlockwiseError as error:
-            self._notes.warn(f"{backbone} on {dataset}: {error}")
-        return plan
+    def _cells(self, batch: KnownBatch, speed: Speed) -> list[_Cell]:
+        """Every cell of a batch once. Cells that differ in what no prompt holds are walked once.
 
-    def _priced(
-        self, plan: BatchPlan, played: dict[str, Played], ground: Ground, speed: Speed
-    ) -> list[Line]:
-        gpus = ground.backbone.num_gpus
-        is_assumed = (
-            renderers.is_assumed(ground.renderer) or self._datasets.documents(plan.dataset) is None
-        )
+        Replicas share the sessions of recall cells out; a timed cell has all of them to itself.
+        """
+        plan = batch.plan
+        backbone = self._pipeline.profile.backbones[plan.backbone]
+        sizes, volumes = Sizes(batch.renderer), self._earlier.volumes(plan.backbone)
+        cache = cache_of(plan.backbone, backbone, self._earlier)
+        self._note_volume(plan.backbone)
+        first = {cell.spec.key: cell for cell in reversed(plan.selected)}
+        recall = [cell.spec for cell in first.values() if not cell.spec.is_timing]
+        num_sessions = len({spec.session_id for spec in recall}) or 1
+        replicas = min(backbone.engine.num_replicas, num_sessions)
+        beside = min(CONCURRENT_RECALL_CELLS, -(-len(recall) // replicas))
+        known: dict[str, tuple[Walked, float]] = {}
+        cells = []
+        for cell in reversed(first.values()):
+            volume = volumes.of(plan.dataset, cell)
+            work = f"{cell.spec.model_dump_json(exclude=NO_WORK)} {volume}"
+            if work not in known:
+                session = plan.sessions[cell.spec.session_id]
+                walked = walk(cell.spec, session, sizes, volume, cache)
+                at_once = 1 if cell.spec.is_timing else beside
+                walked, seconds = _priced_walk(walked, speed, at_once)
+                known[work] = (walked, seconds / (1 if cell.spec.is_timing else beside * replicas))
+            cells.append(_Cell(cell, *known[work]))
+        return cells
+
+    def _priced(self, batch: KnownBatch, cells: list[_Cell], speed: Speed) -> list[Line]:
+        plan, profile = batch.plan, self._pipeline.profile
+        backbone = profile.backbones[plan.backbone]
 
         def line(stage: str, experiment: str = "", *, hours: float = 0.0, **values: Any) -> Line:
-            batch = {"backbone": plan.backbone, "dataset": plan.dataset, "experiment": experiment}
-            return Line(stage=stage, **batch, **hours_of(hours, gpus), **values)
+            where = {"backbone": plan.backbone, "dataset": plan.dataset, "experiment": experiment}
+            return Line(stage=stage, **where, **hours_of(hours, backbone.num_gpus), **values)
 
+        groups: dict[tuple[str, str], list[_Cell]] = {}
+        for cell in cells:
+            stage = TIMING if cell.planned.spec.is_timing else RECALL
+            groups.setdefault((stage, cell.planned.experiment), []).append(cell)
         lines = []
-        timed = _timed(plan, played, speed, ground.backbone.engine.num_replicas)
-        for (stage, experiment), cells in timed.items():
+        for (stage, experiment), own in groups.items():
+            waves = [wave for cell in own for wave in cell.walked.waves]
+            work = _work(wave for wave in waves if wave.role != MEANWHILE)
+            texts = BYTES_PER_TOKEN * work["decoded_tokens"] + REQUEST_BYTES * work["num_requests"]
             lines.append(
                 line(
                     stage,
                     experiment,
-                    num_cells=len(cells),
-                    hours=sum(seconds for _, seconds in cells) / HOUR_S,
-                    disk_gb=sum(one.record_bytes for one, _ in cells) / GB,
-                    is_estimated=is_assumed,
-                    **asdict(total(one.work for one, _ in cells)),
+                    num_cells=len(own),
+                    hours=sum(cell.seconds for cell in own) / HOUR_S,
+                    disk_gb=(CELL_BYTES * len(own) + texts) / GB,
+                    is_estimated=bool(batch.stands_in),
+                    **work,
                 )
             )
-            meanwhile = total(one.meanwhile for one, _ in cells)
-            if meanwhile.num_requests:
-                lines.append(line(BYSTANDERS, experiment, is_estimated=True, **asdict(meanwhile)))
-        if ground.backbone.engine.kind == "vllm":
-            lines.append(line(SERVERS, num_jobs=1, hours=speed.startup_s / HOUR_S))
-        if self._profile.judge is not None:
-            recall = {c.spec.key for c in plan.selected if c.spec.protocol is Protocol.DEFERRED}
-            verdicts = sum(played[key].num_answers for key in recall) + len(PROBE)
+            meanwhile = _work(wave for wave in waves if wave.role == MEANWHILE)
+            if meanwhile["num_requests"]:
+                lines.append(line(BYSTANDERS, experiment, is_estimated=True, **meanwhile))
+        if backbone.engine.kind == "vllm":
+            num_jobs = max(1, len(self._pipeline.parts(plan.backbone, plan.dataset)))
+            hours = num_jobs * speed.startup_s / HOUR_S
+            lines.append(line(SERVERS, num_jobs=num_jobs, hours=hours))
+        if profile.judge is not None:
+            asked = [cell for cell in cells if cell.planned.spec.protocol is Protocol.DEFERRED]
+            verdicts = sum(cell.walked.num_answers for cell in asked) + len(PROBE)
             tokens = verdicts * JUDGE_TOKENS
             lines.append(line(JUDGE, num_jobs=1, num_requests=verdicts, prompt_tokens=tokens))
         return lines
 
-    def _note_backbone(self, backbone: str, ground: Ground, speed: Speed) -> None:
-        self._notes.assume(f"{backbone}: speed from {speed.source}")
-        if renderers.is_assumed(ground.renderer):
-            self._notes.assume(
-                f"{backbone}: its tokenizer is not on this machine: four characters a token, "
-                "five tokens a message (assumed)"
+    def _note_volume(self, backbone: str) -> None:
+        known = self._earlier.volumes(backbone)
+        source = "the budget: an upper bound"
+        if known.by_kind:
+            source = (
+                f"mean of {self._earlier.name}; each prompt and arm its own where it was played"
             )
-        known = ground.volume
         self._notes.assume(
-            f"{backbone}: natural summaries decode {known.worker_frac:.0%} of their budget, "
-            f"answers {known.answer_frac:.0%} "
-            + (
-                f"(mean of {self._earlier.name}; each prompt and arm its own where it was played)"
-                if self._earlier.card(backbone) is not None
-                else "(the budget: an upper bound)"
-            )
+            f"{backbone}: natural summaries decode {known.mean.worker_frac:.0%} of their budget, "
+            f"answers {known.mean.answer_frac:.0%} ({source})"
         )
 
-    def _note_problems(self, plan: BatchPlan, played: dict[str, Played], ground: Ground) -> None:
+    def _note_problems(self, batch: KnownBatch, cells: list[_Cell], capacity: int | None) -> None:
+        plan = batch.plan
         where = f"{plan.backbone} on {plan.dataset}"
+        problem = batch.problem()
+        if problem is not None:
+            self._notes.warn(f"{where}: {problem}")
+        window = self._pipeline.profile.backbones[plan.backbone].context_window_tokens
         found: dict[str, list[str]] = {}
-        for cell in {cell.spec.key: cell for cell in plan.selected}.values():
-            one = played[cell.spec.key]
-            arm = f"{cell.experiment}, {cell.spec.layout} B={cell.spec.block_size_tokens}"
-            if one.failure is not None:
-                found.setdefault(f"{where}: cells of {arm} would fail", []).append(one.failure)
-            for reason in broken_timing(cell.spec, one, ground):
-                text = f"{where}: times of {arm} would not count"
-                found.setdefault(text, []).append(reason)
+        for cell in cells:
+            spec, walked = cell.planned.spec, cell.walked
+            arm = f"{cell.planned.experiment}, {spec.layout} B={spec.block_size_tokens}"
+            why = walked.failure
+            if why is None and walked.most_request_tokens > window:
+                why = f"{walked.most_request_tokens} tokens exceed the window of {window}"
+            if why is not None:
+                found.setdefault(f"{where}: cells of {arm} would fail", []).append(why)
+            alive = walked.most_kv_tokens
+            if spec.is_timing and capacity is not None and alive > capacity:
+                text = f"KV cache too small: {alive} tokens needed, {capacity} available"
+                found.setdefault(f"{where}: times of {arm} would not count", []).append(text)
         for text, reasons in found.items():
             self._notes.warn(f"{text} ({len(reasons)} cells): {max(reasons)}")
         for omitted in sorted({(one.experiment, one.arm, one.reason) for one in plan.omitted}):
             self._notes.warn(f"{where}: {omitted[0]} leaves out {omitted[1]}: {omitted[2]}")
-        if any(cell.spec.protocol is Protocol.SHARED for cell in plan.selected):
+        if any(cell.planned.spec.protocol is Protocol.SHARED for cell in cells):
             self._notes.assume(
                 "bystanders ask during a compaction as often as it leaves time for: estimated at "
                 "the server's pace, in lines of their own; all other requests follow from the plan"
             )
 
 
-def _timed(
-    plan: BatchPlan, played: dict[str, Played], speed: Speed, num_replicas: int
-) -> dict[tuple[str, str], list[tuple[Played, float]]]:
-    """Every cell and its seconds, by stage and by the experiment that needs it first.
+def _priced_walk(walked: Walked, speed: Speed, beside: int) -> tuple[Walked, float]:
+    """A cell's requests and its seconds.
 
-    Replicas share the sessions of recall cells out; a timed cell has all of them to itself.
+    Bystanders ask again while its compaction lasts. Their decode steps are the compaction's own,
+    each a little longer; their prefills lengthen it.
     """
-    first_of: dict[str, str] = {}
-    for cell in plan.selected:
-        first_of.setdefault(cell.spec.key, cell.experiment)
-    specs = [spec for unit in plan.units for spec in unit.cells]
-    recall = [spec for spec in specs if not spec.is_timing]
-    replicas = min(num_replicas, len({spec.session_id for spec in recall}) or 1)
-    beside = min(CONCURRENT_RECALL_CELLS, -(-len(recall) // replicas))
-    groups: dict[tuple[str, str], list[tuple[Played, float]]] = {}
-    known_s: dict[tuple[int, bool], float] = {}  # equal work is priced once
-    for spec in specs:
-        one = played[spec.key]
-        side_by_side = 1 if spec.is_timing else beside
-        work = (id(one), spec.is_timing)
-        if work not in known_s:
-            at_once = 1 if spec.is_timing else beside * replicas
-            known_s[work] = playback_s(one.sent, speed, side_by_side) / at_once
-        stage = TIMING if spec.is_timing else RECALL
-        groups.setdefault((stage, first_of[spec.key]), []).append((one, known_s[work]))
-    return groups
+    seconds = {wave: speed.wave_s(wave, beside) for wave in walked.waves}
+    waves = list(walked.waves)
+    for index, (asked, compaction) in enumerate(pairwise(walked.waves)):
+        if asked.role == MEANWHILE and asked.num_requests:
+            round_s = speed.wave_s(asked, others=compaction.at_once)
+            free_frac = 1 - speed.prefill_s(asked) / round_s
+            compaction_s = speed.wave_s(compaction, others=asked.at_once) / free_frac
+            waves[index] = _times(asked, max(1, round(compaction_s / round_s)))
+            seconds |= {asked: 0.0, compaction: compaction_s}
+    return replace(walked, waves=tuple(waves)), sum(seconds[wave] for wave in walked.waves)
+
+
+def _times(wave: Wave, number: int) -> Wave:
+    counted = {name: number * getattr(wave, name) for name in COUNTED}
+    return replace(wave, **counted)
+
+
+def _work(waves: Iterable[Wave]) -> Counter[str]:
+    """Requests and tokens of several waves."""
+    total = Counter(dict.fromkeys(COUNTED, 0))
+    for wave in waves:
+        total.update({name: getattr(wave, name) for name in COUNTED})
+    return total
 
 
 def hours_of(wall_h: float, gpus: int) -> dict[str, float]:
@@ -244,16 +252,3 @@ def hours_of(wall_h: float, gpus: int) -> dict[str, float]:
         "gpu_h": wall_h * gpus,
         "cpu_h": 0.0 if gpus else wall_h * cores,
     }
-
-
-def _no_model(backbone: str) -> PreparedModel:
-    """The plan asks for a digest, which only tells records apart."""
-    return PreparedModel(
-        backbone=backbone,
-        source="none",
-        path="",
-        revision=None,
-        tokenizer_path="",
-        digest="",
-        num_parameters=None,
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 
 from blockwise.config.backbones import Backbone, HubModel, RandomModel
-from blockwise.estimate.renderers import model_folder
+from blockwise.estimate.renderers import tokenizer_folder
 from blockwise.job_resources import CPU_KV_VARIABLE, cpu_kv_gib
 from blockwise.serving.vllm_command import measured_flags
 
@@ -87,7 +87,7 @@ def model_size(backbone: Backbone) -> ModelSize:
         return _sized(
             backbone, recipe.num_layers, heads, recipe.hidden_size // heads[0], "its recipe"
         )
-    folder = model_folder(backbone)
+    folder = tokenizer_folder(backbone.model)
     if isinstance(backbone.model, HubModel) and backbone.model.id in KNOWN_SIZES:
         return KNOWN_SIZES[backbone.model.id]
     values = _config_of(folder) if folder is not None else {}

@@ -1,19 +1,22 @@
 """The renderer of a backbone where its tokenizer is on this machine, or an assumed one.
 
-Nothing is downloaded for an estimate. A random backbone's tokenizer is made (half a second); a
-model of the hub counts only if an earlier run left it in the hub's own cache.
+Nothing is downloaded. A random backbone's tokenizer is made (half a second). A model of another
+kind counts where its folder holds a tokenizer, where an earlier run of the profile prepared it, or
+where the hub's own cache has it.
 """
 
 import tempfile
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
+from blockwise.artifacts import read_model
 from blockwise.config.backbones import Backbone, HubModel, PathModel, PocketModel, RandomModel
 from blockwise.config.base import UNPINNED
-from blockwise.errors import ConfigError
+from blockwise.errors import ArtifactError, ConfigError
 from blockwise.serving.hub_model import TOKENIZER_PATTERNS
 from blockwise.serving.models import TOKENIZER_FILES
+from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.renderer import Message, Renderer
 
 CHARS_PER_TOKEN = 4
@@ -35,81 +38,71 @@ class AssumedRenderer(Renderer):
 
     def ends(self, messages: Sequence[Message]) -> list[int]:
         """`count` of every prefix."""
-        ends, total = [], 0
-        for message in messages:
-            total += self.count([message], add_generation_prompt=False)
-            ends.append(total)
-        return ends
+        return list(accumulate(self.count([one], add_generation_prompt=False) for one in messages))
 
     def count_text(self, text: str) -> int:
         """Tokens of a bare text."""
-        return len(self.token_offsets(text))
-
-    # No list: 64 bystanders would each make one of 120k pairs.
-    def token_offsets(self, text: str) -> Sequence[tuple[int, int]]:  # type: ignore[override]
-        """Characters of each token, worked out when they are asked for."""
-        return _EvenOffsets(len(text))
-
-
-class _EvenOffsets(Sequence[tuple[int, int]]):
-    """Offsets of tokens that all have the same length, but perhaps the last."""
-
-    def __init__(self, num_chars: int) -> None:
-        self._num_chars = num_chars
-
-    def __len__(self) -> int:
-        return (self._num_chars + CHARS_PER_TOKEN - 1) // CHARS_PER_TOKEN
-
-    def __getitem__(self, index: Any) -> Any:
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        start = index % len(self) * CHARS_PER_TOKEN
-        return start, min(start + CHARS_PER_TOKEN, self._num_chars)
+        return -(-len(text) // CHARS_PER_TOKEN)
 
 
 class Renderers:
-    """Renderers by backbone, each tokenizer loaded once."""
+    """Renderers by backbone, each tokenizer loaded once.
 
-    def __init__(self) -> None:
-        self._assumed = AssumedRenderer()
-        self._trained: dict[int, Renderer] = {}
+    Args:
+        prepared_folder: where a run of this profile leaves the records of prepared backbones.
+    """
 
-    def of(self, backbone: Backbone) -> Renderer:
+    def __init__(self, prepared_folder: Path) -> None:
+        self._folder = prepared_folder
+        self._known: dict[object, Renderer] = {}
+
+    def of(self, name: str, backbone: Backbone) -> Renderer:
         """The backbone's own renderer, or the assumed one."""
-        if isinstance(backbone.model, RandomModel):
-            return self._of_random(backbone.model)
-        folder = model_folder(backbone)
-        if folder is None:
-            return self._assumed
+        model = backbone.model
+        arguments = sorted((backbone.request.chat_template_arguments or {}).items())
+        source = model.vocab_size if isinstance(model, RandomModel) else self._source(name, model)
+        key = (source, str(arguments))
+        if key not in self._known:
+            self._known[key] = _loaded(source, dict(arguments))
+        return self._known[key]
+
+    def _source(self, name: str, model: object) -> Path | None:
+        folder = tokenizer_folder(model)
+        if folder is not None or isinstance(model, PathModel | PocketModel):
+            return folder
         try:
-            return Renderer(str(folder), backbone.request.chat_template_arguments)
-        except ConfigError:  # half a download; the run itself will say what is missing
-            return self._assumed
-
-    def _of_random(self, recipe: RandomModel) -> Renderer:
-        if recipe.vocab_size not in self._trained:
-            # Imported here: it needs torch, which takes seconds to load.
-            from blockwise.serving.random_backbone import train_tokenizer  # noqa: PLC0415
-
-            with tempfile.TemporaryDirectory() as folder:
-                train_tokenizer(recipe.vocab_size).save_pretrained(folder)
-                self._trained[recipe.vocab_size] = Renderer(folder)
-        return self._trained[recipe.vocab_size]
-
-
-def model_folder(backbone: Backbone) -> Path | None:
-    """Where a backbone's tokenizer files lie on this machine, if they do."""
-    match backbone.model:
-        case PathModel() | PocketModel() as source:
-            folder = source.folder
-        case HubModel() as source:
-            found = _cached_snapshot(source)
-            if found is None:
-                return None
-            folder = found
-        case _:
+            prepared = read_model(self._folder / f"{name}.json", PreparedModel)
+        except ArtifactError:
             return None
-    return folder if any((folder / name).is_file() for name in TOKENIZER_FILES) else None
+        return Path(prepared.tokenizer_path) if Path(prepared.tokenizer_path).is_dir() else None
+
+
+def _loaded(source: int | Path | None, arguments: dict[str, object]) -> Renderer:
+    if source is None:
+        return AssumedRenderer()
+    if isinstance(source, int):
+        # Imported here: it needs torch, which takes seconds to load.
+        from blockwise.serving.random_backbone import train_tokenizer  # noqa: PLC0415
+
+        with tempfile.TemporaryDirectory() as folder:
+            train_tokenizer(source).save_pretrained(folder)
+            return Renderer(folder, arguments)
+    try:
+        return Renderer(str(source), arguments)
+    except ConfigError:  # half a download; the run itself will say what is missing
+        return AssumedRenderer()
+
+
+def tokenizer_folder(model: object) -> Path | None:
+    """Where a model's tokenizer files lie on this machine, if its source says."""
+    folder = None
+    if isinstance(model, PathModel | PocketModel):
+        folder = model.folder
+    if isinstance(model, HubModel):
+        folder = _cached_snapshot(model)
+    if folder is None or not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    return folder
 
 
 def _cached_snapshot(source: HubModel) -> Path | None:

@@ -16,10 +16,11 @@ from blockwise.data.documents import Document, DocumentSet, Question, SessionSet
 from blockwise.data.prepare import prepare_documents
 from blockwise.data.sessions import build_sessions
 from blockwise.errors import ArtifactError
-from blockwise.estimate.dry_engine import FILLER, SHORT_ANSWER
 from blockwise.serving.renderer import Renderer
 
 ASSUMED_ORIGIN = "assumed"
+FILLER = "The town lies by the river, and in spring its market opens at seven in the morning. "
+SHORT_ANSWER = "In the morning."
 
 
 class Usual(NamedTuple):
@@ -58,21 +59,27 @@ class Datasets:
             self._known[name] = self._load(name, self._profile.datasets[name])
         return self._known[name]
 
-    def sessions(self, name: str, backbone: str, renderer: Renderer) -> SessionSet:
-        """The sessions that a backbone plays of a dataset.
+    def sessions(self, name: str, backbone: str, renderer: Renderer) -> tuple[SessionSet, bool]:
+        """The sessions that a backbone plays of a dataset, and whether they are its own.
 
         Raises:
             DatasetError: the documents do not make the sessions that are asked for.
         """
         dataset = self._profile.datasets[name]
-        documents = self.documents(name) or assumed_documents(name, dataset, renderer.count_text)
-        return build_sessions(
+        found = self.documents(name)
+        documents = found or assumed_documents(name, dataset, renderer.count_text)
+        windows = {
+            one: entry.context_window_tokens for one, entry in self._profile.backbones.items()
+        }
+        sessions = build_sessions(
             documents,
             dataset.sessions,
             renderer.count_text,
             backbone,
-            self._profile.backbones[backbone].context_window_tokens,
+            windows[backbone],
+            window_tokens_of=windows,
         )
+        return sessions, found is not None
 
     def _load(self, name: str, dataset: Dataset) -> DocumentSet | None:
         source = dataset.source

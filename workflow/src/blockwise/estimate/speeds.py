@@ -1,13 +1,19 @@
-"""Prices of a server: measured by an earlier run, or assumed from sizes and device."""
+"""Prices of a server, and what a wave of requests costs at them.
+
+Prefill: every uncached token, dearer the longer its prompt. Decode: a step gives one token to each
+running request; it costs a fixed part (weights are read once), a part for each request, and one for
+each token of context. Requests of a wave run beside each other, and beside those of the other
+recall cells that the engine plays at once; so a wave takes its prefills one after the other and as
+many steps as one of its places decodes tokens.
+"""
 
 import math
-from typing import Any
+from dataclasses import dataclass, replace
 
 from blockwise.config.backbones import Backbone
-from blockwise.estimate.clock import Speed
 from blockwise.estimate.earlier import EarlierRun
 from blockwise.estimate.hardware import Device, ModelSize
-from blockwise.serving.engine_card import EngineCard
+from blockwise.estimate.walk import Cache, Wave
 
 GPU_STEP_S = 0.002  # kernels and scheduling of a step beside the weights' reading
 CPU_STEP_S = 0.006  # measured on two cores with 8M parameters, eager
@@ -18,17 +24,52 @@ GPU_STARTUP_S, CPU_STARTUP_S = 240.0, 45.0  # a checkpoint from local disk and g
 GPU_KV_BLOCK_TOKENS, CPU_KV_BLOCK_TOKENS = 16, 128  # vLLM's
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Prices of one server. Units: seconds."""
+
+    step_s: float  # of a step, whatever it decodes
+    step_request_s: float  # and for each running request
+    step_context_token_s: float  # and for each token of context of each
+    prefill_token_s: float
+    prefill_context_token_s: float  # for each new token and each token of its prompt
+    request_s: float  # client, network and queue, once for requests sent together
+    startup_s: float
+    source: str  # in words
+
+    def prefill_s(self, wave: Wave) -> float:
+        """Seconds in which the prompts of a wave are computed."""
+        prompt_tokens = wave.prompt_tokens / max(1, wave.num_requests)
+        per_token_s = self.prefill_token_s + prompt_tokens * self.prefill_context_token_s
+        return wave.uncached_tokens * per_token_s
+
+    def wave_s(self, wave: Wave, beside: int = 1, others: int = 0) -> float:
+        """Seconds of a wave.
+
+        Args:
+            wave: its requests.
+            beside: cells like its own that are played at once, this one included.
+            others: further requests that run all the while.
+        """
+        if not wave.num_requests:
+            return 0.0
+        context_tokens = (wave.prompt_tokens + wave.decoded_tokens / 2) / wave.num_requests
+        running = beside * wave.at_once + others
+        step_s = self.step_s + running * (
+            self.step_request_s + context_tokens * self.step_context_token_s
+        )
+        decode_s = wave.decoded_tokens / wave.at_once * step_s
+        sent_s = math.ceil(wave.num_requests / wave.at_once) * self.request_s
+        return beside * self.prefill_s(wave) + decode_s + sent_s
+
+
 def speed_of(
     name: str, backbone: Backbone, size: ModelSize, device: Device, earlier: EarlierRun
 ) -> Speed:
     """What the earlier run measured of a backbone, else what its device should reach."""
-    measured = earlier.speed(name)
-    if measured is not None:
-        return measured
-    num_devices = max(1, backbone.gpus)
-    flops, bytes_per_s = num_devices * device.flops, num_devices * device.bytes_per_s
+    flops, bytes_per_s = (max(1, backbone.gpus) * one for one in (device.flops, device.bytes_per_s))
     is_gpu = backbone.gpus > 0
-    return Speed(
+    assumed = Speed(
         # Experts of a mixture are all read once several requests run.
         step_s=(GPU_STEP_S if is_gpu else CPU_STEP_S) + size.weights_bytes / bytes_per_s,
         step_request_s=GPU_STEP_REQUEST_S if is_gpu else CPU_STEP_REQUEST_S,
@@ -40,42 +81,17 @@ def speed_of(
         startup_s=GPU_STARTUP_S if is_gpu else CPU_STARTUP_S,
         source=f"assumed: {device.words}",
     )
+    measured = earlier.prices(name)
+    if not measured:
+        return assumed
+    known = "engine cards and timed requests" if "prefill_token_s" in measured else "engine cards"
+    rest = "" if "prefill_token_s" in measured else f"; prefill {assumed.source}"
+    return replace(assumed, **measured, source=f"{known} of {earlier.name}{rest}")
 
 
-def expected_card(
-    name: str, backbone: Backbone, kv_cache_tokens: int | None, earlier: EarlierRun
-) -> EngineCard:
-    """The card that the server will get, as far as the dry run asks for it."""
-    measured = earlier.card(name)
-    capacity = kv_cache_tokens
-    block_tokens = GPU_KV_BLOCK_TOKENS if backbone.gpus else CPU_KV_BLOCK_TOKENS
-    finds_cut = True
-    if measured is not None:
-        capacity = _whole(measured.get("kv_cache_tokens"), capacity)
-        block_tokens = _whole(measured.get("kv_block_tokens"), block_tokens) or block_tokens
-        finds_cut = bool(measured.get("cut_history_cached", True))
-    return EngineCard(
-        id="estimate",
-        backbone=name,
-        engine="none",
-        model_digest="",
-        context_window_tokens=backbone.context_window_tokens,
-        kv_cache_tokens=capacity,
-        kv_block_tokens=block_tokens,
-        prefix_caching=True,
-        cut_history_cached=finds_cut,
-        prefix_stable=True,
-        prefix_break=None,
-        request_form=backbone.request.form.value,
-        decode_1_tokens_per_s=1.0,
-        decode_8_tokens_per_s=1.0,
-        seeded_output_batch_invariant=True,
-        startup_s=0.0,
-        arguments={},
-    )
-
-
-def _whole(value: Any, otherwise: int | None) -> int | None:
-    """A number of a table, where it has one."""
-    is_number = isinstance(value, float | int) and math.isfinite(value)
-    return int(value) if is_number else otherwise
+def cache_of(name: str, backbone: Backbone, earlier: EarlierRun) -> Cache:
+    """The prefix cache that the server will have; parts are found where no card denies it."""
+    card = earlier.card(name)
+    assumed = GPU_KV_BLOCK_TOKENS if backbone.gpus else CPU_KV_BLOCK_TOKENS
+    tokens, finds = card.get("kv_block_tokens", 0.0), card.get("cut_history_cached", 1.0)
+    return Cache(int(tokens) or assumed, finds_cut_history=finds > 0)
