@@ -19,6 +19,7 @@ CORES ?= all
 CONFIG ?= config/config.yaml
 BACKBONE ?=
 EARLIER ?=
+LOCAL ?=
 ARGS ?=
 REPAIR ?=
 OLD ?=
@@ -58,6 +59,10 @@ reproduce: env unlock ## Environment, run, tables and figures: everything, or on
 	@$(WRITE_CRATE)
 	@$(PY) -m blockwise.listing results/$(PROFILE)/MANIFEST.json
 	@echo "reproduce: the report is $(REPORT); results/$(PROFILE)/crate can be deposited"
+
+.PHONY: small
+small: ## HotpotQA and LoCoMo on models of 0.5B and 1.5B, a night on two cores [LOCAL=overlay]
+	@$(MAKE) reproduce CONFIG="config/config.yaml config/small.yaml $(LOCAL)"
 
 .PHONY: report
 report: env ## One HTML file of a finished run: claims, figures, tables, provenance

@@ -5,8 +5,9 @@ The server itself is not a rule: each batch job starts, probes and stops its own
 """
 
 
-# Published models: of the hub, or GGUF files. A job of its own without a GPU, so that none waits for a download; no local
-# rule, because hundreds of gigabytes are no work for a cluster's head node. A retry goes on.
+# Published models: of the hub, or GGUF files. A job of its own without a GPU, so that none waits
+# for a download; no local rule, because hundreds of gigabytes are no work for a cluster's head node.
+# A retry goes on.
 rule fetch_model:
     output:
         f"{RESULTS}/runs/models/{{backbone}}.json",
