@@ -3,7 +3,7 @@
 import pytest
 
 from blockwise.bench import client
-from blockwise.bench.compaction import OURS, PAPER, bench_profile, engine_figures
+from blockwise.bench.compaction import OURS, PAPER, RANDOM_NAME, bench_profile, engine_figures
 from blockwise.bench.figures import figure
 from blockwise.compaction.records import TimingBlock
 from blockwise.config.experiments import SEQUENTIAL, Study
@@ -65,8 +65,8 @@ def test_a_goal_is_a_floor_or_a_ceiling():
 
 def test_the_profile_asks_for_eight_history_blocks_of_one_backbone(project_folder):
     file = project_folder / "config" / "config.yaml"
-    profile = bench_profile([file], "smollm2-135m", num_rounds=2)
-    assert list(profile.backbones) == ["smollm2-135m"]
+    profile = bench_profile([file], RANDOM_NAME, num_rounds=2)
+    assert list(profile.backbones) == [RANDOM_NAME]
     layouts = next(e for e in profile.experiments.values() if e.study is Study.LAYOUTS)
     assert layouts.history_tokens[0] == 8 * layouts.block_sizes_tokens[0]
     with pytest.raises(ConfigError, match="no backbone 'nobody'"):

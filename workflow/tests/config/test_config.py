@@ -454,5 +454,5 @@ def test_every_committed_profile_is_sound(project_folder):
     folder = project_folder / "config"
     default = load_profile([folder / "config.yaml"])
     assert default.profile == "default"
-    assert len(default.backbones) == 4
+    assert len(default.backbones) == 3
     assert load_profile([folder / "config.yaml", folder / "paper.yaml"]).require_pinned

@@ -43,5 +43,5 @@ def test_a_list_that_cannot_be_followed_is_refused(tmp_path, text, said):
 
 
 def test_a_list_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(DatasetError, match="cannot read the list of rows .*none.txt"):
+    with pytest.raises(DatasetError, match=r"cannot read the list of rows .*none\.txt"):
         choose_rows(OFFICIAL, tmp_path / "none.txt", DatasetFormat.HOTPOTQA, origin="dev.json")

@@ -89,7 +89,9 @@ def test_provenance_names_the_batches(tmp_path):
 
 
 def test_what_was_measured_on_the_cells_afterwards_is_read_and_named(tmp_path):
-    similarities = Similarities(backbone="smollm2-135m", dataset="hotpotqa", embedder=None, groups=())
+    similarities = Similarities(
+        backbone="smollm2-135m", dataset="hotpotqa", embedder=None, groups=()
+    )
     judgements = Judgements(
         backbone="smollm2-135m",
         dataset="hotpotqa",

@@ -33,11 +33,11 @@ def default_run(workspace):
 
 def test_the_default_profile_plays_each_backbone_on_the_datasets_of_its_role(default_run):
     counts = job_counts(default_run)
-    assert counts["prepare_backbone"] == 4
-    assert counts["prepare_dataset"] == 4
-    assert "fetch_model" not in counts  # nothing is the hub's
-    assert counts["run_compaction"] == counts["build_sessions"] == 4
-    assert counts["compare_summaries"] == counts["judge_answers"] == 4
+    assert counts["prepare_backbone"] == 3
+    assert counts["prepare_dataset"] == 5
+    assert counts["fetch_model"] == 1  # of the package registry
+    assert counts["run_compaction"] == counts["build_sessions"] == 5
+    assert counts["compare_summaries"] == counts["judge_answers"] == 5
     assert counts["tabulate_compaction"] == counts["tabulate_mxfp4"] == 1
     assert counts["train_mxfp4"] == counts["measure_mxfp4"] == 2
     assert counts["plot_figure"] == len(FIGURES) > len(Study)
@@ -70,8 +70,8 @@ def test_one_more_backbone_is_one_more_entry(workspace, tmp_path):
     file = tmp_path / "more.yaml"
     file.write_text(yaml.safe_dump(content))
     counts = job_counts(dry_run(workspace, "--configfile", str(file)))
-    assert counts["prepare_backbone"] == 5
-    assert counts["run_compaction"] == 5
+    assert counts["prepare_backbone"] == 4
+    assert counts["run_compaction"] == 7
 
 
 def test_experiments_that_name_a_replaced_backbone_are_listed_once_each(workspace):
@@ -85,11 +85,11 @@ def test_experiments_that_name_a_replaced_backbone_are_listed_once_each(workspac
     assert said.count("compaction_layouts.backbones names 'smollm2-135m'") == 1
 
 
-@pytest.mark.parametrize("overlay", ["full", "real", "architectures"])
+@pytest.mark.parametrize("overlay", ["small", "words", "architectures"])
 def test_every_overlay_plans_its_jobs(workspace, overlay):
     files = ("config/config.yaml", f"config/{overlay}.yaml")
     counts = job_counts(dry_run(workspace, "--configfile", *files))
-    assert counts["run_compaction"] >= 2
+    assert counts.get("run_compaction", 0) + counts.get("join_compaction", 0) >= 2
 
 
 def test_a_bad_configuration_ends_before_any_job_and_without_a_traceback(workspace):

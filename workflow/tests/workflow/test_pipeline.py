@@ -18,7 +18,9 @@ def make(tmp_path, project_folder, monkeypatch):
     model.mkdir()
     (model / "config.json").write_text("{}")
     base = yaml.safe_load((project_folder / "config" / "config.yaml").read_text())
-    end_to_end = {**base["experiments"]["compaction_end_to_end"], "datasets": None}
+    end_to_end = {
+        **base["experiments"]["compaction_end_to_end"], "backbones": None, "datasets": None,
+    }  # fmt: skip
     base["experiments"] = {"compaction_end_to_end": end_to_end}
     timing = {**base["backbones"]["smollm2-135m"], "datasets": None}
     base["backbones"] = {

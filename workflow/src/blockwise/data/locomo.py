@@ -138,9 +138,7 @@ def _read_row(row: Any) -> list[Document]:
         questions[known[-1]].append(
             Question(
                 id=f"{parsed.sample_id}/q{index}",
-                text=name_conversation(
-                    official.question, speakers.speaker_a, speakers.speaker_b
-                ),
+                text=name_conversation(official.question, speakers.speaker_a, speakers.speaker_b),
                 answer=official.gold(),
                 category=str(official.category),
                 evidence=tuple(_document_id(parsed.sample_id, number) for number in known),

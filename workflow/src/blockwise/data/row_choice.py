@@ -35,11 +35,7 @@ def choose_rows(
     wanted = _read_ids(ids_file)
     keys = ID_KEYS[dataset_format]
     by_id = {
-        str(row[key]): row
-        for row in rows
-        if isinstance(row, Mapping)
-        for key in keys
-        if key in row
+        str(row[key]): row for row in rows if isinstance(row, Mapping) for key in keys if key in row
     }
     missing = [row_id for row_id in wanted if row_id not in by_id]
     if missing:

@@ -26,7 +26,7 @@ GB = 1e9
 JUDGE_TOKENS = 300  # prompt of a verdict: the judge's instructions and three short texts
 CELL_BYTES, REQUEST_BYTES, BYTES_PER_TOKEN = 6000, 800, 4.5
 """Of a record: its specification and environment, a request, and the texts that it keeps.
-Measured on the default run."""
+Rounded up by eye from a handful of records, as disk is no constraint of these runs."""
 COUNTED = ("num_requests", "prompt_tokens", "uncached_tokens", "decoded_tokens")
 RECALL, TIMING, SERVERS, JUDGE = "recall", "timing", "servers", "judge"
 NO_WORK = {"seed", "repeat", "model_digest", "engine", "request", "session_digest", "code_digest"}

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, CONTENT_OF_FORMAT, SYSTEM_PROMPT, turn_text
 from blockwise.compaction.cells import CellSpec
-from blockwise.compaction.compactor import replace_by_summaries
+from blockwise.compaction.compactor import WRAPPER_HEADING, replace_by_summaries
 from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.layouts import Layout, load_layout
 from blockwise.compaction.partition import HistoryBlock
@@ -67,6 +67,7 @@ class Sizes:
         self._sessions: dict[int, tuple[Session, SessionSizes]] = {}
         self._shapes: dict[tuple[str, str, int], tuple[Shape, ...]] = {}
         self._wrappers: dict[int, int] = {}
+        self.heading_tokens = renderer.count_text(WRAPPER_HEADING)  # every wrapper opens with it
 
     def session(self, session: Session) -> SessionSizes:
         """The turns of a session."""

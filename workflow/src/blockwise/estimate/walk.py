@@ -84,6 +84,7 @@ class _Walk:
         self.waves: list[Wave] = []
         self.most_request_tokens = self.most_kv_tokens = self.num_answers = 0
         self._cached_tokens = 0  # the last prompt on this history
+        self._opening_tokens = self.sizes.head_tokens  # cached, and opens the next history too
         self.answer_tokens = self._natural(spec.answer_tokens, volume.answer_frac)
 
     @property
@@ -168,7 +169,8 @@ class _Walk:
         summaries = round(self._volume.kept_frac * sum(decoded))
         wrapper = summaries + self._all_sizes.wrapper_tokens(num_workers)
         self.turns[1:stop] = [_Turn(wrapper, is_user=True)]
-        self._cached_tokens = 0
+        self._cached_tokens = self._opening_tokens if self._cache.finds_cut_history else 0
+        self._opening_tokens = self.sizes.head_tokens + self._all_sizes.heading_tokens
 
     def _block_ends(self, stop: int) -> list[int]:
         """Where history blocks begin and end, in tokens of the history: `partition`'s rule."""

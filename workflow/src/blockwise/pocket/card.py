@@ -51,12 +51,14 @@ def _lines(training: PocketTraining, skills: PocketSkills) -> Iterator[str]:
         if recipe.reasoning
         else "it answers directly"
     )
+    earlier = recipe.starts_from
+    start = "nothing" if earlier is None else f"its own weights of commit `{earlier.commit[:12]}`"
     yield from (
         f"# {training.name}",
         "",
         f"A pocket backbone of {training.num_parameters:,} parameters, {manner}. A Llama of",
-        f"{recipe.num_layers} layers and width {recipe.hidden_size}, trained from nothing by this "
-        "repository on its own synthetic language",
+        f"{recipe.num_layers} layers and width {recipe.hidden_size}, trained from {start} by "
+        "this repository on its own synthetic language",
         "(HotpotQA- and LoCoMo-like documents about invented people, places and things).",
         "",
         "| | |",
