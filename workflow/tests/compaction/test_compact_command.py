@@ -113,7 +113,7 @@ def test_a_list_goes_in_and_a_shorter_one_comes_out(command, tiny_renderer):
     assert {body["max_tokens"] for body in stub.requests} == {64}
     assert not any({"cache_salt", "min_tokens", "ignore_eos"} & set(body) for body in stub.requests)
     assert all(
-        "one third of its length" in body["messages"][-1]["content"] for body in stub.requests
+        "one third as long as the text" in body["messages"][-1]["content"] for body in stub.requests
     )
 
 

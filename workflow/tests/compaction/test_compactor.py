@@ -1,6 +1,7 @@
 """The compactor: all at once, merged in order, the history untouched by failure."""
 
 import asyncio
+import re
 
 import pytest
 from doubles import CachingEngine, CharRenderer
@@ -13,10 +14,11 @@ from blockwise.compaction.compactor import (
     split_exactly,
 )
 from blockwise.compaction.history import History, Turn
-from blockwise.compaction.layouts import load_layout, target_block
+from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import partition
 from blockwise.errors import CompactionError
 
+FENCED = re.compile(r"<TARGET_BLOCK \d+>\n(.*)\n</TARGET_BLOCK \d+>", re.DOTALL)
 HISTORY = History.with_system_prompt("sys").extended(
     *(Turn(role, f"{role} {n} " * 5) for n in range(6) for role in ("user", "assistant"))
 )
@@ -119,7 +121,7 @@ def test_target_block_marks_its_block_and_keeps_the_prefix(boundary, block_size)
     for index, block in enumerate(blocks):
         messages = layout(HISTORY, blocks, index, "P")
         text = "".join(message["content"] for message in messages[:-1])
-        inside = text.split(target_block.MARKS[0])[1].split(target_block.MARKS[1])[0]
+        (inside,) = FENCED.findall(text)
         covered += inside
         request = renderer.render(messages, False)
         shared = next(n for n, (a, b) in enumerate(zip(request, own, strict=False)) if a != b)

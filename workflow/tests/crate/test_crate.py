@@ -120,7 +120,7 @@ def test_the_action_says_what_the_run_knows_and_no_more(finished):
     packages = ids(listed["Snakefile"]["softwareRequirements"])
     torch = manifest.packages["torch"].replace("+", "%2B")
     assert f"pkg:pypi/torch@{torch}" in packages
-    assert "M parameters, random weights)" in listed["./"]["description"]
+    assert "M parameters, published weights)" in listed["./"]["description"]
     assert ids(listed["./"]["citation"]) == [
         "https://arxiv.org/abs/2605.23296",
         "https://arxiv.org/abs/2605.09825",

@@ -98,7 +98,7 @@ def test_sessions_writes_sessions(profile_file, monkeypatch):
     write_json(
         model,
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "backbone": "small",
             "source": "random",
             "path": "some/model",

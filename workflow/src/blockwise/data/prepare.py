@@ -31,7 +31,7 @@ def prepare_documents(dataset_name: str, dataset: Dataset, cache_folder: Path) -
     """
     rows, origin = load_rows(dataset_name, dataset, cache_folder)
     if dataset.row_ids is not None:
-        rows = choose_rows(rows, Path(dataset.row_ids), dataset.format, origin=origin)
+        rows = choose_rows(rows, Path(dataset.row_ids), origin=origin)
     documents, skipped = READERS[dataset.format](
         rows, origin=origin, malformed=dataset.malformed_rows
     )

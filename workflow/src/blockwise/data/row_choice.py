@@ -8,34 +8,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blockwise.config.datasets import DatasetFormat
 from blockwise.errors import DatasetError
 
-ID_KEYS: Mapping[DatasetFormat, tuple[str, ...]] = {
-    DatasetFormat.HOTPOTQA: ("_id", "id"),  # the official file, and the export on the hub
-    DatasetFormat.LOCOMO: ("sample_id",),
-}
+ID_KEYS = ("_id", "id", "sample_id")  # HotpotQA's official file, exports on the hub, LoCoMo
 NUM_NAMED = 5  # missing ids that a message lists
 
 
-def choose_rows(
-    rows: Sequence[Any], ids_file: Path, dataset_format: DatasetFormat, *, origin: str
-) -> list[Any]:
+def choose_rows(rows: Sequence[Any], ids_file: Path, *, origin: str) -> list[Any]:
     """The rows whose ids a file lists, in its order.
 
     Args:
         rows: official rows, unchecked.
         ids_file: one id a line; empty lines are skipped.
-        dataset_format: says which key of a row is its id.
         origin: where the rows came from, in words.
 
     Raises:
         DatasetError: the list cannot be read, is empty, names an id twice, or one that no row has.
     """
     wanted = _read_ids(ids_file)
-    keys = ID_KEYS[dataset_format]
     by_id = {
-        str(row[key]): row for row in rows if isinstance(row, Mapping) for key in keys if key in row
+        str(row[key]): row
+        for row in rows
+        if isinstance(row, Mapping)
+        for key in ID_KEYS
+        if key in row
     }
     missing = [row_id for row_id in wanted if row_id not in by_id]
     if missing:

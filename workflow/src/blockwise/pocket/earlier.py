@@ -49,7 +49,7 @@ def start_from(model: Any, tokenizer: Any, name: str, earlier: EarlierBackbone) 
     weights = load(content)
     weights[EMBEDDING] = moved_embeddings(weights[EMBEDDING], known, tokenizer)
     own = model.state_dict()
-    unlike = [key for key, value in weights.items() if own[key].shape != value.shape]
+    unlike = sorted(key for key, value in weights.items() if own[key].shape != value.shape)
     if unlike:
         raise ConfigError(
             f"pocket.{name}.starts_from: {', '.join(unlike)} of commit {earlier.commit} have other "
