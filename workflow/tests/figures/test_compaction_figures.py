@@ -133,8 +133,16 @@ def test_layouts_name_the_workers_below_the_block_sizes():
     assert tick_labels(figure.axes[-1]) == ["seq.\n1", "1k\n4", "512\n8"]
 
 
-def test_layouts_without_recall_say_so_in_its_panel():
-    words = texts_of(draw("compaction_layouts", layouts(recall=False)))
+def test_layouts_without_recall_show_their_costs_alone():
+    costs, both = (draw("compaction_layouts", layouts(recall=known)) for known in (False, True))
+    assert "recall" not in texts_of(costs)
+    assert "recall (F1)" in texts_of(both)
+    assert len(both.axes) == len(costs.axes) + 2 * len(costs.axes) // 4
+
+
+def test_a_layout_without_recall_beside_one_that_has_it_says_so_in_its_panel():
+    known, unknown = layouts(recall=True), layouts(recall=False).assign(backbone="another")
+    words = texts_of(draw("compaction_layouts", pd.concat([known, unknown])))
     assert "no recall cell of this layout" in words
 
 

@@ -8,6 +8,7 @@ layouts at one block size stand beside each other.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ from blockwise.figures.panels import Sheet, draw_sheet
 
 TABLE = "compaction_layouts"
 RECALL, CONTAINS_GOLD = "recall_f1", "recall_contains_gold"
-PANELS = (
+COSTS = (
     Panel(
         "worker_uncached",
         "uncached prompt\ntokens of workers",
@@ -41,6 +42,9 @@ PANELS = (
         "compaction\ntokens/s",
         Statistic.of("compaction_decode", "_tokens_per_s"),
     ),
+)
+PANELS = (
+    *COSTS,
     Panel(RECALL, "recall (F1)", Statistic.of(RECALL), reason="recall_note"),
     Panel(
         CONTAINS_GOLD,
@@ -66,8 +70,10 @@ def plotted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """The figure of the table `compaction_layouts`."""
-    return draw_sheet(plotted(table), SHEET)
+    """The figure of the table `compaction_layouts`; without recall in it, the costs alone."""
+    marks = plotted(table)
+    with_recall = marks.loc[marks["measure"] == RECALL, "value"].notna().any()
+    return draw_sheet(marks, SHEET if with_recall else replace(SHEET, panels=COSTS))
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
