@@ -30,12 +30,10 @@ SYSTEM_PROMPT = (
     "You are a helpful assistant. The user shows you texts, one message after another, and asks "
     "you about them later."
 )
-ANSWER_FORM = (
-    'Answer in at most six words, not in a sentence. If the texts above do not say, answer "no '
-    'information available".'
-)
+ANSWER_FORM = "Give only the answer, in at most six words."
 """How every question ends. An instruction beside the question is followed better than the same
-words in the system prompt, which stand thousands of tokens before it."""
+words in the system prompt, which stand thousands of tokens before it. Nobody is told that an
+answer may be missing: small models then say so of everything (decision 0042)."""
 
 ACKNOWLEDGEMENT = "Noted."
 """The recorded assistant turn where a document is shown and nothing is asked."""
