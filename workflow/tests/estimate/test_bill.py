@@ -8,6 +8,7 @@ import pytest
 from blockwise.config.datasets import Dataset
 from blockwise.config.load import load_profile
 from blockwise.data.sessions import build_sessions
+from blockwise.estimate import hardware
 from blockwise.estimate.bill import Bill
 from blockwise.estimate.compaction_bill import Notes
 from blockwise.estimate.earlier import EarlierRun, load_earlier
@@ -81,9 +82,17 @@ def test_what_nobody_measured_is_assumed_and_said(project_folder):
     name, backbone = next(iter(profile.backbones.items()))
     nothing = load_earlier(project_folder / "nowhere")
     speed = speed_of(name, backbone, model_size(backbone), cpu(), nothing)
-    assert speed.source.startswith("assumed: this machine's CPU")
+    assert speed.source.startswith("assumed: a core of this machine's CPU")
     assert nothing.volumes(name).mean == NaturalVolume()
     assert cache_of(name, backbone, nothing).finds_cut_history
+
+
+def test_a_server_computes_on_all_cores_but_those_that_vllm_keeps(project_folder, monkeypatch):
+    monkeypatch.setattr(hardware.psutil, "cpu_count", lambda logical: 4)
+    files = [project_folder / "config" / name for name in ("config.yaml", "small.yaml")]
+    backbones = load_profile(files).backbones
+    assert hardware.num_devices(backbones["smollm2-135m"]) == 3
+    assert hardware.num_devices(backbones["qwen2.5-coder-1.5b"]) == 4  # it sets the variable
 
 
 def test_a_concise_summary_is_shorter_than_a_detailed_one():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from blockwise.config.backbones import Backbone
 from blockwise.estimate.earlier import EarlierRun
-from blockwise.estimate.hardware import Device, ModelSize
+from blockwise.estimate.hardware import Device, ModelSize, num_devices
 from blockwise.estimate.walk import Cache, Wave
 
 GPU_STEP_S = 0.002  # kernels and scheduling of a step beside the weights' reading
@@ -67,7 +67,7 @@ def speed_of(
     name: str, backbone: Backbone, size: ModelSize, device: Device, earlier: EarlierRun
 ) -> Speed:
     """What the earlier run measured of a backbone, else what its device should reach."""
-    flops, bytes_per_s = (max(1, backbone.gpus) * one for one in (device.flops, device.bytes_per_s))
+    flops, bytes_per_s = (num_devices(backbone) * one for one in (device.flops, device.bytes_per_s))
     is_gpu = backbone.gpus > 0
     assumed = Speed(
         # Experts of a mixture are all read once several requests run.
