@@ -9,6 +9,7 @@ version it does not know instead of guessing.
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -96,6 +97,40 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)  # after the rename there is nothing to remove
+
+
+@contextmanager
+def replacing_folder(
+    folder: Path, failures: tuple[type[Exception], ...] = (OSError,)
+) -> Iterator[Path]:
+    """An empty folder that takes the other's place when all is written into it, or never.
+
+    It always has the same name, so the next job removes what a killed one left. One job at a time
+    writes a folder: the workflow or a lock sees to it.
+
+    Args:
+        folder: the place.
+        failures: what a writer raises where the disk is full or the folder locked.
+
+    Raises:
+        ArtifactError: it cannot be written; the folder is what it was.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    try:
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.replace(folder)
+    except failures as error:
+        raise ArtifactError(
+            f"cannot write {folder}: {error}. Nothing already finished is lost; free space or mend "
+            "the permissions and run the same command again"
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -8,9 +8,7 @@ which is written last.
 """
 
 import argparse
-import shutil
 import statistics
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -18,7 +16,7 @@ from typing import Any
 
 import torch
 
-from blockwise.artifacts import read_model
+from blockwise.artifacts import read_model, replacing_folder
 from blockwise.artifacts import write_model as write_record
 from blockwise.config.datasets import Split
 from blockwise.config.pocket import PocketRecipe
@@ -60,12 +58,8 @@ def train_pocket(
             report=lambda num_tokens, state: progress.advance(num_tokens, state=state),
         )
     record = _record(name, trainer, tokenizer, key, prompts)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        write_model(trainer.model, tokenizer, Path(scratch) / MODEL_FOLDER)
-        if (folder / MODEL_FOLDER).exists():
-            shutil.rmtree(folder / MODEL_FOLDER)
-        folder.mkdir(exist_ok=True)
-        (Path(scratch) / MODEL_FOLDER).replace(folder / MODEL_FOLDER)
+    with replacing_folder(folder / MODEL_FOLDER) as unfinished:
+        write_model(trainer.model, tokenizer, unfinished)
     write_record(folder / TRAINING_FILE, record)
     return record
 

@@ -43,7 +43,7 @@ def convert(file: GgufFile, folder: Path) -> int:
     Raises:
         ArtifactError: tensors of the file and parameters of the model do not match.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     config = _config_of(file)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=DTYPE)  # type: ignore[no-untyped-call]

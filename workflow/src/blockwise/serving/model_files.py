@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from blockwise.artifacts import digest_file, inside, replacing, write_bytes
+from blockwise.artifacts import digest_file, inside, replacing, replacing_folder, write_bytes
 from blockwise.config.published_files import HubPlace, PackagePlace
 from blockwise.data.download import CHUNK_BYTES, DownloadProgress
 from blockwise.errors import ArtifactError, ServerError
@@ -181,20 +181,8 @@ def _arrival(published: PublishedFile, destination: Path) -> Iterator[Path]:
             f"{published.wanted_by}: {folder} is there and has no {destination.name}; move it "
             f"away, or name another models folder in {MODELS_VARIABLE}"
         )
-    scratch = None
-    try:
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        (scratch / folder.name).mkdir()
-        yield scratch / folder.name / destination.name
-        (scratch / folder.name).replace(folder)
-    except OSError as error:
-        raise ArtifactError(
-            f"cannot write {folder}: {error.strerror}. Free space or mend the permissions and run "
-            "the same command again"
-        ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with replacing_folder(folder) as arriving:
+        yield arriving / destination.name
 
 
 def _keep(source: BinaryIO, num_bytes: int, sha256: str, origin: str, destination: Path) -> None:

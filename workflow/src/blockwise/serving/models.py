@@ -6,16 +6,12 @@ when the files do, so that cells re-run when their model does.
 """
 
 import argparse
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from blockwise.artifacts import digest_tree, read_model, write_model
+from blockwise.artifacts import digest_tree, read_model, replacing_folder, write_model
 from blockwise.config.backbones import (
     Backbone,
     GgufModel,
@@ -25,7 +21,7 @@ from blockwise.config.backbones import (
     RandomModel,
 )
 from blockwise.config.profile import Profile
-from blockwise.errors import ArtifactError, ConfigError, run_command
+from blockwise.errors import ConfigError, run_command
 from blockwise.serving.gguf_model import FetchedGguf, convert_gguf, fetch_gguf
 from blockwise.serving.hub_model import FetchedModel, check_in_place, fetch_model
 from blockwise.serving.prepared_model import PreparedModel
@@ -33,6 +29,7 @@ from blockwise.serving.prepared_model import PreparedModel
 __all__ = ["PreparedModel", "prepare_model"]
 
 CONFIG_FILE = "config.json"
+WRITE_FAILURES = (OSError, SafetensorError)  # the second is how a full disk shows in weights
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 
 
@@ -75,7 +72,7 @@ def _random(name: str, recipe: RandomModel, backbone: Backbone, folder: Path) ->
     # Imported here: it needs torch and transformers (6 s), which the other sources do not.
     from blockwise.serving.random_backbone import make_random_backbone  # noqa: PLC0415
 
-    with _replacing(name, folder) as unfinished:
+    with replacing_folder(folder, WRITE_FAILURES) as unfinished:
         num_parameters = make_random_backbone(
             recipe,
             backbone.context_window_tokens,
@@ -91,31 +88,6 @@ def _random(name: str, recipe: RandomModel, backbone: Backbone, folder: Path) ->
         digest=digest_tree(folder),
         num_parameters=num_parameters,
     )
-
-
-@contextmanager
-def _replacing(name: str, folder: Path) -> Iterator[Path]:
-    """A folder to write a model into that takes the other's place when all is written, or never.
-
-    Raises:
-        ArtifactError: it cannot be written; nothing of it is left.
-    """
-    scratch = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        yield scratch / "model"
-        if folder.exists():
-            shutil.rmtree(folder)
-        (scratch / "model").replace(folder)
-    except (OSError, SafetensorError) as error:  # the second is how a full disk shows in weights
-        raise ArtifactError(
-            f"cannot write the model of {name} to {folder}: {error}. Free space or mend the "
-            "permissions and run the same command again"
-        ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def has_dummy_weights(backbone: Backbone) -> bool:
@@ -181,7 +153,7 @@ def _hub(name: str, backbone: Backbone, fetched: FetchedModel | None) -> Prepare
 def _gguf(name: str, source: GgufModel, fetched: FetchedGguf | None, folder: Path) -> PreparedModel:
     if fetched is None:
         fetched = fetch_gguf(name, source, lambda line: print(line, file=sys.stderr))
-    with _replacing(name, folder) as unfinished:
+    with replacing_folder(folder, WRITE_FAILURES) as unfinished:
         origin, num_parameters = convert_gguf(fetched, unfinished)
     return PreparedModel(
         backbone=name,

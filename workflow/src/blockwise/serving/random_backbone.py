@@ -91,7 +91,7 @@ def make_random_backbone(
     Returns:
         The number of parameters.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     tokenizer = train_tokenizer(recipe.vocab_size)
     tokenizer.save_pretrained(folder)
     with torch.device("cpu" if with_weights else "meta"):
