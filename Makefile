@@ -57,7 +57,7 @@ reproduce: env unlock ## Environment, run, tables and figures: everything, or on
 	@$(SNAKEMAKE)
 	@$(WRITE_REPORT)
 	@$(WRITE_CRATE)
-	@$(PY) -m blockwise.listing results/$(PROFILE)/MANIFEST.json
+	@$(PY) -m blockwise.run.listing results/$(PROFILE)/MANIFEST.json
 	@echo "reproduce: the report is $(REPORT); results/$(PROFILE)/crate can be deposited"
 
 .PHONY: small
@@ -97,15 +97,15 @@ chaos: env ## Break small runs 210 times and see that nothing is lost, 40 minute
 
 .PHONY: check
 check: env ## Lint, format, types, workflow lint, schema drift, dry run of every profile
-	@$(PY) -m blockwise.checks
+	@$(PY) -m blockwise.dev.checks
 
 .PHONY: verify
 verify: env ## Hold tables, figures and cells against what the run recorded [REPAIR=1]
-	@$(PY) -m blockwise.verify results/$(PROFILE) $(if $(REPAIR),--repair)
+	@$(PY) -m blockwise.run.verify results/$(PROFILE) $(if $(REPAIR),--repair)
 
 .PHONY: preflight
 preflight: env ## One minute: can this machine run the profile? [BACKBONE=name]
-	@$(PY) -m blockwise.preflight --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
+	@$(PY) -m blockwise.run.preflight --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 .PHONY: estimate
 estimate: env ## The bill first: cells, tokens, hours, disk, what does not fit [EARLIER=tables ARGS=]
@@ -138,11 +138,11 @@ pin: env ## Resolve unpinned revisions and digests (needs the network)
 
 .PHONY: reference
 reference: env ## Refresh the committed snapshot of the default run
-	@$(PY) -m blockwise.reference results/$(PROFILE) figures/$(PROFILE)
+	@$(PY) -m blockwise.run.reference results/$(PROFILE) figures/$(PROFILE)
 
 .PHONY: unlock
 unlock: env ## Remove the lock of a killed run, if nobody is at work here
-	@$(PY) -m blockwise.run_lock --configfile $(CONFIG)
+	@$(PY) -m blockwise.run.run_lock --configfile $(CONFIG)
 
 .PHONY: env
 env: ## Make the environment from its lock, if it is not finished already
@@ -162,7 +162,7 @@ env-crate: ## The environment of the crate's validator
 .PHONY: gpu
 gpu: ## On a GPU: layouts at 96k tokens of history, the MXFP4 ladder at 25M; into workflow/docs/gpu
 	@$(MAKE) reproduce DEVICE=gpu CONFIG="config/config.yaml config/gpu.yaml"
-	@.venv-gpu/bin/python -m blockwise.reference results/gpu figures/gpu --into workflow/docs/gpu
+	@.venv-gpu/bin/python -m blockwise.run.reference results/gpu figures/gpu --into workflow/docs/gpu
 
 .PHONY: lock
 lock: ## Resolve what an environment asks for into its lock [ENVIRONMENT= UPGRADE=1: move versions]

@@ -15,7 +15,7 @@ from snakemake.utils import min_version
 
 from blockwise.config.split import PART_PATTERN
 from blockwise.errors import BlockwiseError
-from blockwise.pipeline import Pipeline, stage_code_key
+from blockwise.run.pipeline import Pipeline, stage_code_key
 from blockwise.tables.registry import Family
 
 min_version("9.27")

@@ -1,7 +1,7 @@
 """Analysis: records -> tidy tables, one rule a study, the claims ledger, and the manifest of a run."""
 
 from blockwise.config.mxfp4 import Study as MXFP4Study
-from blockwise.pipeline import CLAIMS_FILE
+from blockwise.run.pipeline import CLAIMS_FILE
 from blockwise.tables.registry import tables_of
 
 BATCHES = [f"{backbone}/{dataset}" for backbone, dataset in pipeline.batches()]
@@ -78,14 +78,14 @@ rule write_data_dictionary:
     params:
         key=stage_code_key(
             [
-                "blockwise.tables.data_dictionary",
+                "blockwise.report.data_dictionary",
                 "blockwise.claims.ledger",
                 *tables_of(*FAMILIES).values(),
             ]
         ),
         families=FAMILIES,
     shell:
-        "exec {PYTHON} -m blockwise.tables.data_dictionary --families {params.families}"
+        "exec {PYTHON} -m blockwise.report.data_dictionary --families {params.families}"
         " --output {output}"
 
 
@@ -134,7 +134,7 @@ rule write_manifest:
         key=pipeline.manifest_key(),
         config=pipeline.config_file,
     shell:
-        "exec {PYTHON} -m blockwise.manifest {output} {input} {params.config}"
+        "exec {PYTHON} -m blockwise.run.manifest {output} {input} {params.config}"
 
 
 # Declares no output, which Snakemake would delete before it writes anew: a crate that cannot be

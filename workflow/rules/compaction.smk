@@ -32,7 +32,7 @@ rule run_compaction:
         store=f"{RESULTS}/cells",
         server_log="logs/servers/{backbone}/{dataset}.log",
     shell:
-        "exec {PYTHON} -m blockwise.compaction.run --config {params.config}"
+        "exec {PYTHON} -m blockwise.compaction.play_batch --config {params.config}"
         " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
         " --prompts {params.prompts} --store {params.store} --server-log {params.server_log}"
         " --output {output}"
@@ -61,7 +61,7 @@ rule run_compaction_part:
         store=f"{RESULTS}/cells",
         server_log="logs/servers/{backbone}/{dataset}/{part}.log",
     shell:
-        "exec {PYTHON} -m blockwise.compaction.run --config {params.config}"
+        "exec {PYTHON} -m blockwise.compaction.play_batch --config {params.config}"
         " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
         " --prompts {params.prompts} --store {params.store} --server-log {params.server_log}"
         " --part {wildcards.part} --output {output}"

@@ -27,7 +27,7 @@ rule build_sessions:
         config=pipeline.config_file,
         prompts="config/prompts",
     shell:
-        "{PYTHON} -m blockwise.data.sessions --config {params.config}"
+        "{PYTHON} -m blockwise.compaction.sessions --config {params.config}"
         " --dataset {wildcards.dataset} --backbone {wildcards.backbone}"
         " --documents {input.documents} --model {input.model} --output {output}"
         " && exec {PYTHON} -m blockwise.compaction.check_sessions --config {params.config}"

@@ -41,7 +41,7 @@ rule train_mxfp4:
         store=f"{RESULTS}/cells",
         checkpoints=f"{MXFP4_RUNS}/checkpoints",
     shell:
-        "exec {params.starter} {PYTHON} {params.launcher} -m blockwise.mxfp4.run"
+        "exec {params.starter} {PYTHON} {params.launcher} -m blockwise.mxfp4.train_arm"
         " --config {params.config}"
         " --experiment {wildcards.experiment} {params.what:q} --corpus {params.corpus}"
         " --store {params.store} --checkpoints {params.checkpoints} --output {output}"

@@ -18,7 +18,7 @@ rule train_pocket_backbone:
         checkpoint=f"{RESULTS}/runs/pocket/{{backbone}}.pt",
         folder=f"{POCKET_RUNS}/{{backbone}}",
     shell:
-        "exec {PYTHON} -m blockwise.pocket.run --config {params.config}"
+        "exec {PYTHON} -m blockwise.pocket.train_backbone --config {params.config}"
         " --backbone {wildcards.backbone} --prompts {params.prompts}"
         " --checkpoint {params.checkpoint} --threads {threads} --output-dir {params.folder}"
 

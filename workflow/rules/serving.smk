@@ -18,7 +18,7 @@ rule fetch_model:
         key=lambda wildcards: pipeline.fetched_model_key(wildcards.backbone),
         config=pipeline.config_file,
     shell:
-        "exec {PYTHON} -m blockwise.serving.fetch_model --config {params.config}"
+        "exec {PYTHON} -m blockwise.models.fetch_model --config {params.config}"
         " --backbone {wildcards.backbone} --output {output}"
 
 
@@ -32,6 +32,6 @@ rule prepare_backbone:
         config=pipeline.config_file,
         folder=f"{RESULTS}/runs/backbones",
     shell:
-        "exec {PYTHON} -m blockwise.serving.models --config {params.config}"
+        "exec {PYTHON} -m blockwise.models.prepare --config {params.config}"
         " --backbone {wildcards.backbone} --folder {params.folder}/{wildcards.backbone}"
         " --fetched {input.fetched} --output {output}"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from blockwise.config.backbones import Backbone, RandomModel, VllmEngine
+from blockwise.models.prepare import PreparedModel, prepare_model
+from blockwise.models.renderer import Renderer
 from blockwise.serving.devices import LOCK_FOLDER_VARIABLE
-from blockwise.serving.models import PreparedModel, prepare_model
-from blockwise.serving.renderer import Renderer
 from blockwise.serving.server import Server, managed_server
 from processes import ENGINE, group_of
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from blockwise import code_map
-from blockwise.code_map import MAP_FILE, first_sentence, map_text
+from blockwise.dev import code_map
+from blockwise.dev.code_map import MAP_FILE, first_sentence, map_text
 from blockwise.errors import ArtifactError
 
 SECTION = re.compile(r"^## blockwise(\S*)$(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)

@@ -9,10 +9,10 @@ import pytest
 from blockwise.artifacts import write_model
 from blockwise.claims.ledger import build_points
 from blockwise.claims.verdicts import judge
-from blockwise.compare import compare
 from blockwise.config.claims import Claim
 from blockwise.errors import ArtifactError
-from blockwise.manifest import Manifest
+from blockwise.run.compare import compare
+from blockwise.run.manifest import Manifest
 from blockwise.tables.columns import csv_bytes
 
 CLAIM = Claim.model_validate(

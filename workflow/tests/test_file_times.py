@@ -3,7 +3,7 @@
 import os
 import time
 
-from blockwise.file_times import pull_back
+from blockwise.run.file_times import pull_back
 
 DAY_NS = 24 * 3600 * 10**9
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm, t
 
-from blockwise.shares import (
+from blockwise.proportions import (
     MIN_DIFFERING_CLUSTERS,
     share_difference_interval,
     share_interval,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from blockwise import verify as verifying
 from blockwise.artifacts import write_bytes
 from blockwise.errors import ArtifactError
-from blockwise.manifest import write_manifest
-from blockwise.tables import engine_cards
+from blockwise.run import verify as verifying
+from blockwise.run.manifest import write_manifest
+from blockwise.run.verify import verify
 from blockwise.tables.columns import csv_bytes, frame
-from blockwise.verify import verify
+from blockwise.tables.compaction import engine_cards
 from record_factory import comparison, store_batch
 
 

@@ -35,10 +35,10 @@ from blockwise.config.experiments import SEQUENTIAL, Boundary, known_layouts
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
+from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.api_key import NO_KEY, read_key
-from blockwise.serving.engine import Engine
+from blockwise.serving.client import Engine
 from blockwise.serving.http_json import HttpError, get_json
-from blockwise.serving.renderer import Message, Renderer
 from blockwise.serving.running_server import Server
 
 DEFAULT_PROMPT = prompt_path(Path(__file__).parents[3] / "config" / "prompts", "detailed")

@@ -7,8 +7,8 @@ small run affords, the bootstrap of clusters covers too little (under 90% at six
 Student's t is exact for normal cluster means and holds between 93% and 97% for the mild skew of
 wall times (the tests simulate it). Ratios are formed inside a timing block only and are treated on
 the log scale, where a speed-up and its reciprocal are the same statement. Sizes whose clusters
-differ more get no interval, and scores between 0 and 1 have one of their own (`blockwise.shares`).
-Below six clusters the range and n say all there is to say: no interval is given.
+differ more get no interval, and scores between 0 and 1 have one of their own (`proportions`). Below
+six clusters the range and n say all there is to say: no interval is given.
 
 How much the repeats of one input differ is no mean: the coefficient of variation is a ratio of
 moments, and the pairs behind a mean similarity share their members. Both are resampled by

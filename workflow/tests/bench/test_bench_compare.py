@@ -6,8 +6,8 @@ import pytest
 
 from blockwise.bench import compare
 from blockwise.bench.compare import FASTER, FEW, SAME, SLOWER, changes, load_reports
-from blockwise.bench.figures import FEWEST_ROUNDS, figure, publish
 from blockwise.bench.pipeline import dry_run_s
+from blockwise.bench.rounds import FEWEST_ROUNDS, figure, publish
 from blockwise.errors import ArtifactError, BlockwiseError
 
 STEADY = [1.00, 1.01, 0.99, 1.02, 0.98]

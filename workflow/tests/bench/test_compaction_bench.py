@@ -4,7 +4,7 @@ import pytest
 
 from blockwise.bench import client
 from blockwise.bench.compaction import OURS, PAPER, RANDOM_NAME, bench_profile, engine_figures
-from blockwise.bench.figures import figure
+from blockwise.bench.rounds import figure
 from blockwise.compaction.records import TimingBlock
 from blockwise.config.experiments import SEQUENTIAL, Study
 from blockwise.errors import ConfigError

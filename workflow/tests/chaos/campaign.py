@@ -40,7 +40,7 @@ from chaos.world import Rows, World
 PROJECT = Path(__file__).parents[3]
 LINE_CHARS = 120
 MINUTES_ON_VLLM = 17.0  # that the runs on a real server need: each start of it takes half a minute
-VERIFY = (sys.executable, "-m", "blockwise.verify", str(RESULTS), "--repair")
+VERIFY = (sys.executable, "-m", "blockwise.run.verify", str(RESULTS), "--repair")
 
 
 @dataclass(frozen=True)

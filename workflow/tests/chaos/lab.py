@@ -18,11 +18,11 @@ from pathlib import Path
 import yaml
 
 from blockwise.artifacts import write_model
+from blockwise.compaction.sessions import build_sessions
 from blockwise.data.prepare import prepare_documents
-from blockwise.data.sessions import build_sessions
-from blockwise.pipeline import Pipeline
-from blockwise.serving.models import prepare_model
-from blockwise.serving.renderer import Renderer
+from blockwise.models.prepare import prepare_model
+from blockwise.models.renderer import Renderer
+from blockwise.run.pipeline import Pipeline
 from blockwise.tables.columns import ColumnKind
 from blockwise.tables.registry import Family
 from blockwise.tables.write import CompactionSources, MXFP4Sources, write_tables
@@ -116,7 +116,7 @@ class Lab:
             "output": BATCH,
         }
         work = Work(
-            command=_python("blockwise.compaction.run", values),
+            command=_python("blockwise.compaction.play_batch", values),
             unlock=(),
             results=str(RESULTS),
             family=Family.COMPACTION,
@@ -142,7 +142,7 @@ class Lab:
             "output": TRAINED,
         }
         work = Work(
-            command=_python("blockwise.mxfp4.run", values),
+            command=_python("blockwise.mxfp4.train_arm", values),
             unlock=(),
             results=str(RESULTS),
             family=Family.MXFP4,
@@ -308,7 +308,7 @@ def _snakemake(targets: Sequence[str]) -> Work:
     given = [*targets, "--configfile", CONFIG] if targets else ["--configfile", CONFIG]
     return Work(
         command=tuple(snakemake_command("--rerun-incomplete", *given)),
-        unlock=(sys.executable, "-m", "blockwise.run_lock", "--configfile", CONFIG),
+        unlock=(sys.executable, "-m", "blockwise.run.run_lock", "--configfile", CONFIG),
         results=str(RESULTS),
         family=Family.COMPACTION,
         repeated=ALIKE,

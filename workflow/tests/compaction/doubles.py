@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from blockwise.errors import EngineError
-from blockwise.serving.engine import ChatRequest, Completion
+from blockwise.serving.client import ChatRequest, Completion
 
 HEADER_TOKENS = 3
 KV_BLOCK_TOKENS = 16

@@ -16,7 +16,7 @@ import pytest
 from blockwise import compact
 from blockwise.compaction.compactor import WRAPPER_HEADING
 from blockwise.errors import BlockwiseError, run_command
-from blockwise.serving import engine as engine_module
+from blockwise.serving import client as engine_module
 from serving.stub_server import DONE, StubServer
 
 CHAT = [

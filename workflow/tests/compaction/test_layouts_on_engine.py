@@ -8,7 +8,7 @@ from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.experiments import SEQUENTIAL, known_layouts
-from blockwise.serving.engine import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, Engine
 
 pytestmark = pytest.mark.engine
 

@@ -8,11 +8,11 @@ import json
 import pytest
 
 from blockwise.compaction.plan import plan_batch
-from blockwise.compaction.run import BatchJob
+from blockwise.compaction.play_batch import BatchJob
+from blockwise.compaction.sessions import build_sessions
 from blockwise.compaction.store import CellStore
 from blockwise.config.profile import Profile
 from blockwise.data.prepare import configured_dataset, prepare_documents
-from blockwise.data.sessions import build_sessions
 from serving_fixtures import NAME, WINDOW_TOKENS, tiny_backbone
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -12,9 +12,9 @@ import pytest
 from doubles import CharRenderer
 from test_run import CARD, MODEL, PROFILE
 
-from blockwise.compaction import replicas, run
+from blockwise.compaction import replicas
 from blockwise.compaction.plan import plan_batch
-from blockwise.compaction.run import BatchJob
+from blockwise.compaction.play_batch import BatchJob
 from blockwise.compaction.store import CellStore
 from blockwise.config.profile import Profile
 from blockwise.data.documents import Document, Question, Session, SessionSet
@@ -126,7 +126,7 @@ class Bench:
                 for stub, process in itertools.zip_longest(stubs, processes)
             )
             managed = contextlib.nullcontext(servers)
-            self._patch.setattr(run, "managed_servers", lambda *_: managed)
+            self._patch.setattr(play_batch, "managed_servers", lambda *_: managed)
             await asyncio.to_thread(job.play_missing, CharRenderer(), Path("server.log"))
 
     def batch(self, num_sessions=3):

@@ -10,24 +10,24 @@ import pytest
 from doubles import KV_BLOCK_TOKENS, CachingEngine, CharRenderer
 
 from blockwise import artifacts
-from blockwise.compaction import replicas, run
+from blockwise.compaction import play_batch, replicas
 from blockwise.compaction.batch_inputs import BatchInputs
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.parts import plan_of
 from blockwise.compaction.plan import plan_batch
-from blockwise.compaction.run import BatchJob
+from blockwise.compaction.play_batch import BatchJob
 from blockwise.compaction.store import CellStore
 from blockwise.config.profile import Profile
 from blockwise.config.split import Part
 from blockwise.data.documents import Document, Question, Session, SessionSet
 from blockwise.errors import ArtifactError, CompactionError, ConfigError, EngineError, ServerError
-from blockwise.serving.engine_card import EngineCard
-from blockwise.serving.prepared_model import (
+from blockwise.models.prepared_model import (
     GgufOrigin,
     GgufProof,
     GreedyTokens,
     PreparedModel,
 )
+from blockwise.serving.engine_card import EngineCard
 
 PROFILE = {
     "profile": "t",
@@ -154,7 +154,7 @@ def bench(tmp_path, monkeypatch):
         async def probe(*_):
             return CARD.model_copy(update={"id": f"start-{len(starts)}"})
 
-        monkeypatch.setattr(run, "managed_servers", managed_servers)
+        monkeypatch.setattr(play_batch, "managed_servers", managed_servers)
         monkeypatch.setattr(replicas, "probe", probe)
         monkeypatch.setattr(replicas, "Engine", lambda *_: engine)
         profile = Profile.model_validate(

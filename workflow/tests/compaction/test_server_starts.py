@@ -4,13 +4,13 @@ import pytest
 from test_run import PROFILE, FailingEngine, bench, make_sessions  # noqa: F401  a fixture
 
 from blockwise.artifacts import write_model
-from blockwise.compaction.run import BatchJob
+from blockwise.compaction.play_batch import BatchJob
 from blockwise.config.profile import Profile
 from blockwise.errors import CompactionError, ConfigError
 from blockwise.serving.endpoint_metrics import EngineMetrics
-from blockwise.tables import compaction_cells, compaction_end_to_end
+from blockwise.tables.compaction import compaction_cells, compaction_end_to_end
+from blockwise.tables.compaction.parts.load import load_batches
 from blockwise.tables.inputs import TableInputs
-from blockwise.tables.load import load_batches
 
 
 class ObservedEngine(FailingEngine):

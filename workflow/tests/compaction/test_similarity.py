@@ -24,8 +24,8 @@ from blockwise.config.experiments import Study
 from blockwise.config.load import load_profile
 from blockwise.config.published_files import PackagePlace
 from blockwise.errors import ArtifactError, ConfigError, ServerError
-from blockwise.serving import model_files
-from blockwise.serving.model_files import MODELS_VARIABLE
+from blockwise.models import model_files
+from blockwise.models.model_files import MODELS_VARIABLE
 from record_factory import loaded, record, request, store_batch
 
 TFIDF = TfidfEmbedder(kind="tfidf")

@@ -18,8 +18,8 @@ from blockwise.crate.code import place_code
 from blockwise.crate.entities import Agent
 from blockwise.crate.write import AgentError, agent_of, write_crate
 from blockwise.errors import ArtifactError
-from blockwise.manifest import Manifest, write_manifest
 from blockwise.provenance import git_state
+from blockwise.run.manifest import Manifest, write_manifest
 from blockwise.tables.write import PROVENANCE
 
 RESULTS = "results/default"

@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from blockwise.artifacts import read_model, write_json
+from blockwise.compaction import sessions
 from blockwise.config.profile import Profile
-from blockwise.data import sessions
 from blockwise.data.documents import DocumentSet, SessionSet
-from blockwise.serving import renderer
+from blockwise.models import renderer
 
 PROFILE = {
     "profile": "tiny",

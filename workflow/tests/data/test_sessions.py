@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blockwise.compaction.sessions import build_sessions
 from blockwise.config.datasets import Dataset, SessionPlan
 from blockwise.data.documents import Document, DocumentSet, Question
 from blockwise.data.prepare import prepare_documents
-from blockwise.data.sessions import build_sessions
 from blockwise.data.sources import GENERATORS
 from blockwise.errors import DatasetError
 

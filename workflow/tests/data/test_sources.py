@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from blockwise import download
 from blockwise.artifacts import digest_file
 from blockwise.config.datasets import Dataset, MalformedRows
-from blockwise.data import download, hotpotqa, sources
-from blockwise.data.download import fetch
+from blockwise.data import hotpotqa, sources
 from blockwise.data.sources import load_rows
 from blockwise.data.synthetic import locomo_rows
+from blockwise.download import fetch
 from blockwise.errors import DatasetError
 
 ROWS = [

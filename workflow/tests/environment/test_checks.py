@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from blockwise import checks
+from blockwise.dev import checks
 
 LINT_OUTPUT = """\
 Building DAG of jobs...

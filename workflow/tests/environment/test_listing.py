@@ -3,9 +3,9 @@ import io
 
 import pytest
 
-from blockwise import listing
 from blockwise.errors import ArtifactError
-from blockwise.manifest import Manifest
+from blockwise.run import listing
+from blockwise.run.manifest import Manifest
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from blockwise import run_lock
+from blockwise.run import run_lock
 
 UNLOCK = [sys.executable, "-c", "import os; os.unlink('.snakemake/locks/0.input.lock')"]
 

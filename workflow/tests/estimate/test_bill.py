@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from blockwise.compaction.sessions import build_sessions
 from blockwise.config.datasets import Dataset
 from blockwise.config.load import load_profile
-from blockwise.data.sessions import build_sessions
 from blockwise.estimate import hardware
 from blockwise.estimate.bill import Bill
 from blockwise.estimate.compaction_bill import Notes

@@ -12,7 +12,7 @@ from blockwise.errors import ConfigError
 from blockwise.estimate import plans
 from blockwise.estimate.__main__ import estimate
 from blockwise.estimate.hardware import gpu
-from blockwise.pipeline import Pipeline
+from blockwise.run.pipeline import Pipeline
 from compaction.doubles import CharRenderer
 
 SMALL = Path(__file__).parent / "small.yaml"

@@ -3,7 +3,7 @@ from drawn import assert_labels_are_apart, drawn_points, shown_texts, texts_of, 
 from made_up_tables import end_to_end, many, table_of
 
 from blockwise.figures import style
-from blockwise.figures.compaction_end_to_end import PANELS, draw, plotted
+from blockwise.figures.compaction.compaction_end_to_end import PANELS, draw, plotted
 
 LONG_NAME = "meta-llama-3.3-70b-instruct-with-a-name-as-long-as-config-allows"
 THREE_LAYOUTS = ("target_block", "suffix_target", "made_up")

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from blockwise.artifacts import write_bytes
 from blockwise.errors import ArtifactError
 from blockwise.figures import style
-from blockwise.figures.compaction_end_to_end import draw
+from blockwise.figures.compaction.compaction_end_to_end import draw
 from blockwise.figures.registry import FIGURES, load_figure
 from blockwise.figures.write import write_figure
 from blockwise.tables.columns import csv_bytes

@@ -24,7 +24,6 @@ from blockwise.config.pocket import PocketRecipe
 from blockwise.config.profile import Profile
 from blockwise.data.documents import DocumentSet
 from blockwise.errors import ArtifactError
-from blockwise.manifest import Manifest
 from blockwise.mxfp4 import checkpoint
 from blockwise.mxfp4.checkpoint import (
     CheckpointCard,
@@ -35,7 +34,8 @@ from blockwise.mxfp4.checkpoint import (
 from blockwise.pocket.files import taught_prompts
 from blockwise.pocket.tokenizer import make_tokenizer
 from blockwise.pocket.train import PocketTrainer
-from blockwise.tables.load import load_batches
+from blockwise.run.manifest import Manifest
+from blockwise.tables.compaction.parts.load import load_batches
 from record_factory import loaded, record, store_batch
 
 

@@ -14,9 +14,9 @@ from blockwise.claims.ledger import build_claims, build_points
 from blockwise.claims.verdicts import judge
 from blockwise.config.claims import Claim, load_claims
 from blockwise.errors import ConfigError
+from blockwise.report.data_dictionary import write_dictionary
 from blockwise.report.pages import CLAIMS_PAGE, unpacked, write_pages
 from blockwise.tables.columns import csv_bytes
-from blockwise.tables.data_dictionary import write_dictionary
 from blockwise.tables.registry import Family, load_tables
 from blockwise.tables.write import PROVENANCE
 

@@ -8,15 +8,15 @@ import pytest
 from hostile_values import REPEATABLE, WORDS, words
 from hypothesis import given, settings
 
+from blockwise import download
 from blockwise.artifacts import inside, write_bytes, write_json
+from blockwise.compaction.sessions import build_sessions
 from blockwise.compaction.store import CellStore
 from blockwise.config.datasets import SessionPlan
-from blockwise.data import download
 from blockwise.data.documents import Document, DocumentSet
-from blockwise.data.sessions import build_sessions
 from blockwise.errors import ArtifactError, DatasetError
-from blockwise.manifest import write_manifest
-from blockwise.verify import verify
+from blockwise.run.manifest import write_manifest
+from blockwise.run.verify import verify
 from record_factory import engine_card
 
 

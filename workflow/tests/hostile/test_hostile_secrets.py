@@ -19,9 +19,9 @@ from blockwise.config.judge import Judge
 from blockwise.config.load import load_profile
 from blockwise.errors import ConfigError, EngineError
 from blockwise.provenance import command_line, cpu_model, git_state, package_versions
-from blockwise.serving import engine as engine_module
+from blockwise.serving import client as engine_module
 from blockwise.serving.api_key import read_key, without_key
-from blockwise.serving.engine import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, Engine
 from blockwise.serving.http_json import HttpError, get_text
 from blockwise.serving.server import Server
 from blockwise.serving.vllm_command import vllm_command, vllm_environment

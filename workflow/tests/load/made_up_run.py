@@ -10,12 +10,12 @@ from pathlib import Path
 from blockwise.artifacts import digest, write_model
 from blockwise.compaction.cells import CellSpec, Unit
 from blockwise.compaction.plan import BatchPlan, plan_batch
+from blockwise.compaction.play_batch import BatchJob
 from blockwise.compaction.records import AnswerContext, TimingBlock
-from blockwise.compaction.run import BatchJob
 from blockwise.compaction.store import CellStore
 from blockwise.config.profile import Profile
 from blockwise.data.documents import Document, Question, Session, SessionSet
-from blockwise.serving.prepared_model import PreparedModel
+from blockwise.models.prepared_model import PreparedModel
 from compaction.doubles import CharRenderer
 from record_factory import answer, engine_card, record, request
 

@@ -6,7 +6,7 @@ import pytest
 
 from blockwise import artifacts
 from blockwise.compaction.store import CellStore
-from blockwise.tables.load import load_batches
+from blockwise.tables.compaction.parts.load import load_batches
 from load.made_up_run import (
     CELLS_PER_SEED,
     fill_store,

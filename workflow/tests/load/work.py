@@ -86,8 +86,8 @@ def sessions(url: str, num_sessions: str) -> dict:
     from blockwise.compaction.cells import CellSpec  # noqa: PLC0415
     from blockwise.compaction.protocols import immediate  # noqa: PLC0415
     from blockwise.data.documents import Document, Session  # noqa: PLC0415
-    from blockwise.serving.engine import Engine  # noqa: PLC0415
-    from blockwise.serving.renderer import Renderer  # noqa: PLC0415
+    from blockwise.models.renderer import Renderer  # noqa: PLC0415
+    from blockwise.serving.client import Engine  # noqa: PLC0415
     from blockwise.serving.running_server import Server  # noqa: PLC0415
 
     renderer = Renderer(str(TOKENIZER))

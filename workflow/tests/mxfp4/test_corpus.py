@@ -19,10 +19,10 @@ from blockwise.config.mxfp4 import (
     PathCorpus,
 )
 from blockwise.errors import ArtifactError, ConfigError, DatasetError
+from blockwise.models.random_backbone import END_TOKEN, train_tokenizer
 from blockwise.mxfp4 import corpus as corpus_module
 from blockwise.mxfp4 import texts
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus, prepare_corpus
-from blockwise.serving.random_backbone import END_TOKEN, train_tokenizer
 from prepared_text import BYTES, texts_of
 
 NAMES = [f"part-{index:03d}.txt" for index in range(120)]

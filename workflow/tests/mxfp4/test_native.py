@@ -17,7 +17,7 @@ from blockwise.config.recipes import Operand, Recipe
 from blockwise.errors import ConfigError
 from blockwise.mxfp4 import native
 from blockwise.mxfp4.linear import convert
-from blockwise.mxfp4.storage import Packed, pack, unpack
+from blockwise.mxfp4.packed import Packed, pack, unpack
 
 ALL_GEMMS = Recipe(fprop={}, dgrad={}, wgrad={"rotation": {"kind": "rht", "size": 32}})
 SWIZZLED = functional.SwizzleType.SWIZZLE_32_4_4

@@ -7,8 +7,8 @@ import torch
 
 from blockwise.config.recipes import GroupShape, Operand, Rounding, ScaleRule
 from blockwise.mxfp4.formats import E2M1_VALUES
+from blockwise.mxfp4.packed import Packed, pack, unpack
 from blockwise.mxfp4.quantize import fake_quantize
-from blockwise.mxfp4.storage import Packed, pack, unpack
 
 OPERANDS = [
     Operand(rounding=rounding, scale_rule=rule, groups=groups)

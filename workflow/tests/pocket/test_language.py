@@ -13,6 +13,7 @@ from blockwise.config.pocket import PocketRecipe
 from blockwise.data.locomo import NO_INFORMATION
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 from blockwise.data.vocabulary import split_of
+from blockwise.models.renderer import Renderer
 from blockwise.pocket.attention import reaches_of
 from blockwise.pocket.files import taught_prompts
 from blockwise.pocket.lessons import (
@@ -27,7 +28,6 @@ from blockwise.pocket.scenes import EVERY_FACT, LEVELS, UNSTATED, make_scene
 from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, in_a_row, in_batches
 from blockwise.pocket.tokenizer import WORD_PATTERN, is_name, make_tokenizer
 from blockwise.pocket.train import make_model
-from blockwise.serving.renderer import Renderer
 
 PROMPTS = taught_prompts(Path("config/prompts"))
 FORMATS = tuple(DatasetFormat)

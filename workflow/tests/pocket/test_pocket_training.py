@@ -13,6 +13,7 @@ from blockwise.artifacts import digest_tree, read_model, write_model
 from blockwise.config.load import load_profile
 from blockwise.config.pocket import PocketRecipe
 from blockwise.errors import ArtifactError, CompactionError
+from blockwise.models.renderer import Renderer
 from blockwise.pocket import train as training
 from blockwise.pocket.card import write_card
 from blockwise.pocket.examine import examine, is_right, questions, sentences_of
@@ -25,11 +26,10 @@ from blockwise.pocket.files import (
     taught_prompts,
 )
 from blockwise.pocket.records import PocketSkills, PocketTraining, SkillResult
-from blockwise.pocket.run import train_pocket
 from blockwise.pocket.scenes import Probe
 from blockwise.pocket.tokenizer import make_tokenizer
 from blockwise.pocket.train import FIRST_WORDS, MAX_WORDS, PocketTrainer, train
-from blockwise.serving.renderer import Renderer
+from blockwise.pocket.train_backbone import train_pocket
 
 PROMPTS = taught_prompts(Path("config/prompts"))
 RECIPE = PocketRecipe.model_validate(

@@ -10,9 +10,9 @@ from blockwise.claims.verdicts import Verdict
 from blockwise.config.claims import load_claims
 from blockwise.errors import ArtifactError
 from blockwise.figures.registry import FIGURES
+from blockwise.report.data_dictionary import build
 from blockwise.report.front_page import BEGIN, END, with_claims
 from blockwise.report.pages import WITHDRAWN
-from blockwise.tables.data_dictionary import build
 from blockwise.tables.registry import Family, load_tables
 
 NUM_PICTURES = 4

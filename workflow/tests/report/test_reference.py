@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from blockwise import reference
 from blockwise.claims.verdicts import Verdict
 from blockwise.errors import ArtifactError
-from blockwise.manifest import write_manifest
-from blockwise.reference import refresh
 from blockwise.report.front_page import BEGIN, END
 from blockwise.report.pages import WITHDRAWN
+from blockwise.run import reference
+from blockwise.run.manifest import write_manifest
+from blockwise.run.reference import refresh
 
 CLAIM = {
     "claim": "c",

@@ -12,8 +12,8 @@ from blockwise.config.claims import load_claims
 from blockwise.figures.registry import FIGURES
 from blockwise.report import pages as report_pages
 from blockwise.report.captions import caption_of, category_of, title_of
+from blockwise.report.data_dictionary import write_dictionary
 from blockwise.report.pages import CLAIMS_PAGE, TABLES_PAGE, WITHDRAWN, unpacked, write_pages
-from blockwise.tables.data_dictionary import write_dictionary
 from blockwise.tables.registry import Family, load_tables
 from blockwise.tables.write import PROVENANCE
 from report.browser import CHROMIUM, WHY_NOT, chromium

@@ -14,7 +14,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from blockwise.serving.renderer import Renderer
+from blockwise.models.renderer import Renderer
 from serving import process_tree
 from serving.stub_server import DONE, StubServer
 

@@ -6,15 +6,15 @@ import pytest
 
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import plan_batch
-from blockwise.compaction.run import BatchJob
+from blockwise.compaction.play_batch import BatchJob
+from blockwise.compaction.sessions import build_sessions
 from blockwise.compaction.store import CellStore
 from blockwise.config.backbones import RequestForm
 from blockwise.config.load import load_profile
 from blockwise.data.prepare import configured_dataset, prepare_documents
-from blockwise.data.sessions import build_sessions
 from blockwise.errors import EngineError
-from blockwise.serving.models import prepare_model
-from blockwise.serving.renderer import Renderer
+from blockwise.models.prepare import prepare_model
+from blockwise.models.renderer import Renderer
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -7,9 +7,9 @@ from stub_server import StubServer
 
 from blockwise.config.backbones import ExternalEngine, PathModel, RequestDefaults
 from blockwise.errors import EngineError
-from blockwise.serving import engine as engine_module
+from blockwise.serving import client as engine_module
+from blockwise.serving.client import ChatRequest, Completion, Engine
 from blockwise.serving.endpoint_metrics import parse_metrics
-from blockwise.serving.engine import ChatRequest, Completion, Engine
 from blockwise.serving.server import Server
 from serving_fixtures import tiny_backbone
 

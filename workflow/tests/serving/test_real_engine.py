@@ -7,7 +7,7 @@ import pytest
 
 from blockwise.config.backbones import RequestForm
 from blockwise.errors import EngineError
-from blockwise.serving.engine import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, Engine
 from blockwise.serving.http_json import get_json
 from blockwise.serving.probe import probe
 

@@ -22,7 +22,7 @@ JOB = textwrap.dedent("""
     import sys, time
     from pathlib import Path
     from blockwise.artifacts import read_model
-    from blockwise.serving.prepared_model import PreparedModel
+    from blockwise.models.prepared_model import PreparedModel
     from blockwise.serving.server import managed_server, raise_on_sigterm
     from serving_fixtures import tiny_backbone
 

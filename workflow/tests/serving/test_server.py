@@ -14,10 +14,10 @@ import pytest
 
 from blockwise.config.backbones import ExternalEngine, PathModel, VllmEngine
 from blockwise.errors import ConfigError, ServerError
+from blockwise.models.prepared_model import PreparedModel
 from blockwise.serving import server as server_module
 from blockwise.serving.devices import LOCK_FOLDER_VARIABLE, reserved_devices
 from blockwise.serving.http_json import get_json
-from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.server import managed_server, managed_servers
 from blockwise.serving.vllm_command import vllm_command
 from serving_fixtures import tiny_backbone

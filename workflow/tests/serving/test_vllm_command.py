@@ -4,8 +4,8 @@ import pytest
 
 from blockwise.compaction.plan import engine_identity
 from blockwise.config.backbones import VllmEngine
+from blockwise.models.prepared_model import PreparedModel
 from blockwise.serving import vllm_command as vllm_module
-from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.vllm_command import measured_flags, vllm_command, vllm_environment
 from serving_fixtures import WINDOW_TOKENS, tiny_backbone
 

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from blockwise.config.experiments import Study
-from blockwise.tables import compaction_blocking_share
+from blockwise.tables.compaction import compaction_blocking_share
 from blockwise.tables.inputs import TableInputs
 from record_factory import compaction, loaded, record
 

@@ -5,14 +5,14 @@ from blockwise.compaction.cells import CellSpec
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import ContentType, Study
 from blockwise.errors import ArtifactError
-from blockwise.tables import (
+from blockwise.tables.compaction import (
     compaction_cells,
     compaction_events,
     compaction_requests,
     engine_cards,
 )
+from blockwise.tables.compaction.parts.settings import CellSettings
 from blockwise.tables.inputs import TableInputs
-from blockwise.tables.settings import CellSettings
 from record_factory import (
     answer,
     compaction,

@@ -8,7 +8,7 @@ from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.statistics import mean_interval
-from blockwise.tables import compaction_end_to_end
+from blockwise.tables.compaction import compaction_end_to_end
 from blockwise.tables.inputs import TableInputs
 from record_factory import compaction, comparison, loaded, record
 

@@ -4,7 +4,7 @@ import pytest
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
-from blockwise.tables import compaction_layouts
+from blockwise.tables.compaction import compaction_layouts
 from blockwise.tables.inputs import TableInputs
 from record_factory import answer, compaction, loaded, record, request
 

@@ -5,7 +5,7 @@ import pytest
 from blockwise.artifacts import read_json, write_json
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
-from blockwise.tables.load import load_batches, load_engine_cards, load_omitted
+from blockwise.tables.compaction.parts.load import load_batches, load_engine_cards, load_omitted
 from record_factory import comparison, engine_card, loaded, omission, record, store_batch
 
 

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
-from blockwise.tables import compaction_matched_volume
 from blockwise.tables.columns import csv_bytes
-from blockwise.tables.compaction_matched_volume import split_seeds
+from blockwise.tables.compaction import compaction_matched_volume
+from blockwise.tables.compaction.compaction_matched_volume import split_seeds
 from blockwise.tables.inputs import TableInputs
 from record_factory import compaction, loaded, record, request
 

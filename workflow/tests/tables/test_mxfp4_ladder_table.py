@@ -5,8 +5,8 @@ import pytest
 
 from blockwise.config.recipes import Recipe
 from blockwise.mxfp4.records import Evaluation
-from blockwise.tables.mxfp4_ladder import build
-from blockwise.tables.reported_mxfp4 import NO_CONVERGENCE, REACHED, reported_for
+from blockwise.tables.mxfp4.mxfp4_ladder import build
+from blockwise.tables.mxfp4.parts.reported import NO_CONVERGENCE, REACHED, reported_for
 from training_records import (
     ARMS,
     DHT16,

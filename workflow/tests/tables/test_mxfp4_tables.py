@@ -12,7 +12,7 @@ from blockwise.mxfp4.records import (
     Speed,
     StepTimes,
 )
-from blockwise.tables import (
+from blockwise.tables.mxfp4 import (
     mxfp4_diagnostics,
     mxfp4_interventions,
     mxfp4_layer_errors,

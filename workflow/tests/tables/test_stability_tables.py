@@ -12,12 +12,12 @@ from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.statistics import MIN_REPEATS, PROVEN_CV
-from blockwise.tables import (
+from blockwise.tables.compaction import (
     compaction_length_invariance,
     compaction_stability,
     compaction_volume_control,
 )
-from blockwise.tables.gates import PRECEDENCE, Gate, gate_of
+from blockwise.tables.compaction.parts.gates import PRECEDENCE, Gate, gate_of
 from blockwise.tables.inputs import TableInputs
 from record_factory import compaction, loaded, record, request
 

@@ -11,11 +11,12 @@ from blockwise.config.experiments import Study as CompactionStudy
 from blockwise.config.mxfp4 import Study
 from blockwise.errors import ArtifactError, ConfigError
 from blockwise.mxfp4.records import Diagnostics, TrainingBatch
-from blockwise.tables import data_dictionary, write
+from blockwise.report import data_dictionary
+from blockwise.tables import write
 from blockwise.tables.columns import ColumnKind
 from blockwise.tables.inputs import LoadedRun
+from blockwise.tables.mxfp4.parts.training import load_runs
 from blockwise.tables.registry import TABLES, Family, load_tables, tables_of
-from blockwise.tables.training import load_runs
 from blockwise.tables.write import MXFP4Sources, write_tables
 from training_records import (
     ORIGIN,

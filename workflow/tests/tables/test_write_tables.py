@@ -11,8 +11,8 @@ from blockwise.claims.ledger import write_ledger
 from blockwise.compaction.judgements import Judgements
 from blockwise.compaction.similarity import Similarities
 from blockwise.errors import ArtifactError
+from blockwise.report.data_dictionary import write_dictionary
 from blockwise.tables.columns import ColumnKind, count, csv_bytes, flag, frame, number, text
-from blockwise.tables.data_dictionary import write_dictionary
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.registry import TABLES, Family, load_tables, tables_of
 from blockwise.tables.write import CompactionSources, build_tables, write_tables

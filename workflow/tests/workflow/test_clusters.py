@@ -9,7 +9,7 @@ import pytest
 from workspace import copy_workflow
 
 from blockwise.config.load import load_profile
-from blockwise.job_resources import server_memory_mb, training_memory_mb
+from blockwise.run.job_resources import server_memory_mb, training_memory_mb
 
 SLURM = ("--workflow-profile", "config/profiles/slurm")
 FILES = ("config/config.yaml", "config/paper.yaml")

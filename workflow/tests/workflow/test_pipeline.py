@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from blockwise.pipeline import Pipeline
+from blockwise.run.pipeline import Pipeline
 
 
 @pytest.fixture

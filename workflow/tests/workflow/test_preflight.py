@@ -8,7 +8,8 @@ from rich.console import Console
 
 from blockwise.compaction.layouts import load_layout
 from blockwise.config.experiments import SEQUENTIAL, known_layouts
-from blockwise.preflight import (
+from blockwise.models.renderer import Renderer
+from blockwise.run.preflight import (
     Check,
     compaction_check,
     engine_checks,
@@ -16,9 +17,8 @@ from blockwise.preflight import (
     made_up_history,
     print_report,
 )
-from blockwise.serving.engine import Engine
+from blockwise.serving.client import Engine
 from blockwise.serving.probe import probe
-from blockwise.serving.renderer import Renderer
 
 
 def test_machine_checks_compare_with_what_is_needed(tmp_path):

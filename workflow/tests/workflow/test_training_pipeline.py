@@ -7,7 +7,7 @@ import pytest
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.mxfp4 import Study
 from blockwise.errors import ConfigError
-from blockwise.training_pipeline import TrainingPipeline
+from blockwise.run.training_pipeline import TrainingPipeline
 
 LADDER, REMEDIES = "mxfp4_ladder", "mxfp4_interventions"
 

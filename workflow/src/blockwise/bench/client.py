@@ -15,8 +15,8 @@ from blockwise.compaction.agent import Agent, AgentRule
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.datasets import DatasetFormat
-from blockwise.serving.engine import ChatRequest, Completion, Engine
-from blockwise.serving.renderer import Renderer
+from blockwise.models.renderer import Renderer
+from blockwise.serving.client import ChatRequest, Completion, Engine
 
 NUM_WORKERS = 64
 NUM_TURNS = 1000

@@ -18,20 +18,20 @@ from typing import Any
 
 from blockwise.artifacts import digest
 from blockwise.bench import client
-from blockwise.bench.figures import FEWEST_ROUNDS, Figure, figure, publish
+from blockwise.bench.rounds import FEWEST_ROUNDS, Figure, figure, publish
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import plan_batch
+from blockwise.compaction.play_batch import BatchJob
 from blockwise.compaction.records import CellRecord, TimingBlock
-from blockwise.compaction.run import BatchJob
+from blockwise.compaction.sessions import build_sessions
 from blockwise.compaction.store import CellStore
 from blockwise.config.experiments import SEQUENTIAL, Protocol
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.profile import Profile
 from blockwise.data.prepare import prepare_documents
-from blockwise.data.sessions import build_sessions
 from blockwise.errors import BlockwiseError, ConfigError, run_command
-from blockwise.serving.models import prepare_model
-from blockwise.serving.renderer import Renderer
+from blockwise.models.prepare import prepare_model
+from blockwise.models.renderer import Renderer
 from blockwise.serving.server import end_with_parent, raise_on_sigterm
 
 HISTORY_TOKENS = 8192

@@ -17,7 +17,7 @@ from rich.table import Table
 from scipy.stats import mannwhitneyu  # type: ignore[import-untyped]  # scipy ships no types
 
 from blockwise.artifacts import read_model
-from blockwise.bench.figures import LINE_CHARS, BenchReport, Figure
+from blockwise.bench.rounds import LINE_CHARS, BenchReport, Figure
 from blockwise.errors import ArtifactError, BlockwiseError, run_command
 
 ALPHA = 0.05  # of a test, divided by the number of figures compared

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from blockwise.bench.figures import Figure, figure, publish
+from blockwise.bench.rounds import Figure, figure, publish
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.mxfp4 import MXFP4, LlamaShape, SpeedExperiment, Study
 from blockwise.errors import BlockwiseError, ConfigError, run_command

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from blockwise.bench.figures import FEWEST_ROUNDS, Figure, figure, publish
+from blockwise.bench.rounds import FEWEST_ROUNDS, Figure, figure, publish
 from blockwise.config.load import DEFAULT_FILE
 from blockwise.errors import BlockwiseError, run_command
 

@@ -21,7 +21,7 @@ from blockwise.config.claims import (
     Value,
 )
 from blockwise.errors import ConfigError
-from blockwise.shares import share_difference_interval
+from blockwise.proportions import share_difference_interval
 from blockwise.statistics import Interval, mean_interval
 
 LABELS = (

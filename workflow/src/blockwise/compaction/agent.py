@@ -23,8 +23,8 @@ from blockwise.config.datasets import DatasetFormat
 from blockwise.config.experiments import ContentType
 from blockwise.data.documents import Document, Question
 from blockwise.errors import CompactionError
-from blockwise.serving.engine import ChatRequest, Completion, Engine
-from blockwise.serving.renderer import Renderer
+from blockwise.models.renderer import Renderer
+from blockwise.serving.client import ChatRequest, Completion, Engine
 
 SYSTEM_PROMPT = (
     "You are a helpful assistant. The user shows you texts, one message after another, and asks "

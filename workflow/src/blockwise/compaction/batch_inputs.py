@@ -9,8 +9,8 @@ from blockwise.compaction.plan import BatchPlan, plan_batch
 from blockwise.config.backbones import Backbone
 from blockwise.config.profile import Profile
 from blockwise.data.documents import SessionSet
-from blockwise.serving.prepared_model import PreparedModel
-from blockwise.serving.renderer import Renderer
+from blockwise.models.prepared_model import PreparedModel
+from blockwise.models.renderer import Renderer
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
 from blockwise.config.experiments import ContentType
 from blockwise.errors import BlockwiseError, CompactionError
-from blockwise.serving.engine import ChatRequest, Completion, Engine
-from blockwise.serving.renderer import Renderer
+from blockwise.models.renderer import Renderer
+from blockwise.serving.client import ChatRequest, Completion, Engine
 
 WRAPPER_ROLE = "user"
 WRAPPER_HEADING = (

@@ -16,8 +16,8 @@ from blockwise.artifacts import digest, digest_file, read_model, write_model
 from blockwise.config.embedder import FilesEmbedder
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ServerError, run_command
-from blockwise.serving.model_files import PublishedFile, find, find_or_fetch
-from blockwise.serving.prepared_model import SHORT_DIGEST_CHARS
+from blockwise.models.model_files import PublishedFile, find, find_or_fetch
+from blockwise.models.prepared_model import SHORT_DIGEST_CHARS
 
 COMPANIONS = ("*.json", "*.txt")
 """Settings, pooling and tokenizer of a sentence-transformers model."""

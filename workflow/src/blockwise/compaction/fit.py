@@ -14,7 +14,7 @@ from blockwise.compaction.compactor import WRAPPER_ROLE, wrapper_text
 from blockwise.compaction.history import SYSTEM_ROLE
 from blockwise.data.documents import Document, Session
 from blockwise.errors import ConfigError
-from blockwise.serving.renderer import Message, Renderer
+from blockwise.models.renderer import Message, Renderer
 
 SCOPE_TOKENS = 256  # a layout's instruction with two quotations took up to 169
 MAX_PROBLEMS = 10  # one message stays readable; the first ones show the pattern

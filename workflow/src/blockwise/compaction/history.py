@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from blockwise.config.experiments import ContentType
-from blockwise.serving.renderer import Message
+from blockwise.models.renderer import Message
 
 SYSTEM_ROLE = "system"
 TOOL_ROLE = "tool"

@@ -11,7 +11,7 @@ from pathlib import Path
 from blockwise.artifacts import write_model
 from blockwise.compaction.batch_inputs import add_arguments, read_inputs
 from blockwise.compaction.parts import check_parts
-from blockwise.compaction.run import BatchJob
+from blockwise.compaction.play_batch import BatchJob
 from blockwise.compaction.store import CellStore
 from blockwise.errors import run_command
 

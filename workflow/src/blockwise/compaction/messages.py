@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from blockwise.compaction.compactor import Compaction, CompactionRule, Compactor
 from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
 from blockwise.errors import CompactionError
-from blockwise.serving.engine import ChatRequest, Completion, Engine
-from blockwise.serving.renderer import Message, Renderer
+from blockwise.models.renderer import Message, Renderer
+from blockwise.serving.client import ChatRequest, Completion, Engine
 
 DEVELOPER_ROLE = "developer"  # OpenAI's newer name of the system role; templates know the older
 ROLES = frozenset({SYSTEM_ROLE, DEVELOPER_ROLE, "user", "assistant", TOOL_ROLE})

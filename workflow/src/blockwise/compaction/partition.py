@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.errors import CompactionError
-from blockwise.serving.renderer import Renderer
+from blockwise.models.renderer import Renderer
 
 
 @dataclass(frozen=True)

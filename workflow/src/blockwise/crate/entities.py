@@ -17,7 +17,7 @@ from rocrate.rocrate import ROCrate
 from blockwise.artifacts import digest_file
 from blockwise.config.backbones import Backbone
 from blockwise.config.claims import Paper
-from blockwise.crate.run import CONFIG, MANIFEST, REPORT, CrateFile, FinishedRun
+from blockwise.crate.run_entities import CONFIG, MANIFEST, REPORT, CrateFile, FinishedRun
 from blockwise.figures.registry import FIGURES
 from blockwise.report.captions import title_of
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from blockwise.crate.code import place_code
 from blockwise.crate.entities import Agent, describe
-from blockwise.crate.run import load_run
+from blockwise.crate.run_entities import load_run
 from blockwise.errors import ArtifactError, BlockwiseError, run_command
 from blockwise.provenance import SOURCE_FOLDER
 

@@ -19,7 +19,7 @@ from blockwise.config.datasets import (
     UrlSource,
 )
 from blockwise.data import synthetic
-from blockwise.data.download import fetch
+from blockwise.download import fetch
 from blockwise.errors import DatasetError
 
 GENERATORS: Mapping[DatasetFormat, Callable[[SyntheticSource], list[dict[str, Any]]]] = {

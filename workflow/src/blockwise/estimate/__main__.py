@@ -29,7 +29,7 @@ from blockwise.estimate.hardware import (
 from blockwise.estimate.plans import Plans
 from blockwise.estimate.report import print_bill, write_bill
 from blockwise.estimate.training_bill import TrainingBill
-from blockwise.pipeline import PROMPTS_FOLDER, Pipeline
+from blockwise.run.pipeline import PROMPTS_FOLDER, Pipeline
 
 DATASET_GB = 0.1  # the distractor validation split of HotpotQA or all of LoCoMo, at most
 

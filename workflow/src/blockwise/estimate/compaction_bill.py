@@ -19,7 +19,7 @@ from blockwise.estimate.plans import KnownBatch, Plans
 from blockwise.estimate.sizes import Sizes
 from blockwise.estimate.speeds import Speed, cache_of, speed_of
 from blockwise.estimate.walk import MEANWHILE, Walked, Wave, walk
-from blockwise.pipeline import Pipeline
+from blockwise.run.pipeline import Pipeline
 
 HOUR_S = 3600.0
 GB = 1e9

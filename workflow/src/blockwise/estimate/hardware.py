@@ -9,7 +9,7 @@ import psutil
 
 from blockwise.config.backbones import Backbone, HubModel, RandomModel
 from blockwise.estimate.renderers import tokenizer_folder
-from blockwise.job_resources import CPU_KV_VARIABLE, cpu_kv_gib
+from blockwise.run.job_resources import CPU_KV_VARIABLE, cpu_kv_gib
 from blockwise.serving.vllm_command import measured_flags
 
 GIB = 2**30

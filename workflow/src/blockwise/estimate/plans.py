@@ -14,8 +14,8 @@ from blockwise.config.profile import Profile
 from blockwise.errors import BlockwiseError
 from blockwise.estimate.renderers import Renderers, is_assumed
 from blockwise.estimate.sessions import Datasets
-from blockwise.serving.prepared_model import PreparedModel
-from blockwise.serving.renderer import Renderer
+from blockwise.models.prepared_model import PreparedModel
+from blockwise.models.renderer import Renderer
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from blockwise.artifacts import read_model
 from blockwise.config.backbones import Backbone, HubModel, PathModel, PocketModel, RandomModel
 from blockwise.config.base import UNPINNED
 from blockwise.errors import ArtifactError, ConfigError
-from blockwise.serving.hub_model import TOKENIZER_PATTERNS
-from blockwise.serving.models import TOKENIZER_FILES
-from blockwise.serving.prepared_model import PreparedModel
-from blockwise.serving.renderer import Message, Renderer
+from blockwise.models.hub_model import TOKENIZER_PATTERNS
+from blockwise.models.prepare import TOKENIZER_FILES
+from blockwise.models.prepared_model import PreparedModel
+from blockwise.models.renderer import Message, Renderer
 
 CHARS_PER_TOKEN = 4
 """English prose in the vocabularies of Llama 3 and gpt-oss takes 4 to 5 characters a token."""
@@ -82,7 +82,7 @@ def _loaded(source: int | Path | None, arguments: dict[str, object]) -> Renderer
         return AssumedRenderer()
     if isinstance(source, int):
         # Imported here: it needs torch, which takes seconds to load.
-        from blockwise.serving.random_backbone import train_tokenizer  # noqa: PLC0415
+        from blockwise.models.random_backbone import train_tokenizer  # noqa: PLC0415
 
         with tempfile.TemporaryDirectory() as folder:
             train_tokenizer(source).save_pretrained(folder)

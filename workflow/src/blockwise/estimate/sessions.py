@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blockwise.artifacts import read_model
+from blockwise.compaction.sessions import build_sessions
 from blockwise.config.datasets import Dataset, DatasetFormat, local_file
 from blockwise.config.profile import Profile
 from blockwise.data.documents import Document, DocumentSet, Question, SessionSet
 from blockwise.data.prepare import prepare_documents
-from blockwise.data.sessions import build_sessions
 from blockwise.errors import ArtifactError
-from blockwise.serving.renderer import Renderer
+from blockwise.models.renderer import Renderer
 
 ASSUMED_ORIGIN = "assumed"
 FILLER = "The town lies by the river, and in spring its market opens at seven in the morning. "

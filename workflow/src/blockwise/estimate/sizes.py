@@ -16,7 +16,7 @@ from blockwise.compaction.layouts import Layout, load_layout
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.config.datasets import DatasetFormat
 from blockwise.data.documents import Document, Question, Session
-from blockwise.serving.renderer import Renderer
+from blockwise.models.renderer import Renderer
 
 OPENING_CHARS = 200
 """Of a document on which a layout is tried: a quotation takes 160 at most."""

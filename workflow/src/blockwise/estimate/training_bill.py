@@ -15,8 +15,8 @@ from blockwise.estimate.bill import DiskLine, Line
 from blockwise.estimate.compaction_bill import GB, HOUR_S, Notes, hours_of
 from blockwise.estimate.earlier import EarlierRun
 from blockwise.estimate.hardware import Device
-from blockwise.job_resources import BYTE_VOCABULARY, HUB_VOCABULARY
-from blockwise.training_pipeline import TrainingPipeline
+from blockwise.run.job_resources import BYTE_VOCABULARY, HUB_VOCABULARY
+from blockwise.run.training_pipeline import TrainingPipeline
 
 EMULATION_FACTOR = {True: 1.5, False: 2.5}
 """A step of a quantized arm over a plain one, by whether it is compiled; native FP4: no more than

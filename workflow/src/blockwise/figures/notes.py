@@ -13,7 +13,11 @@ import pandas as pd
 from blockwise.figures.axes import distinct_words
 from blockwise.figures.marks import BAR_WORDS
 from blockwise.statistics import MIN_CLUSTERS
-from blockwise.tables.gates import MAX_LENGTH_FINISH_FRAC, MIN_DISTINCT_SUMMARIES_FRAC, Gate
+from blockwise.tables.compaction.parts.gates import (
+    MAX_LENGTH_FINISH_FRAC,
+    MIN_DISTINCT_SUMMARIES_FRAC,
+    Gate,
+)
 
 PAIR_LABELS = (
     "experiment",

@@ -1,38 +1,34 @@
-"""Which figures there are: every module of this folder that draws one.
+"""Which figures there are: every module of a study's folder, called as the figure is.
 
 A figure module names the table it reads (`TABLE`), gives what it plots (`plotted`) and draws
 it (`draw`); adding the module is all it takes. Figures come in the families of their tables.
 """
 
 import importlib
-import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from blockwise.errors import ArtifactError
-from blockwise.tables.registry import PREFIXES, Family
+from blockwise.tables.registry import Family, modules_of
 
 if TYPE_CHECKING:  # the workflow lists figures at every start and must not wait for these
     import pandas as pd
     from matplotlib.figure import Figure
 
-MACHINERY = frozenset(
-    {"axes", "marks", "notes", "panels", "registry", "rows", "scales", "style", "write"}
-)
-"""Modules of this folder that are no figure."""
-
-FIGURES: dict[str, str] = {
-    module.name: f"blockwise.figures.{module.name}"
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)])
-    if module.name not in MACHINERY
-}
-"""Module of each figure, by the figure's name."""
+FOLDER = Path(__file__).parent
 
 
 def figures_of(*families: Family) -> dict[str, str]:
     """Module of each figure of some families, by the figure's name."""
-    prefixes = tuple(prefix for family in families for prefix in PREFIXES[family])
-    return {name: module for name, module in FIGURES.items() if name.startswith(prefixes)}
+    return {
+        name: module
+        for family in families
+        for name, module in modules_of(f"{__package__}.{family}", FOLDER / family).items()
+    }
+
+
+FIGURES = figures_of(*Family)
+"""Module of each figure, by the figure's name."""
 
 
 class FigureModule(Protocol):

@@ -29,7 +29,7 @@ from blockwise.errors import ArtifactError
 from blockwise.mxfp4 import distributed
 from blockwise.mxfp4.checkpoint_reader import CheckpointPlanner, CheckpointReader
 from blockwise.mxfp4.records import SCHEMA_VERSION, Evaluation, Record
-from blockwise.torch_files import UNREADABLE
+from blockwise.mxfp4.torch_files import UNREADABLE
 
 CARD_SUFFIX = ".json"
 CARD_FILE = f"checkpoint{CARD_SUFFIX}"

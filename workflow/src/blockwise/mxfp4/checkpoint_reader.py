@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
 
-from blockwise.torch_files import load_values
+from blockwise.mxfp4.torch_files import load_values
 
 DESCRIBING = frozenset(
     {

@@ -46,9 +46,9 @@ from blockwise.mxfp4.noise import draw_key
 from blockwise.mxfp4.operand import Prepare, compiled_prepare, prepare_operand
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import Diagnostics, ErrorStatistics
-from blockwise.mxfp4.run import run_spec
 from blockwise.mxfp4.selection import experiment_of, study_of
 from blockwise.mxfp4.train import train
+from blockwise.mxfp4.train_arm import run_spec
 from blockwise.progress import WorkProgress
 
 NUM_OPERAND_BATCHES = 2  # shares and kurtosis are of hundreds of thousands of elements a batch

@@ -26,8 +26,8 @@ from blockwise.mxfp4.operand import (
     prepare_operand,
     rotate_operand,
 )
+from blockwise.mxfp4.packed import pack
 from blockwise.mxfp4.quantize import product_factor
-from blockwise.mxfp4.storage import pack
 
 Backend = Literal["emulated", "native"]
 Operands = tuple[tuple[str, Operand | None], tuple[str, Operand | None]]

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from blockwise.config.recipes import GROUP_SIZE, Operand
 from blockwise.errors import ConfigError
-from blockwise.mxfp4.storage import Packed, pack, unpack
+from blockwise.mxfp4.packed import Packed, pack, unpack
 
 NVIDIA_MAJOR = 10  # compute capability of sm100
 AMD_ARCHITECTURE = "gfx950"

@@ -41,9 +41,9 @@ from blockwise.mxfp4.linear import converted_layers
 from blockwise.mxfp4.operand import Place, Prepare
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import Speed, StepTimes
-from blockwise.mxfp4.run import run_spec
 from blockwise.mxfp4.selection import experiment_of, study_of
 from blockwise.mxfp4.train import Trainer
+from blockwise.mxfp4.train_arm import run_spec
 from blockwise.progress import WorkProgress
 from blockwise.provenance import cpu_steal_frac
 

@@ -30,17 +30,17 @@ from blockwise.config.experiments import SEQUENTIAL
 from blockwise.config.pocket import Examination
 from blockwise.config.profile import Profile
 from blockwise.errors import CompactionError, run_command
+from blockwise.models.prepare import folder_model
+from blockwise.models.renderer import Message, Renderer
 from blockwise.pocket.files import MODEL_FOLDER, taught_prompts
 from blockwise.pocket.lessons import LAYOUTS, document_turns, question_message
 from blockwise.pocket.records import PocketSkills, SkillResult
 from blockwise.pocket.scenes import EVERY_FACT, Probe, Scene, make_scene
 from blockwise.progress import WorkProgress
+from blockwise.proportions import share_interval
 from blockwise.provenance import utc_now
-from blockwise.serving.engine import ChatRequest, Engine
-from blockwise.serving.models import folder_model
-from blockwise.serving.renderer import Message, Renderer
+from blockwise.serving.client import ChatRequest, Engine
 from blockwise.serving.server import end_with_parent, managed_server, raise_on_sigterm
-from blockwise.shares import share_interval
 
 ANSWER_TOKENS = 128  # thinking included
 CONCURRENT_REQUESTS = 16

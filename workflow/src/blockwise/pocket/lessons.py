@@ -22,8 +22,8 @@ from blockwise.config.datasets import DatasetFormat, Split
 from blockwise.data.encyclopedia import Kind
 from blockwise.data.synthetic_hotpotqa import VALUE_RANGES
 from blockwise.data.vocabulary import NameMaker
+from blockwise.models.renderer import Message
 from blockwise.pocket.scenes import EVERY_FACT, LEVELS, Note, Passage, Probe, Scene, make_scene
-from blockwise.serving.renderer import Message
 
 Skill = Literal["recite", "answer", "compact"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blockwise.models.random_backbone import BOS_TOKEN, END_TOKEN
+from blockwise.models.renderer import Message
 from blockwise.pocket.attention import Segment
 from blockwise.pocket.lessons import Lesson, Reply
-from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN
-from blockwise.serving.renderer import Message
 
 UNLABELLED = -100  # what torch's cross entropy leaves out
 

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from blockwise.config.datasets import Split
 from blockwise.data.vocabulary import CODAS, ONSETS, VOWELS
+from blockwise.models.random_backbone import BOS_TOKEN, CHAT_TEMPLATE, END_TOKEN, ROLE_TOKENS
 from blockwise.pocket.lessons import LONG_NUMBERS, make_lessons
-from blockwise.serving.random_backbone import BOS_TOKEN, CHAT_TEMPLATE, END_TOKEN, ROLE_TOKENS
 
 THINK_TOKENS = ("<think>", "</think>")
 """Tokens of their own, but not special: a server leaves special tokens out of the text that its

@@ -24,12 +24,12 @@ from blockwise.artifacts import write_bytes
 from blockwise.config.datasets import Split
 from blockwise.config.pocket import PocketRecipe
 from blockwise.errors import ArtifactError
+from blockwise.models.machine_dtype import cpu_dtype
+from blockwise.models.random_backbone import BOS_TOKEN, END_TOKEN, draw_weights
+from blockwise.mxfp4.torch_files import UNREADABLE, load_values
 from blockwise.pocket.attention import SHARED_OPENINGS, reaches_of
 from blockwise.pocket.lessons import Lesson, make_lessons, make_recitals
 from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, TokenLesson, in_a_row, in_batches
-from blockwise.serving.machine_dtype import cpu_dtype
-from blockwise.serving.random_backbone import BOS_TOKEN, END_TOKEN, draw_weights
-from blockwise.torch_files import UNREADABLE, load_values
 
 CURVE_EVERY_STEPS = 100
 BATCH_TOKENS = 16384  # at a time, to bound memory

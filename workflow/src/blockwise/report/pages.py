@@ -26,7 +26,7 @@ from blockwise.claims.ledger import TABLES as LEDGER_TABLES
 from blockwise.claims.ledger import read_tables
 from blockwise.claims.verdicts import Verdict
 from blockwise.errors import run_command
-from blockwise.tables.data_dictionary import TABLE_NAME as DICTIONARY
+from blockwise.report.data_dictionary import TABLE_NAME as DICTIONARY
 from blockwise.tables.registry import Family
 from blockwise.tables.write import PROVENANCE
 

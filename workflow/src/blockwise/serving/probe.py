@@ -14,12 +14,12 @@ from typing import Any
 
 from blockwise.config.backbones import Backbone, ExternalEngine, VllmEngine
 from blockwise.errors import EngineError
+from blockwise.models.prepared_model import PreparedModel
+from blockwise.models.renderer import Message
+from blockwise.serving.client import ChatRequest, Completion, Engine
 from blockwise.serving.endpoint_metrics import EngineMetrics
-from blockwise.serving.engine import ChatRequest, Completion, Engine
 from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.http_json import HttpError, get_json, post_json
-from blockwise.serving.prepared_model import PreparedModel
-from blockwise.serving.renderer import Message
 from blockwise.serving.running_server import Server
 from blockwise.serving.vllm_command import measured_flags
 

@@ -22,11 +22,11 @@ import tenacity
 
 from blockwise.config.backbones import Backbone, Engine, ExternalEngine, VllmEngine
 from blockwise.errors import ServerError
+from blockwise.models.prepared_model import PreparedModel
 from blockwise.serving.alike import refuse_unlike_endpoints
 from blockwise.serving.api_key import NO_KEY, read_key
 from blockwise.serving.devices import DeviceShare, reserved_devices, share_out
 from blockwise.serving.http_json import HttpError, get_json, is_up
-from blockwise.serving.prepared_model import PreparedModel
 from blockwise.serving.process_signals import end_with_parent, raise_on_sigterm
 from blockwise.serving.running_server import Server
 from blockwise.serving.server_log import ADDRESS_IN_USE, ServerLog

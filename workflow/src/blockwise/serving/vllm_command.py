@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from blockwise.config.backbones import ArgumentValue, Backbone, VllmEngine
-from blockwise.serving.machine_dtype import cpu_dtype
-from blockwise.serving.prepared_model import PreparedModel
+from blockwise.models.machine_dtype import cpu_dtype
+from blockwise.models.prepared_model import PreparedModel
 
 HOST = "127.0.0.1"
 

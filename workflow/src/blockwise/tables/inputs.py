@@ -12,7 +12,7 @@ from blockwise.compaction.similarity import Similarities
 from blockwise.config.mxfp4 import MXFP4
 from blockwise.mxfp4.records import Diagnostics, Outliers, Speed, TrainingRun
 from blockwise.serving.engine_card import EngineCard
-from blockwise.tables.load import LoadedCell, LoadedOmission
+from blockwise.tables.compaction.parts.load import LoadedCell, LoadedOmission
 
 
 @dataclass(frozen=True)

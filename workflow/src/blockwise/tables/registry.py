@@ -1,9 +1,9 @@
-"""Which tables there are: every module of this folder that is named like one.
+"""Which tables there are: every module of a study's folder, called as the table is.
 
 A table module lists its columns (`COLUMNS`) and makes its rows from everything that tables are
 made from (`build`); adding the module is all it takes. Tables come in families, one a study,
-each written on its own. Nothing is imported before a table is asked for, because the workflow
-lists the tables at every start.
+each written on its own; what the tables of a study share stands in its `parts`. Nothing is
+imported before a table is asked for, because the workflow lists the tables at every start.
 """
 
 import importlib
@@ -20,23 +20,29 @@ if TYPE_CHECKING:
     from blockwise.tables.inputs import TableInputs
 
 
+FOLDER = Path(__file__).parent
+
+
 class Family(StrEnum):
-    """Tables that are written together: those of one study."""
+    """Tables that are written together: those of one study, in the folder of that name."""
 
     COMPACTION = "compaction"
     MXFP4 = "mxfp4"
 
 
-PREFIXES = {Family.COMPACTION: ("compaction_", "engine_"), Family.MXFP4: ("mxfp4_",)}
-"""How the tables of a family are called; no other module of this folder is."""
-
-_MODULES = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+def modules_of(package: str, folder: Path) -> dict[str, str]:
+    """Modules of a package by their own names; packages in it are none."""
+    found = pkgutil.iter_modules([str(folder)])
+    return {one.name: f"{package}.{one.name}" for one in found if not one.ispkg}
 
 
 def tables_of(*families: Family) -> dict[str, str]:
     """Module of each table of some families, by the table's name."""
-    prefixes = tuple(prefix for family in families for prefix in PREFIXES[family])
-    return {name: f"blockwise.tables.{name}" for name in _MODULES if name.startswith(prefixes)}
+    return {
+        name: module
+        for family in families
+        for name, module in modules_of(f"{__package__}.{family}", FOLDER / family).items()
+    }
 
 
 TABLES = tables_of(*Family)

@@ -29,10 +29,15 @@ from blockwise.provenance import (
     utc_now,
 )
 from blockwise.tables.columns import csv_bytes
+from blockwise.tables.compaction.parts.load import (
+    damage_of,
+    load_batches,
+    load_engine_cards,
+    load_omitted,
+)
 from blockwise.tables.inputs import TableInputs
-from blockwise.tables.load import damage_of, load_batches, load_engine_cards, load_omitted
+from blockwise.tables.mxfp4.parts.training import damage_of_training, load_runs
 from blockwise.tables.registry import Family, load_tables, tables_of
-from blockwise.tables.training import damage_of_training, load_runs
 
 PROVENANCE = {Family.COMPACTION: "PROVENANCE.json", Family.MXFP4: "PROVENANCE_mxfp4.json"}
 

@@ -20,7 +20,7 @@ from typing import Protocol, cast
 
 from blockwise.compaction.history import History
 from blockwise.compaction.partition import HistoryBlock
-from blockwise.serving.renderer import Message
+from blockwise.models.renderer import Message
 
 
 class Layout(Protocol):

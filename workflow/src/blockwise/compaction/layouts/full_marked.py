@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from blockwise.compaction.fences import fence_span
 from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import HistoryBlock
-from blockwise.serving.renderer import Message
+from blockwise.models.renderer import Message
 
 MARK = "TARGET_BLOCK"
 SCOPE = (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import HistoryBlock
-from blockwise.serving.renderer import Message
+from blockwise.models.renderer import Message
 
 SCOPE = "Now summarize the whole conversation above, from its first message to its last."
 

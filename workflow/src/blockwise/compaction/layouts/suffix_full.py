@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.compaction.target_name import name_place
-from blockwise.serving.renderer import Message
+from blockwise.models.renderer import Message
 
 SCOPE = (
     "Now summarize only one part of the conversation above: from {start} {stop}. Everything else "

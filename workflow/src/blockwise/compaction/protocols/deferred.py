@@ -17,8 +17,8 @@ from blockwise.compaction.partition import last_tokens_cut
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import Reference
 from blockwise.data.documents import Question, Session
-from blockwise.serving.engine import ChatRequest, Completion
-from blockwise.serving.renderer import Renderer
+from blockwise.models.renderer import Renderer
+from blockwise.serving.client import ChatRequest, Completion
 
 CONCURRENT_QUESTIONS = 8  # branches of a frozen history asked at once; they share its cache
 

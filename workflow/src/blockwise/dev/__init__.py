@@ -1,0 +1,1 @@
+"""What holds the repository itself: its checks and its map."""

@@ -1,0 +1,1 @@
+"""Figures of the compaction study, a module each, called as the figure is."""

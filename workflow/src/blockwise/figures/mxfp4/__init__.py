@@ -1,0 +1,1 @@
+"""Figures of the MXFP4 study, a module each, called as the figure is."""

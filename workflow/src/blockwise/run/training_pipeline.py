@@ -1,0 +1,192 @@
+"""What the rules of the MXFP4 study ask: its jobs, their arguments, and when they run again.
+
+A profile without the study has no jobs here; everything then is an empty list.
+"""
+
+import platform
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from blockwise.artifacts import digest, file_states
+from blockwise.config.mxfp4 import MXFP4, Study, TrainerKind, TrainingExperiment, named_arms
+from blockwise.errors import ConfigError
+from blockwise.mxfp4.titan import stand_ins
+from blockwise.provenance import code_digest
+from blockwise.run.job_resources import training_memory_mb
+
+ALL = "all"  # the job that trains every seed
+RENDEZVOUS_PORT = 29500  # torchrun's own; a job on several nodes has them to itself
+
+
+class TrainingPipeline:
+    """The jobs of the study of a profile, which may be None."""
+
+    def __init__(self, study: MXFP4 | None) -> None:
+        self._study = study
+
+    @property
+    def study(self) -> MXFP4:
+        """The study; only jobs of it ask."""
+        assert self._study is not None, "a profile without mxfp4 has no training job"
+        return self._study
+
+    def experiments(self, *studies: Study) -> list[str]:
+        """Experiments that belong to one of some studies."""
+        entries = self._study.experiments if self._study else {}
+        return [name for name, experiment in entries.items() if experiment.study in studies]
+
+    def measurements(self, folder: str, *studies: Study) -> list[str]:
+        """Files of the experiments of some studies."""
+        return [f"{folder}/{name}.json" for name in self.experiments(*studies)]
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Every training job: its experiment, and `all`, `SEED` or `SEED-NUMBER` of an arm."""
+        return [
+            (name, run)
+            for name in self.experiments(Study.LADDER, Study.INTERVENTIONS)
+            for run in self._runs_of(self._training(name))
+        ]
+
+    def arguments(self, experiment: str, run: str) -> list[str]:
+        """Which seeds and arm a training job has, as command-line words."""
+        seed, _, number = run.partition("-")
+        seeds = self._training(experiment).seeds if seed == ALL else [int(seed)]
+        words = ["--seeds", *map(str, seeds), "--threads", str(self.threads())]
+        if number:
+            words += ["--arm", self._training(experiment).all_arms()[int(number)]]
+        return words
+
+    def starter(self) -> list[str]:
+        """What starts a training job's launcher on every node, before the interpreter."""
+        if self.num_nodes() == 1:
+            return []
+        words = ["srun", f"--nodes={self.num_nodes()}", f"--ntasks={self.num_nodes()}"]
+        words += ["--ntasks-per-node=1", "--kill-on-bad-exit=1"]
+        words += [f"--cpus-per-task={self.processes_per_node() * self.threads()}"]
+        return words + ([f"--gpus-per-node={self.processes_per_node()}"] if self.num_gpus() else [])
+
+    def launcher(self) -> list[str]:
+        """What starts a training job's processes, after the interpreter; words of the shell.
+
+        The torchruns of several nodes meet at the node whose shell reads this.
+        """
+        if self.num_processes() == 1:
+            return []
+        torchrun = ["-m", "torch.distributed.run"]
+        processes = f"--nproc-per-node={self.processes_per_node()}"
+        if self.num_nodes() == 1:
+            return [*torchrun, "--standalone", processes]
+        meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=$(hostname):{RENDEZVOUS_PORT}"]
+        return [*torchrun, f"--nnodes={self.num_nodes()}", processes, *meeting]
+
+    def check_launcher(self) -> None:
+        """Refuse several nodes where Slurm is not at hand.
+
+        Raises:
+            ConfigError: `srun` is not on the path.
+        """
+        if self.num_nodes() > 1 and shutil.which("srun") is None:
+            raise ConfigError(
+                f"mxfp4.num_nodes is {self.num_nodes()} and `srun` is not on the path: several "
+                "nodes are Slurm's business (workflow/docs/slurm.md). Run where Slurm is, or set "
+                "it to 1"
+            )
+
+    def num_nodes(self) -> int:
+        """Nodes of a training job."""
+        return self._study.num_nodes if self._study else 1
+
+    def processes_per_node(self) -> int:
+        """Processes of a training job on each of its nodes."""
+        return self.num_processes() // self.num_nodes()
+
+    def memory_mb(self) -> int:
+        """Host memory of a training job on each of its nodes."""
+        return training_memory_mb(self._study) if self._study else 0
+
+    def step_resources(self) -> dict[str, str | int]:
+        """What Slurm must know of a job that starts its own steps, on several nodes.
+
+        The executor plugin then leaves `srun` to the job (`mpi`), and wants tasks to plan with.
+        Nodes are its own: two jobs could not meet at one port.
+        """
+        if self.num_nodes() == 1:
+            return {}
+        return {
+            "mpi": "srun",
+            "tasks_per_node": self.processes_per_node(),
+            "cpus_per_task": self.threads(),
+            "slurm_extra": "--exclusive",
+        }
+
+    def check_installed(self) -> None:
+        """Refuse a trainer that is not installed here.
+
+        Raises:
+            ConfigError: the study asks for torchtitan and there is none.
+        """
+        if self._study is not None and self._study.trainer == TrainerKind.TORCHTITAN:
+            stand_ins.version()
+
+    def threads(self) -> int:
+        """CPU threads of one process: small models gain nothing from more."""
+        return 1
+
+    def num_gpus(self) -> int:
+        """GPUs that a training job takes."""
+        return self.num_processes() if self._study and self._study.device == "cuda" else 0
+
+    def measuring_gpus(self) -> int:
+        """GPUs of a measurement, which is one process."""
+        return min(1, self.num_gpus())
+
+    def num_processes(self) -> int:
+        """Processes of a training job."""
+        return self._study.num_processes if self._study else 1
+
+    def tables_key(self, modules: Iterable[str]) -> str:
+        """When the tables must be written again: they show names and words of the study."""
+        values = self._study.model_dump(mode="json") if self._study else None
+        return digest([values, code_digest(*modules)])
+
+    def corpus_key(self) -> str:
+        """When the corpus must be prepared again."""
+        if self._study is None:
+            return ""
+        corpus, tokenizer = self._study.corpus, self._study.tokenizer
+        values: list[Any] = [corpus.model_dump(mode="json"), tokenizer.model_dump(mode="json")]
+        if corpus.kind == "stdlib":
+            values.append(platform.python_version())
+        if corpus.kind == "path":
+            values.append(file_states(Path(corpus.folder)))
+        return digest([values, code_digest("blockwise.mxfp4.corpus")])
+
+    def training_key(self, experiment: str) -> str:
+        """When a training job must look for missing runs again."""
+        return self.measurement_key(experiment, "blockwise.mxfp4.train_arm")
+
+    def measurement_key(self, experiment: str, module: str) -> str:
+        """When a measurement must be made again, or any job of an experiment: its module."""
+        entry = self.study.experiments[experiment]
+        apart = {"experiments", "arms", "caption", "num_nodes"}
+        shared = self.study.model_dump(mode="json", exclude=apart)
+        arms = {arm: self.study.arms[arm].model_dump(mode="json") for arm in named_arms(entry)}
+        return digest([entry.model_dump(mode="json"), shared, arms, code_digest(module)])
+
+    def _training(self, experiment: str) -> TrainingExperiment:
+        entry = self.study.experiments[experiment]
+        assert isinstance(entry, TrainingExperiment), experiment
+        return entry
+
+    def _runs_of(self, experiment: TrainingExperiment) -> list[str]:
+        if self.study.jobs == "per_experiment":
+            return [ALL]
+        if self.study.jobs == "per_seed":
+            return [str(seed) for seed in experiment.seeds]
+        return [
+            f"{seed}-{number}"
+            for seed in experiment.seeds
+            for number in range(len(experiment.all_arms()))
+        ]

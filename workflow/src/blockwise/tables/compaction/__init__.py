@@ -1,0 +1,1 @@
+"""Tables of the compaction study, a module each, called as the table is."""

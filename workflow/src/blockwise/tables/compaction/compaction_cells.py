@@ -1,0 +1,336 @@
+"""`compaction_cells.csv`: one row a cell and experiment; the facts behind every comparison.
+
+A cell that two experiments select has a row in each, so a reader filters by experiment and
+never joins.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from blockwise.config.experiments import SEQUENTIAL, Reference
+from blockwise.tables.columns import (
+    Column,
+    ColumnKind,
+    count,
+    flag,
+    frame,
+    number,
+    seconds,
+    text,
+    tokens,
+)
+from blockwise.tables.compaction.parts import cell_accuracy, measures
+from blockwise.tables.compaction.parts.load import LoadedCell
+from blockwise.tables.compaction.parts.settings import settings_of
+from blockwise.tables.inputs import TableInputs
+
+ROLES = ("agent", "worker", "question", "bystander")
+
+BACKBONE = text("backbone", "Name of the backbone in the configuration.")
+DATASET = text("dataset", "Name of the dataset in the configuration.")
+CELL_KEY = text("cell_key", "Content key of the cell: everything that can change its record.")
+TIMING_BLOCK = text(
+    "timing_block_id",
+    "Timing block: all arms of one session and seed on one server start; times are compared "
+    "inside one only. Empty for a recall cell.",
+)
+NUM_PARAMETERS = number(
+    "num_parameters", "Total parameters of the backbone.", ColumnKind.EXACT, "parameters"
+)
+CAPTION = text("caption", "What every figure of this backbone must say, e.g. random weights.")
+FORMAT = text("format", "Official schema of the dataset: hotpotqa or locomo.")
+CELL_IDENTITY: tuple[Column, ...] = (BACKBONE, DATASET, CELL_KEY, TIMING_BLOCK)
+BOUNDARY = text("boundary", "Where history blocks may be cut: turn or token.")
+TAU = tokens(
+    "tau_tokens", "Trigger threshold of the rendered next request; empty: no session is compacted."
+)
+HISTORY = tokens(
+    "history_tokens", "Length asked for of the history that is compacted; empty for a session."
+)
+PROMPT = text(
+    "prompt", "Name of the compaction prompt, or `by content type` where each type has its own."
+)
+TRANSCRIPT = text(
+    "transcript",
+    "fixed: every arm replays the same answers; free: the model's own; empty: no answer enters a "
+    "history.",
+)
+VOLUME_MODE = text(
+    "volume_mode", "forced: a fixed decode volume; natural: workers stop by themselves."
+)
+VOLUME_TOKENS = tokens(
+    "volume_tokens", "Forced: decode volume V of one compaction; natural: cap of each worker."
+)
+ARM: tuple[Column, ...] = (
+    text(
+        "arm",
+        "sequential, the layout of the parallel compaction, or closed_book or full_history, which "
+        "compact nothing.",
+    ),
+    text("layout", "How a worker's request shows its history block; empty for other arms."),
+    tokens("block_size_tokens", "Configured history block size B; empty for other arms."),
+)
+SCOPE: tuple[Column, ...] = (
+    text("experiment", "Experiment that selects the cells."),
+    BACKBONE,
+    NUM_PARAMETERS,
+    DATASET,
+)
+"""Whose cells a row sums up: the first columns of every study's table."""
+ARM_IDENTITY: tuple[Column, ...] = (*SCOPE, CAPTION, PROMPT, *ARM, BOUNDARY)
+"""Which arm of them a row of a timing or volume table shows."""
+
+
+def _token_columns(role: str, requests: str) -> tuple[Column, ...]:
+    sampled, timed = ColumnKind.SAMPLED, ColumnKind.TIMED
+    return (
+        tokens(f"{role}_prompt_tokens", f"Prompt tokens of {requests}.", sampled),
+        tokens(
+            f"{role}_cached_tokens",
+            f"Prompt tokens of {requests} that the engine found in its prefix cache; depends "
+            "on its schedule. Empty: not reported.",
+            timed,
+        ),
+        tokens(
+            f"{role}_uncached_tokens",
+            f"Prompt tokens of {requests} that the engine computed. Empty: not reported.",
+            timed,
+        ),
+        tokens(
+            f"{role}_completion_tokens",
+            f"Tokens decoded by {requests}, thinking included.",
+            sampled,
+        ),
+    )
+
+
+COLUMNS: tuple[Column, ...] = (
+    text("experiment", "Experiment that selects the cell."),
+    text("study", "Study of the experiment: the table and the figure that it feeds."),
+    BACKBONE,
+    NUM_PARAMETERS,
+    DATASET,
+    FORMAT,
+    CAPTION,
+    text("weights", "What the weights know: random (nothing), pocket, or published."),
+    CELL_KEY,
+    text("session_id", "Session that the agent played."),
+    count("seed", "Seed of sampling; the order of arms follows from the timing block.", unit=""),
+    count("repeat", "Repeat of the same cell under the same seed.", unit=""),
+    count(
+        "server_start",
+        "Index of the server start that the cell's times are of; empty for a recall cell.",
+        unit="",
+    ),
+    text("mode", "sequential or parallel compaction; empty: none."),
+    *ARM,
+    PROMPT,
+    number(
+        "target_frac",
+        "Output over input that the prompt asks for; empty: it names none.",
+        ColumnKind.EXACT,
+        "1",
+    ),
+    BOUNDARY,
+    count("max_concurrent_workers", "Most workers sent at once; empty: all."),
+    text(
+        "protocol",
+        "immediate: a session, questions in their turn; deferred: a session, questions after a "
+        "closing compaction; single: one compaction; shared: one while others use the engine.",
+    ),
+    TAU,
+    HISTORY,
+    count("num_bystanders", "Other sessions on the same engine."),
+    TRANSCRIPT,
+    count("num_verbatim_turns", "Last turns that a compaction leaves as they are."),
+    tokens("answer_tokens", "Budget of one answer."),
+    VOLUME_MODE,
+    VOLUME_TOKENS,
+    TIMING_BLOCK,
+    count(
+        "position_in_timing_block",
+        "Place of the cell in the random order of its timing block.",
+        unit="",
+    ),
+    flag(
+        "timing_valid", "Whether the cell's times count; empty for a recall cell.", ColumnKind.HOST
+    ),
+    text("timing_invalid_reasons", "Why they do not; empty for a recall cell.", ColumnKind.HOST),
+    seconds("wall_s", "Wall time of the whole session."),
+    count("num_turns", "Document turns played."),
+    count("num_compactions", "Compactions in the session.", ColumnKind.SAMPLED),
+    seconds("compaction_wall_s", "First worker request to last answer, all compactions."),
+    seconds("compaction_stall_s", "Time the agent waited for new histories, client included."),
+    number("compaction_stall_frac", "Share of wall_s that is stall.", ColumnKind.TIMED, "1"),
+    tokens(
+        "compaction_input_tokens", "History tokens that summaries replaced.", ColumnKind.SAMPLED
+    ),
+    tokens(
+        "compaction_output_tokens",
+        "Tokens decoded by all workers, thinking included.",
+        ColumnKind.SAMPLED,
+    ),
+    tokens("compaction_thinking_tokens", "Thinking tokens among them.", ColumnKind.SAMPLED),
+    number(
+        "length_finish_frac",
+        "Share of workers that stopped at their budget; 1 by construction if forced.",
+        ColumnKind.SAMPLED,
+        "1",
+    ),
+    *_token_columns("agent", "the agent's turns"),
+    *_token_columns("worker", "the compaction workers"),
+    *_token_columns("question", "deferred questions"),
+    *_token_columns("bystander", "bystanders"),
+    tokens("thinking_tokens", "Thinking tokens of all requests.", ColumnKind.SAMPLED),
+    tokens(
+        "total_tokens",
+        "Total tokens spent: prompt and completion of all requests, cached included.",
+        ColumnKind.SAMPLED,
+    ),
+    *cell_accuracy.COLUMNS,
+    count("num_skipped_rows", "Malformed dataset rows left out of the whole dataset."),
+    count(
+        "num_preemptions",
+        "Requests that the engine preempted; empty: it does not tell, or other cells ran too.",
+        ColumnKind.TIMED,
+    ),
+    seconds("client_cpu_s", "CPU time of the client process; empty: it ran other cells too."),
+    number(
+        "load_average_1min", "Load average when the cell started.", ColumnKind.HOST, "processes"
+    ),
+    number("cpu_steal_frac", "CPU time stolen at the start.", ColumnKind.HOST, "1"),
+    text("engine_card_id", "Server start that played it; see engine_cards.", ColumnKind.HOST),
+    text("host", "Machine.", ColumnKind.HOST),
+    text("commit", "Commit of the checkout.", ColumnKind.HOST),
+    flag("dirty", "Whether the checkout held uncommitted changes.", ColumnKind.HOST),
+    text("code_digest", "Digest of the modules on the cell's import path."),
+)
+
+
+def build(inputs: TableInputs) -> pd.DataFrame:
+    """One row a cell and experiment, in the order given."""
+    return frame([_row(cell) for cell in inputs.cells], COLUMNS)
+
+
+def cell_identity(cell: LoadedCell) -> dict[str, Any]:
+    """Values of `CELL_IDENTITY`, for tables that are joined to this one."""
+    return {
+        "backbone": cell.backbone,
+        "dataset": cell.dataset,
+        "cell_key": cell.record.cell_key,
+        "timing_block_id": cell.record.timing_block_id,
+    }
+
+
+def arm_values(cell: LoadedCell) -> dict[str, Any]:
+    """Values of `ARM`."""
+    arm = cell.record.arm
+    return {
+        "arm": arm,
+        "layout": arm if _mode(arm) == "parallel" else None,
+        "block_size_tokens": cell.record.block_size_tokens,
+    }
+
+
+def arm_identity(cell: LoadedCell) -> dict[str, Any]:
+    """Values of `ARM_IDENTITY`, for a row of cells that all agree in them."""
+    return {
+        "experiment": cell.experiment,
+        "backbone": cell.backbone,
+        "num_parameters": cell.num_parameters,
+        "dataset": cell.dataset,
+        "caption": cell.caption,
+        "prompt": cell.prompt,
+        **arm_values(cell),
+        "boundary": settings_of(cell.record).boundary,
+    }
+
+
+def _mode(arm: str) -> str | None:
+    if arm in set(Reference):
+        return None
+    return SEQUENTIAL if arm == SEQUENTIAL else "parallel"
+
+
+def _row(cell: LoadedCell) -> dict[str, Any]:
+    record = cell.record
+    is_timing = record.timing_block_id is not None
+    reasons = record.timing_invalid_reasons if is_timing else ()
+    return {
+        "study": cell.study,
+        "target_frac": cell.target_frac,
+        "format": cell.format,
+        "weights": cell.weights.value,
+        "session_id": record.session_id,
+        "seed": record.seed,
+        "repeat": record.repeat,
+        "server_start": record.server_start if is_timing else None,
+        "mode": _mode(record.arm),
+        "position_in_timing_block": record.position_in_block,
+        "timing_valid": record.timing_valid if is_timing else None,
+        "timing_invalid_reasons": "; ".join(reasons) or None,
+        "wall_s": record.wall_s,
+        "num_turns": record.num_turns,
+        "num_skipped_rows": cell.num_skipped_rows,
+        "num_preemptions": record.num_preemptions,
+        "client_cpu_s": record.client_cpu_s,
+        "load_average_1min": record.environment.load_average_1min,
+        "cpu_steal_frac": record.environment.cpu_steal_frac,
+        "engine_card_id": record.engine_card_id,
+        "host": record.environment.host,
+        "commit": record.environment.commit,
+        "dirty": record.environment.dirty,
+        **cell_identity(cell),
+        **arm_identity(cell),
+        **_settings(cell),
+        **_compactions(cell),
+        **_tokens(cell),
+        **cell_accuracy.values(cell),
+    }
+
+
+def _settings(cell: LoadedCell) -> dict[str, Any]:
+    settings = settings_of(cell.record)
+    return {
+        "protocol": settings.protocol,
+        "max_concurrent_workers": settings.max_concurrent_workers,
+        "tau_tokens": settings.tau_tokens,
+        "history_tokens": settings.history_tokens,
+        "num_bystanders": settings.num_bystanders,
+        "transcript": settings.transcript,
+        "num_verbatim_turns": settings.last_turns,
+        "answer_tokens": settings.answer_tokens,
+        "volume_mode": settings.volume_mode,
+        "volume_tokens": settings.volume_tokens,
+        "code_digest": settings.code_digest,
+    }
+
+
+def _compactions(cell: LoadedCell) -> dict[str, Any]:
+    record = cell.record
+    return {
+        "num_compactions": len(record.compactions),
+        "compaction_wall_s": measures.compaction_wall_s(record),
+        "compaction_stall_s": measures.compaction_stall_s(record),
+        "compaction_stall_frac": measures.compaction_stall_frac(record),
+        "compaction_input_tokens": sum(item.input_tokens for item in record.compactions),
+        "compaction_output_tokens": measures.compaction_output_tokens(record),
+        "compaction_thinking_tokens": sum(item.thinking_tokens for item in record.compactions),
+        "length_finish_frac": measures.length_finish_frac(record),
+    }
+
+
+def _tokens(cell: LoadedCell) -> dict[str, Any]:
+    record = cell.record
+    values: dict[str, Any] = {
+        "thinking_tokens": sum(request.thinking_tokens for request in record.requests),
+        "total_tokens": measures.total_tokens(record),
+    }
+    for role in ROLES:
+        spent = measures.tally(request for request in record.requests if request.role == role)
+        values[f"{role}_prompt_tokens"] = spent.prompt_tokens
+        values[f"{role}_cached_tokens"] = spent.cached_tokens
+        values[f"{role}_uncached_tokens"] = spent.uncached_tokens
+        values[f"{role}_completion_tokens"] = spent.completion_tokens
+    return values

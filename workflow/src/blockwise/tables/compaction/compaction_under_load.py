@@ -1,0 +1,224 @@
+"""`compaction_under_load.csv`: what a compaction does to others on the same engine.
+
+Bystanders ask again and again, first alone and then while the compaction runs; a row is one of
+these phases of one arm. Their latencies are the engine's own: a request's inter-token latency is
+its decode time over its gaps, one mean gap a request, because a client on a busy machine sees
+tokens late and in bundles. Percentiles pool the requests of all valid cells, by nearest rank. One
+that so few requests have would be their maximum; it is left out, and the maximum stands beside.
+More workers decode a summary sooner and slow others more, so the compaction's wall time and the
+goodput of the whole engine stand in the same row.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from blockwise.compaction.records import CellRecord, RequestRecord
+from blockwise.config.experiments import Study
+from blockwise.tables.columns import Column, ColumnKind, count, frame, seconds, text
+from blockwise.tables.compaction.compaction_cells import HISTORY
+from blockwise.tables.compaction.parts import measures
+from blockwise.tables.compaction.parts.comparison import LABELS, Arm, compared_arms, label_values
+from blockwise.tables.compaction.parts.summaries import COMPACTION_OUTPUT, SPREAD, Measure
+from blockwise.tables.inputs import TableInputs
+
+ALONE, DURING = "alone", "during"
+MIN_REQUESTS = {50: 1, 95: 20, 99: 100}
+"""Requests below which a percentile, by nearest rank, is the maximum of the sample."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A latency of bystanders' requests."""
+
+    name: str
+    meaning: str
+    percents: tuple[int, ...]
+    of: Callable[[RequestRecord], float | None]  # None: the request has none, or none is reported
+
+    def columns(self) -> list[Column]:
+        """The percentiles, the maximum, and the requests behind them."""
+        return [
+            *(
+                seconds(f"{self.name}_p{percent}_s", self._words(percent))
+                for percent in self.percents
+            ),
+            seconds(f"{self.name}_max_s", f"{self.meaning}: the longest."),
+            count(
+                f"{self.name}_num_requests",
+                f"Requests behind the {self.name} columns, of all valid cells.",
+                ColumnKind.TIMED,
+            ),
+        ]
+
+    def values(self, requests: Sequence[RequestRecord]) -> dict[str, Any]:
+        """The columns over these requests."""
+        found = [value for value in map(self.of, requests) if value is not None]
+        return {
+            **{
+                f"{self.name}_p{percent}_s": measures.percentile(found, percent / 100)
+                if len(found) >= MIN_REQUESTS[percent]
+                else None
+                for percent in self.percents
+            },
+            f"{self.name}_max_s": max(found, default=None),
+            f"{self.name}_num_requests": len(found),
+        }
+
+    def _words(self, percent: int) -> str:
+        fewest = MIN_REQUESTS[percent]
+        limit = f", empty below {fewest} requests" if fewest > 1 else ""
+        return f"{self.meaning}: {percent}th percentile by nearest rank{limit}."
+
+
+def _mean_gap_s(request: RequestRecord) -> float | None:
+    if request.decode_s is None or request.completion_tokens < 2:
+        return None
+    return request.decode_s / (request.completion_tokens - 1)
+
+
+def _goodput_tokens_per_s(record: CellRecord) -> float | None:
+    """Tokens of bystanders' requests that ended in the compaction's window, and its own output.
+
+    The window opens with the first worker's request and is as long as the compaction's wall time.
+    """
+    workers = measures.workers(record)
+    if not workers or len(record.compactions) != 1:
+        return None
+    (compaction,) = record.compactions
+    begin_s = min(request.start_s for request in workers)
+    bystanders = [
+        request
+        for request in record.requests
+        if request.role == "bystander"
+        and begin_s <= request.start_s + request.wall_s <= begin_s + compaction.wall_s
+    ]
+    num_tokens = measures.tally(bystanders).completion_tokens + compaction.output_tokens
+    return num_tokens / compaction.wall_s
+
+
+LATENCIES = (
+    Latency(
+        "ttft",
+        "Time to the first token of a bystander's request, by the engine's clock where it reports "
+        "it (engine_cards.ttft_source)",
+        (50, 95, 99),
+        lambda request: request.ttft_s,
+    ),
+    Latency(
+        "itl",
+        "Inter-token latency of a bystander's request: its decode time by the engine's clock over "
+        "its gaps, the mean gap inside one request",
+        (50, 95, 99),
+        _mean_gap_s,
+    ),
+    Latency(
+        "queue",
+        "Time a bystander's request waited in the engine's queue, by the engine's clock",
+        (50, 95),
+        lambda request: request.queue_s,
+    ),
+)
+MEASURES = (
+    Measure(
+        "compaction_wall",
+        "_s",
+        "s",
+        ColumnKind.TIMED,
+        "First worker request to last answer; empty for the phase alone",
+        measures.compaction_wall_s,
+    ),
+    Measure(
+        "goodput",
+        "_tokens_per_s",
+        "tokens/s",
+        ColumnKind.TIMED,
+        "Tokens decoded for everybody during the compaction (its output, and the bystanders' "
+        "requests that ended in it) over its wall time; empty for the phase alone",
+        _goodput_tokens_per_s,
+    ),
+    replace(COMPACTION_OUTPUT, statistics=SPREAD),
+)
+
+COLUMNS: tuple[Column, ...] = (
+    *LABELS,
+    HISTORY,
+    count("num_bystanders", "Other sessions on the same engine, each with one request at a time."),
+    count("num_history_blocks", "History blocks that the compaction was cut into; 1: sequential."),
+    count("max_concurrent_workers", "Most workers sent at once; empty: all."),
+    text("phase", "alone: before the compaction starts; during: from its start to its end."),
+    *(column for latency in LATENCIES for column in latency.columns()),
+    *(column for measure in MEASURES for column in measure.columns()),
+    count(
+        "num_preemptions",
+        "Requests that the engine preempted, in all valid cells; empty for the phase alone, which "
+        "the engine's counter does not tell apart.",
+        ColumnKind.TIMED,
+    ),
+)
+
+
+def build(inputs: TableInputs) -> pd.DataFrame:
+    """One row a phase and number of history blocks of an arm under one load.
+
+    Raises:
+        ArtifactError: a timing block holds an arm twice, or an arm mixes settings.
+    """
+    comparisons = compared_arms(inputs.cells, Study.UNDER_LOAD)
+    return frame(
+        [
+            _row(part, num_blocks, phase)
+            for arms in comparisons
+            for arm in arms
+            for num_blocks, part in _by_num_blocks(arm)
+            for phase in (ALONE, DURING)
+        ],
+        COLUMNS,
+    )
+
+
+def _by_num_blocks(arm: Arm) -> list[tuple[int, Arm]]:
+    """An arm parted by the history blocks it realised: turns do not divide evenly by B."""
+    parts: dict[int, list[Any]] = {}
+    for cell in arm.cells:
+        num_blocks = sum(compaction.num_blocks for compaction in cell.record.compactions)
+        parts.setdefault(num_blocks, []).append(cell)
+    return [
+        (num_blocks, Arm.of(parts[num_blocks], arm.same_blocks_as)) for num_blocks in sorted(parts)
+    ]
+
+
+def _row(arm: Arm, num_blocks: int, phase: str) -> dict[str, Any]:
+    records = list(arm.valid.values())
+    requests = [
+        request
+        for record in records
+        for request in record.requests
+        if request.role == "bystander" and _phase(request) == phase
+    ]
+    row = {
+        **label_values(arm),
+        "history_tokens": arm.settings.history_tokens,
+        "num_bystanders": arm.settings.num_bystanders,
+        "num_history_blocks": num_blocks,
+        "max_concurrent_workers": arm.settings.max_concurrent_workers,
+        "phase": phase,
+        "num_preemptions": _num_preemptions(records) if phase == DURING else None,
+    }
+    for latency in LATENCIES:
+        row |= latency.values(requests)
+    for measure in MEASURES:
+        row |= measure.values(records if phase == DURING else [])
+    return row
+
+
+def _phase(request: RequestRecord) -> str:
+    return ALONE if request.compaction_index is None else DURING
+
+
+def _num_preemptions(records: Sequence[CellRecord]) -> int | None:
+    """Preemptions of all cells; None where one of them does not tell."""
+    known = [record.num_preemptions for record in records if record.num_preemptions is not None]
+    return sum(known) if known and len(known) == len(records) else None

@@ -1,0 +1,1 @@
+"""Tables of the MXFP4 study, a module each, called as the table is."""

@@ -1,0 +1,52 @@
+"""Loading a tokenizer: the one that `AutoTokenizer` takes, without its cost where that is known."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from transformers import AutoTokenizer
+
+from blockwise.models.tokenizer import load_tokenizer
+
+COUNT_ONE = """
+import sys
+from blockwise.compaction import run
+assert run.Renderer(sys.argv[1]).count([{"role": "user", "content": "Hello"}], True) > 0
+print(*sorted({"torch", "sklearn", "pandas"} & set(sys.modules)))
+"""
+
+
+def described(tokenizer):
+    own = {name: str(value) for name, value in vars(tokenizer).items() if name != "_tokenizer"}
+    return type(tokenizer), tokenizer.backend_tokenizer.to_str(), own
+
+
+def changed(tiny_model, folder, name, **values):
+    """A copy of the model files with some keys of one of them replaced."""
+    shutil.copytree(tiny_model.tokenizer_path, folder)
+    content = json.loads((folder / name).read_text()) | values
+    (folder / name).write_text(json.dumps(content))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("tokenizer_config.json", {}),
+        ("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}),
+        ("config.json", {"model_type": "gpt_oss"}),
+        ("config.json", {"model_type": "qwen2"}),  # its files are not believed
+        ("tokenizer_config.json", {"tokenizer_class": "Qwen2Tokenizer"}),
+    ],
+)
+def test_it_is_the_tokenizer_of_the_automatic_classes(tiny_model, tmp_path, file, values):
+    folder = changed(tiny_model, tmp_path / "model", file, **values)
+    assert described(load_tokenizer(folder)) == described(AutoTokenizer.from_pretrained(folder))
+
+
+def test_a_job_that_counts_tokens_imports_neither_torch_nor_scikit_learn(tiny_model):
+    command = [sys.executable, "-c", COUNT_ONE, tiny_model.tokenizer_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+    assert done.stdout.split() == []
