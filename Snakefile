@@ -25,8 +25,10 @@ try:
         [Path(file) for file in workflow.config_settings.configfiles],
         workflow.config_settings.config,
     )
-    if workflow.is_main_process:  # a dry run too; jobs parse this file again
-        pipeline.check_fits()
+    if workflow.is_main_process:  # a dry run too; jobs parse this file again and need not wait
+        from blockwise.estimate.plans import check_fits
+
+        check_fits(pipeline)
 except BlockwiseError as error:
     raise WorkflowError(str(error))
 

@@ -37,7 +37,7 @@ from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.api_key import NO_KEY, read_key
-from blockwise.serving.client import Engine
+from blockwise.serving.client import EngineClient
 from blockwise.serving.http_json import HttpError, get_json
 from blockwise.serving.running_server import Server
 
@@ -142,7 +142,7 @@ async def run(arguments: argparse.Namespace, conversation: Conversation) -> Comp
         )
     backbone = _backbone(arguments, window_tokens)
     renderer = _renderer(arguments)
-    async with Engine(server, backbone, renderer, exact_prompts=False) as engine:
+    async with EngineClient(server, backbone, renderer, exact_prompts=False) as engine:
         return await compact_messages(
             engine,
             renderer,

@@ -8,7 +8,7 @@ from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.experiments import SEQUENTIAL, known_layouts
-from blockwise.serving.client import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, EngineClient
 
 pytestmark = pytest.mark.engine
 
@@ -49,7 +49,7 @@ def test_cached_tokens_are_what_the_layout_says(engine_server, layout):
     )
 
     async def play():
-        async with Engine(
+        async with EngineClient(
             engine_server.server, engine_server.backbone, engine_server.renderer
         ) as engine:
             metrics = await engine.metrics()

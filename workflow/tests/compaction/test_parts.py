@@ -4,7 +4,7 @@ import re
 
 import pytest
 from doubles import CharRenderer
-from test_run import MODEL, PROFILE, FailingEngine, bench, make_sessions  # noqa: F401  a fixture
+from test_play_batch import MODEL, PROFILE, FailingEngine, bench, make_sessions  # noqa: F401  a fixture
 
 from blockwise.compaction.parts import check_parts, part_record, plan_of, units_of
 from blockwise.compaction.plan import plan_batch

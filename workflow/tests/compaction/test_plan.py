@@ -2,7 +2,7 @@
 
 import pytest
 from doubles import CharRenderer
-from test_run import MODEL, PROFILE, make_sessions
+from test_play_batch import MODEL, PROFILE, make_sessions
 
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import BY_CONTENT_TYPE, plan_batch

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 from doubles import CharRenderer
-from test_run import CARD, MODEL, PROFILE
+from test_play_batch import CARD, MODEL, PROFILE
 
-from blockwise.compaction import replicas
+from blockwise.compaction import play_batch, replicas
 from blockwise.compaction.plan import plan_batch
 from blockwise.compaction.play_batch import BatchJob
 from blockwise.compaction.store import CellStore

@@ -1,7 +1,7 @@
 """Server starts: a job of its own for each, and one value of each in a table."""
 
 import pytest
-from test_run import PROFILE, FailingEngine, bench, make_sessions  # noqa: F401  a fixture
+from test_play_batch import PROFILE, FailingEngine, bench, make_sessions  # noqa: F401  a fixture
 
 from blockwise.artifacts import write_model
 from blockwise.compaction.play_batch import BatchJob

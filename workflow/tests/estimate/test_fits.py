@@ -12,6 +12,7 @@ from blockwise.errors import ConfigError
 from blockwise.estimate import plans
 from blockwise.estimate.__main__ import estimate
 from blockwise.estimate.hardware import gpu
+from blockwise.estimate.plans import check_fits
 from blockwise.run.pipeline import Pipeline
 from compaction.doubles import CharRenderer
 
@@ -55,7 +56,7 @@ def changed(tmp_path, values):
 def test_sizes_that_do_not_fit_are_refused_before_any_job(tmp_path, change, message):
     files = changed(tmp_path, change)
     with pytest.raises(ConfigError, match=f"(?s){message}"):
-        Pipeline(files, {}).check_fits()
+        check_fits(Pipeline(files, {}))
 
 
 def test_the_bill_names_what_does_not_fit_and_counts_on(tmp_path):
@@ -66,7 +67,7 @@ def test_the_bill_names_what_does_not_fit_and_counts_on(tmp_path):
 
 
 def test_what_fits_is_said_to_by_nobody(tmp_path, capsys):
-    Pipeline([SMALL], {}).check_fits()
+    check_fits(Pipeline([SMALL], {}))
     assert capsys.readouterr().err == ""
 
 
@@ -74,7 +75,7 @@ def test_data_that_is_elsewhere_is_warned_of_and_not_refused(tmp_path, capsys):
     elsewhere = {"kind": "hub", "id": "a/b"}
     source = {"datasets": {"rows": {"source": elsewhere}, "chats": {"source": elsewhere}},
               "experiments": {"lengths": {"history_tokens": [300]}}}  # fmt: skip
-    Pipeline(changed(tmp_path, source), {}).check_fits()
+    check_fits(Pipeline(changed(tmp_path, source), {}))
     said = capsys.readouterr().err
     assert "may not fit: double on rows" in said
     assert "dataset rows is not on this machine" in said

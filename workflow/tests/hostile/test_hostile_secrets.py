@@ -21,7 +21,7 @@ from blockwise.errors import ConfigError, EngineError
 from blockwise.provenance import command_line, cpu_model, git_state, package_versions
 from blockwise.serving import client as engine_module
 from blockwise.serving.api_key import read_key, without_key
-from blockwise.serving.client import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, EngineClient
 from blockwise.serving.http_json import HttpError, get_text
 from blockwise.serving.server import Server
 from blockwise.serving.vllm_command import vllm_command, vllm_environment
@@ -58,7 +58,7 @@ def ask(renderer, behaviours, key=CANARY):
         num_tokens = renderer.count(MESSAGES, add_generation_prompt=True)
         async with StubServer(behaviours, num_tokens).running() as stub:
             server = Server(stub.base_url, "m", "id", 0.0, None, key)
-            async with Engine(server, external_backbone(), renderer) as engine:
+            async with EngineClient(server, external_backbone(), renderer) as engine:
                 try:
                     answer = await engine.complete(ChatRequest(MESSAGES, 8), max_attempts=2)
                 except EngineError as error:

@@ -87,7 +87,7 @@ def sessions(url: str, num_sessions: str) -> dict:
     from blockwise.compaction.protocols import immediate  # noqa: PLC0415
     from blockwise.data.documents import Document, Session  # noqa: PLC0415
     from blockwise.models.renderer import Renderer  # noqa: PLC0415
-    from blockwise.serving.client import Engine  # noqa: PLC0415
+    from blockwise.serving.client import EngineClient  # noqa: PLC0415
     from blockwise.serving.running_server import Server  # noqa: PLC0415
 
     renderer = Renderer(str(TOKENIZER))
@@ -100,14 +100,14 @@ def sessions(url: str, num_sessions: str) -> dict:
     spec = CellSpec.model_construct(transcript="fixed")
     imported_mb, cpu_s = peak_mb(), time.process_time()
 
-    async def play_one(engine: Engine) -> list[int]:
+    async def play_one(engine: EngineClient) -> list[int]:
         agent = Agent(engine, renderer, rule, None, cache_salt=None, kv_block_tokens=None)
         await immediate.play(agent, session, spec)
         return [request.completion_tokens for request in agent.playback.requests]
 
     async def play_all() -> list[list[int]]:
         server = Server(url, "m", "id", 0.0, None, "unused")
-        async with Engine(server, _backbone(url), renderer) as engine:
+        async with EngineClient(server, _backbone(url), renderer) as engine:
             return await asyncio.gather(*(play_one(engine) for _ in range(int(num_sessions))))
 
     played = asyncio.run(play_all())

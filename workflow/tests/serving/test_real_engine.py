@@ -7,7 +7,7 @@ import pytest
 
 from blockwise.config.backbones import RequestForm
 from blockwise.errors import EngineError
-from blockwise.serving.client import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, EngineClient
 from blockwise.serving.http_json import get_json
 from blockwise.serving.probe import probe
 
@@ -23,7 +23,7 @@ def with_engine(running, work, **request):
     backbone = running.backbone.model_copy(update={"request": defaults})
 
     async def run():
-        async with Engine(running.server, backbone, running.renderer) as engine:
+        async with EngineClient(running.server, backbone, running.renderer) as engine:
             return await work(engine)
 
     return asyncio.run(run())
@@ -108,7 +108,7 @@ def test_a_wrong_template_is_noticed(engine_server):
     renderer = Longer(engine_server.model.tokenizer_path)
 
     async def run():
-        async with Engine(engine_server.server, engine_server.backbone, renderer) as engine:
+        async with EngineClient(engine_server.server, engine_server.backbone, renderer) as engine:
             await engine.complete(story("Where?"))
 
     with pytest.raises(EngineError, match="its chat template or tokenizer is not ours"):

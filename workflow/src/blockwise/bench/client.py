@@ -16,7 +16,7 @@ from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.datasets import DatasetFormat
 from blockwise.models.renderer import Renderer
-from blockwise.serving.client import ChatRequest, Completion, Engine
+from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
 NUM_WORKERS = 64
 NUM_TURNS = 1000
@@ -25,7 +25,7 @@ BLOCK_SIZE_TOKENS = 128  # the history below then has about NUM_WORKERS history 
 PROMPT = "Summarise."
 
 
-class InstantEngine(Engine):
+class InstantEngine(EngineClient):
     """Answers every request at once; counts it as the real client does."""
 
     def __init__(self, renderer: Renderer) -> None:

@@ -24,7 +24,7 @@ from blockwise.config.experiments import ContentType
 from blockwise.data.documents import Document, Question
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Renderer
-from blockwise.serving.client import ChatRequest, Completion, Engine
+from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
 SYSTEM_PROMPT = (
     "You are a helpful assistant. The user shows you texts, one message after another, and asks "
@@ -83,7 +83,7 @@ class Agent:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: EngineClient,
         renderer: Renderer,
         rule: AgentRule,
         compaction: CompactionRule | None,

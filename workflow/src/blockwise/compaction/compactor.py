@@ -26,7 +26,7 @@ from blockwise.compaction.partition import HistoryBlock, partition
 from blockwise.config.experiments import ContentType
 from blockwise.errors import BlockwiseError, CompactionError
 from blockwise.models.renderer import Renderer
-from blockwise.serving.client import ChatRequest, Completion, Engine
+from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
 WRAPPER_ROLE = "user"
 WRAPPER_HEADING = (
@@ -83,7 +83,7 @@ class Compactor:
         rule: layout, block size, volume, prompt.
     """
 
-    def __init__(self, engine: Engine, renderer: Renderer, rule: CompactionRule) -> None:
+    def __init__(self, engine: EngineClient, renderer: Renderer, rule: CompactionRule) -> None:
         self._engine = engine
         self._renderer = renderer
         self._rule = rule

@@ -19,7 +19,7 @@ from blockwise.compaction.compactor import Compaction, CompactionRule, Compactor
 from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message, Renderer
-from blockwise.serving.client import ChatRequest, Completion, Engine
+from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
 DEVELOPER_ROLE = "developer"  # OpenAI's newer name of the system role; templates know the older
 ROLES = frozenset({SYSTEM_ROLE, DEVELOPER_ROLE, "user", "assistant", TOOL_ROLE})
@@ -94,7 +94,7 @@ class CompactedMessages:
 
 
 async def compact_messages(
-    engine: Engine,
+    engine: EngineClient,
     renderer: Renderer,
     messages: Sequence[Message],
     rule: CompactionRule,

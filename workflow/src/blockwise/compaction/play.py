@@ -19,7 +19,7 @@ from blockwise.config.datasets import DatasetFormat
 from blockwise.config.experiments import Protocol, Transcript
 from blockwise.data.documents import Session
 from blockwise.models.renderer import Renderer
-from blockwise.serving.client import Engine
+from blockwise.serving.client import EngineClient
 from blockwise.serving.engine_card import EngineCard
 
 
@@ -27,7 +27,7 @@ from blockwise.serving.engine_card import EngineCard
 class Stage:
     """The running server that plays cells: its client, template and card."""
 
-    engine: Engine
+    engine: EngineClient
     renderer: Renderer
     card: EngineCard
     honours_cache_salt: bool

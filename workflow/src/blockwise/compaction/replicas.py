@@ -23,7 +23,7 @@ from blockwise.errors import ServerError
 from blockwise.models.prepared_model import PreparedModel
 from blockwise.models.renderer import Renderer
 from blockwise.serving.alike import refuse_unlike_cards
-from blockwise.serving.client import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, EngineClient
 from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.probe import probe
 from blockwise.serving.running_server import Server
@@ -138,7 +138,7 @@ async def open_replicas(
     salted = engine_config.kind == "vllm" or engine_config.cache_salt
     async with AsyncExitStack() as stack:
         engines = [
-            await stack.enter_async_context(Engine(server, backbone, renderer))
+            await stack.enter_async_context(EngineClient(server, backbone, renderer))
             for server in servers
         ]
         cards = [
@@ -175,7 +175,7 @@ def _numbered(card: EngineCard, number: int, num_replicas: int) -> EngineCard:
     return card.model_copy(update={"arguments": {**card.arguments, "replica": place}})
 
 
-async def _refuse_other_weights(name: str, engines: Sequence[Engine]) -> None:
+async def _refuse_other_weights(name: str, engines: Sequence[EngineClient]) -> None:
     """Refuse replicas that answer one seeded request differently.
 
     Asked only where no batch changes a seeded answer, so that nothing but the weights, or kernels

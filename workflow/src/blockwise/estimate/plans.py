@@ -4,6 +4,7 @@ The plan is the run's own (`plan_batch`), on the dataset's and the backbone's ow
 are here; otherwise documents of the published size or four characters a token stand in.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import BatchPlan, plan_batch
 from blockwise.config.profile import Profile
-from blockwise.errors import BlockwiseError
+from blockwise.errors import BlockwiseError, ConfigError
 from blockwise.estimate.renderers import Renderers, is_assumed
 from blockwise.estimate.sessions import Datasets
 from blockwise.models.prepared_model import PreparedModel
 from blockwise.models.renderer import Renderer
+from blockwise.run.pipeline import PROMPTS_FOLDER, Pipeline
 
 
 @dataclass(frozen=True)
@@ -115,3 +117,19 @@ def _no_model(backbone: str) -> PreparedModel:
         digest="",
         num_parameters=None,
     )
+
+
+def check_fits(pipeline: Pipeline) -> None:
+    """Refuse sessions that cannot be played as asked, as far as this machine knows them.
+
+    Exact where data and tokenizer are here; what stands in for them is only warned of.
+
+    Raises:
+        ConfigError: naming experiment, session, sizes and remedy.
+    """
+    plans = Plans(pipeline.profile, Path(pipeline.results) / "runs", PROMPTS_FOLDER)
+    sure, likely = plans.problems(pipeline.batches())
+    for text in likely:
+        print(f"may not fit: {text}", file=sys.stderr)
+    if sure:
+        raise ConfigError("\n".join(sure))

@@ -39,7 +39,7 @@ from blockwise.pocket.scenes import EVERY_FACT, Probe, Scene, make_scene
 from blockwise.progress import WorkProgress
 from blockwise.proportions import share_interval
 from blockwise.provenance import utc_now
-from blockwise.serving.client import ChatRequest, Engine
+from blockwise.serving.client import ChatRequest, EngineClient
 from blockwise.serving.server import end_with_parent, managed_server, raise_on_sigterm
 
 ANSWER_TOKENS = 128  # thinking included
@@ -157,7 +157,7 @@ def sentences_of(summary: str) -> list[str]:
 
 
 async def examine(
-    engine: Engine,
+    engine: EngineClient,
     asked: Sequence[Question],
     compacted: Sequence[Task],
     report: Callable[[int], None],
@@ -269,7 +269,7 @@ def main() -> None:
     ):
 
         async def ask() -> list[SkillResult]:
-            async with Engine(server, backbone, renderer) as engine:
+            async with EngineClient(server, backbone, renderer) as engine:
                 return await examine(engine, asked, compacted, progress.advance)
 
         results = asyncio.run(ask())

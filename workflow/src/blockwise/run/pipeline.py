@@ -6,7 +6,6 @@ input of a rule: a changed value re-runs the stages whose keys hold it, and no o
 """
 
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from blockwise.config.experiments import (
 from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_profile
 from blockwise.config.prompts import prompt_path
 from blockwise.config.split import Part, Phase
-from blockwise.errors import ConfigError
 from blockwise.figures.registry import figures_of
 from blockwise.provenance import code_digest
 from blockwise.report.captions import caption_of
@@ -75,24 +73,6 @@ class Pipeline:
         path = Path(self.config_file)
         write_bytes(path, text.encode())
         pull_back(path.stat().st_mtime_ns, Path(self.results), Path(self.figures))
-
-    def check_fits(self) -> None:
-        """Refuse sessions that cannot be played as asked, as far as this machine knows them.
-
-        Exact where data and tokenizer are here; what stands in for them is only warned of.
-
-        Raises:
-            ConfigError: naming experiment, session, sizes and remedy.
-        """
-        # Imported here: a tokenizer library takes seconds to load, and jobs parse without it.
-        from blockwise.estimate.plans import Plans  # noqa: PLC0415
-
-        plans = Plans(self.profile, Path(self.results) / "runs", PROMPTS_FOLDER)
-        sure, likely = plans.problems(self.batches())
-        for text in likely:
-            print(f"may not fit: {text}", file=sys.stderr)
-        if sure:
-            raise ConfigError("\n".join(sure))
 
     def batches(self) -> list[tuple[str, str]]:
         """Every (backbone, dataset) that some experiment plays."""

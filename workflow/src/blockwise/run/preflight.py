@@ -26,7 +26,7 @@ from blockwise.errors import BlockwiseError, ConfigError, run_command
 from blockwise.models.prepare import prepare_model
 from blockwise.models.prepared_model import PreparedModel
 from blockwise.models.renderer import Renderer
-from blockwise.serving.client import Engine
+from blockwise.serving.client import EngineClient
 from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.probe import probe
 from blockwise.serving.server import Server, end_with_parent, managed_server, raise_on_sigterm
@@ -100,7 +100,7 @@ def made_up_history(renderer: Renderer, num_tokens: int) -> History:
 
 
 async def compaction_check(
-    engine: Engine, renderer: Renderer, layout: str, window_tokens: int
+    engine: EngineClient, renderer: Renderer, layout: str, window_tokens: int
 ) -> Check:
     """One forced compaction of a made-up history."""
     history = made_up_history(renderer, min(HISTORY_TOKENS, window_tokens // 2))
@@ -129,7 +129,7 @@ def serve_checks(
     renderer = Renderer(model.tokenizer_path, backbone.request.chat_template_arguments)
 
     async def ask(server: Server) -> list[Check]:
-        async with Engine(server, backbone, renderer) as engine:
+        async with EngineClient(server, backbone, renderer) as engine:
             card = await probe(engine, server, backbone_name, backbone, model)
             compactions = [
                 await compaction_check(engine, renderer, layout, card.context_window_tokens)

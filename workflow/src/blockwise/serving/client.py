@@ -74,8 +74,8 @@ class Completion:
         return len(self.retry_reasons)
 
 
-class Engine:
-    """Async client of one server; `async with Engine(...) as engine`."""
+class EngineClient:
+    """Async client of one server; `async with EngineClient(...) as engine`."""
 
     def __init__(
         self, server: Server, backbone: Backbone, renderer: Renderer, *, exact_prompts: bool = True

@@ -16,7 +16,7 @@ from blockwise.config.backbones import Backbone, ExternalEngine, VllmEngine
 from blockwise.errors import EngineError
 from blockwise.models.prepared_model import PreparedModel
 from blockwise.models.renderer import Message
-from blockwise.serving.client import ChatRequest, Completion, Engine
+from blockwise.serving.client import ChatRequest, Completion, EngineClient
 from blockwise.serving.endpoint_metrics import EngineMetrics
 from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.http_json import HttpError, get_json, post_json
@@ -38,7 +38,11 @@ SAMPLE_CONVERSATION: tuple[Message, ...] = (
 
 
 async def probe(
-    engine: Engine, server: Server, backbone_name: str, backbone: Backbone, model: PreparedModel
+    engine: EngineClient,
+    server: Server,
+    backbone_name: str,
+    backbone: Backbone,
+    model: PreparedModel,
 ) -> EngineCard:
     """Measure and check a server.
 
@@ -81,7 +85,7 @@ def _question(topic: str) -> list[Message]:
     return [{"role": "user", "content": f"Tell me about {topic}."}]
 
 
-async def _decode_speed(engine: Engine, num_requests: int) -> float:
+async def _decode_speed(engine: EngineClient, num_requests: int) -> float:
     """Tokens per second of so many forced requests at once, in total, short prefills included."""
     start_s = time.perf_counter()
     completions = await asyncio.gather(
@@ -101,7 +105,7 @@ async def _decode_speed(engine: Engine, num_requests: int) -> float:
     return sum(completion.completion_tokens for completion in completions) / wall_s
 
 
-async def _repeat_prompt(engine: Engine, metrics: EngineMetrics | None) -> Completion:
+async def _repeat_prompt(engine: EngineClient, metrics: EngineMetrics | None) -> Completion:
     """Ask the same prompt of about two KV blocks twice; the second answer."""
     kv_block_tokens = (metrics.kv_block_tokens if metrics else None) or ASSUMED_KV_BLOCK_TOKENS
     prompt = _new_text(engine, 2 * kv_block_tokens)
@@ -109,7 +113,7 @@ async def _repeat_prompt(engine: Engine, metrics: EngineMetrics | None) -> Compl
     return await _read(engine, prompt)
 
 
-async def _finds_cut_history(engine: Engine) -> bool:
+async def _finds_cut_history(engine: EngineClient) -> bool:
     """Whether a prompt that is the first half of an earlier one finds itself in the cache.
 
     Where layers keep a sliding window the cache may hold the end of the earlier prompt only.
@@ -122,19 +126,19 @@ async def _finds_cut_history(engine: Engine) -> bool:
     return (cut.cached_tokens or 0) > 0
 
 
-def _new_text(engine: Engine, num_tokens: int) -> str:
+def _new_text(engine: EngineClient, num_tokens: int) -> str:
     """A text of about so many tokens that no request has held yet."""
     words = f"{uuid.uuid4().hex} " + "the town lies by the river " * num_tokens
     offsets = engine.renderer.token_offsets(words)
     return words[: offsets[min(num_tokens, len(offsets)) - 1][1]]
 
 
-async def _read(engine: Engine, text: str) -> Completion:
+async def _read(engine: EngineClient, text: str) -> Completion:
     request = ChatRequest(messages=[{"role": "user", "content": text}], max_tokens=1)
     return await engine.complete(request, max_attempts=MAX_ATTEMPTS)
 
 
-async def _is_batch_invariant(engine: Engine) -> bool:
+async def _is_batch_invariant(engine: EngineClient) -> bool:
     """Whether a seeded request gives the same text alone and among seven others."""
 
     async def ask(topic: str) -> Completion:
@@ -154,7 +158,7 @@ async def _is_batch_invariant(engine: Engine) -> bool:
     return alone.text == together[0].text and alone.thinking_text == together[0].thinking_text
 
 
-def _check_rendering(engine: Engine, server: Server, backbone: Backbone) -> None:
+def _check_rendering(engine: EngineClient, server: Server, backbone: Backbone) -> None:
     """Compare our rendering of a conversation with the server's, token by token."""
     if isinstance(backbone.engine, ExternalEngine):
         return  # no agreed endpoint; the accounting check of every request stands in for it

@@ -8,7 +8,7 @@ from stub_server import StubServer
 from blockwise.config.backbones import ExternalEngine, PathModel, RequestDefaults
 from blockwise.errors import EngineError
 from blockwise.serving import client as engine_module
-from blockwise.serving.client import ChatRequest, Completion, Engine
+from blockwise.serving.client import ChatRequest, Completion, EngineClient
 from blockwise.serving.endpoint_metrics import parse_metrics
 from blockwise.serving.server import Server
 from serving_fixtures import tiny_backbone
@@ -41,7 +41,7 @@ def ask(renderer, behaviours, request=None, max_attempts=1, process=None, **defa
         num_tokens = renderer.count(MESSAGES, add_generation_prompt=True)
         async with StubServer(behaviours, num_tokens).running() as stub:
             server = Server(stub.base_url, "m", "id", 0.0, None, "very-secret", process)
-            async with Engine(server, external_backbone(**defaults), renderer) as engine:
+            async with EngineClient(server, external_backbone(**defaults), renderer) as engine:
                 wanted = request or ChatRequest(MESSAGES, max_tokens=8, seed=3)
                 try:
                     answer = await engine.complete(wanted, max_attempts=max_attempts)
@@ -175,7 +175,7 @@ def test_a_senseless_length_is_refused(tiny_renderer):
 def test_a_server_that_is_gone_is_named(tiny_renderer):
     async def run():
         server = Server("http://127.0.0.1:9/v1", "m", "id", 0.0, None, "k")
-        async with Engine(server, external_backbone(), tiny_renderer) as engine:
+        async with EngineClient(server, external_backbone(), tiny_renderer) as engine:
             await engine.complete(ChatRequest(MESSAGES, max_tokens=8))
 
     with pytest.raises(EngineError, match=r"connection to http://127.0.0.1:9/v1 failed"):

@@ -17,7 +17,7 @@ from blockwise.run.preflight import (
     made_up_history,
     print_report,
 )
-from blockwise.serving.client import Engine
+from blockwise.serving.client import EngineClient
 from blockwise.serving.probe import probe
 
 
@@ -47,7 +47,7 @@ def test_a_real_backbone_passes_in_both_modes(engine_server):
     running = engine_server
 
     async def ask():
-        async with Engine(running.server, running.backbone, running.renderer) as engine:
+        async with EngineClient(running.server, running.backbone, running.renderer) as engine:
             card = await probe(
                 engine, running.server, running.name, running.backbone, running.model
             )
