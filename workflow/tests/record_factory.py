@@ -20,6 +20,7 @@ from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
 from blockwise.tables.compaction.parts.load import LoadedCell, LoadedOmission
+from cell_specs import cell
 
 ENVIRONMENT = Environment(
     commit="c" * 40,
@@ -122,30 +123,24 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
     """
     told = changes.pop("spec", {})
     protocol = Protocol(told.get("protocol", "immediate"))
-    spec = {
-        "protocol": protocol.value,
-        "transcript": None,
-        "tau_tokens": None,
-        "history_tokens": None,
-        "boundary": "turn",
-        "last_turns": 0,
-        "volume_mode": "forced",
-        "volume_tokens": 256,
-        "answer_tokens": 16,
-        "asks_truncated": False,
-        "max_concurrent_workers": None,
-        "num_bystanders": 0,
-        "request": {"temperature": 1.0},
-        "code_digest": "cellcode",
-        **SPECS[protocol],
-        **told,
-    }
+    spec = cell(
+        protocol=protocol,
+        session_id=session_id,
+        layout=arm,
+        block_size_tokens=block_size_tokens,
+        seed=seed,
+        repeat=repeat,
+        tau_tokens=None,
+        transcript=None,
+        volume_tokens=256,
+        **{**SPECS[protocol], **told},
+    )
     frame = [str(value) for key, value in told.items() if key != "max_concurrent_workers"]
     server_start = changes.get("server_start", 0)
     place = [session_id, str(seed), str(repeat), *([f"start{server_start}"] * (server_start > 0))]
     timing_block_id = "-".join(["tb", *place, *frame])
     size = block_size_tokens
-    natural = spec["volume_mode"] == "natural"
+    natural = spec.volume_mode == "natural"
     timed = protocol != "deferred" and not (protocol == "single" and natural)
     values = {
         "cell_key": "-".join([arm, str(block_size_tokens), *place]),
@@ -260,9 +255,9 @@ def store_batch(folder: Path, cells, name="batch", omitted=()):
     """
     store = folder / "cells"
     units = {}
-    for cell in cells:
-        unit = cell.record.timing_block_id or cell.record.cell_key
-        units.setdefault(unit, {})[cell.record.cell_key] = cell.record
+    for one in cells:
+        unit = one.record.timing_block_id or one.record.cell_key
+        units.setdefault(unit, {})[one.record.cell_key] = one.record
     paths = {}
     for unit, members in units.items():
         first = next(iter(members.values()))
@@ -282,14 +277,14 @@ def store_batch(folder: Path, cells, name="batch", omitted=()):
         write_sealed(store / paths[unit], content)
     selected = tuple(
         SelectedCell(
-            experiment=cell.experiment,
-            study=cell.study,
-            prompt=cell.prompt,
-            target_frac=cell.target_frac,
-            cell_key=cell.record.cell_key,
-            record_path=paths[cell.record.timing_block_id or cell.record.cell_key],
+            experiment=one.experiment,
+            study=one.study,
+            prompt=one.prompt,
+            target_frac=one.target_frac,
+            cell_key=one.record.cell_key,
+            record_path=paths[one.record.timing_block_id or one.record.cell_key],
         )
-        for cell in cells
+        for one in cells
     )
     head = cells[0] if cells else loaded()
     batch = Batch(

@@ -31,7 +31,7 @@ from blockwise.config.backbones import (
     PathModel,
     RequestDefaults,
 )
-from blockwise.config.experiments import SEQUENTIAL, Boundary, known_layouts
+from blockwise.config.experiments import SEQUENTIAL, Boundary, VolumeMode, known_layouts
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
@@ -282,7 +282,7 @@ def _rule(arguments: argparse.Namespace) -> CompactionRule:
         block_size_tokens=None if is_sequential else arguments.block_size,
         boundary=arguments.boundary,
         prompt=_prompt(arguments.prompt),
-        volume_mode="forced" if forced_tokens else "natural",
+        volume_mode=VolumeMode.FORCED if forced_tokens else VolumeMode.NATURAL,
         volume_tokens=forced_tokens or arguments.max_tokens or arguments.block_size,
         last_turns=arguments.keep_last,
         max_concurrent_workers=arguments.max_concurrent_workers,

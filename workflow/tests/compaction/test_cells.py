@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from cell_specs import SPEC, cell
 
 from blockwise import provenance
-from blockwise.compaction.cells import CellSpec, Unit, cell_code_digest, group_units
+from blockwise.compaction.cell_spec import CellSpec
+from blockwise.compaction.cells import Unit, cell_code_digest, group_units
 from blockwise.compaction.records import TimingBlock
 from blockwise.compaction.store import CellStore
 from blockwise.config.experiments import Protocol
+from cell_specs import SPEC, cell
 
 EDITS = {
     "model_digest": "m2",

@@ -19,7 +19,7 @@ from blockwise.estimate.plans import Plans
 from blockwise.estimate.sizes import Sizes
 from blockwise.estimate.walk import MEANWHILE, Cache, NaturalVolume, walk
 from blockwise.run.pipeline import PROMPTS_FOLDER, Pipeline
-from compaction.cell_specs import cell
+from cell_specs import cell
 from compaction.doubles import HEADER_TOKENS, KV_BLOCK_TOKENS, CachingEngine, CharRenderer
 from record_factory import ENVIRONMENT, engine_card
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blockwise.compact import read_conversation
 from blockwise.compaction.agent import ANSWER_FORM, SYSTEM_PROMPT, Agent, AgentRule
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn, slice_turns
 from blockwise.compaction.judgements import Item

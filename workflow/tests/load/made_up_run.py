@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from blockwise.artifacts import digest, write_model
-from blockwise.compaction.cells import CellSpec, Unit
+from blockwise.compaction.cell_spec import CellSpec
+from blockwise.compaction.cells import Unit
 from blockwise.compaction.plan import BatchPlan, plan_batch
 from blockwise.compaction.play_batch import BatchJob
 from blockwise.compaction.records import AnswerContext, TimingBlock

@@ -83,7 +83,7 @@ def tables(folder: str) -> dict:
 def sessions(url: str, num_sessions: str) -> dict:
     """Play sessions side by side through one client, a fixed number of tokens a turn."""
     from blockwise.compaction.agent import Agent, AgentRule  # noqa: PLC0415
-    from blockwise.compaction.cells import CellSpec  # noqa: PLC0415
+    from blockwise.compaction.cell_spec import CellSpec  # noqa: PLC0415
     from blockwise.compaction.protocols import immediate  # noqa: PLC0415
     from blockwise.data.documents import Document, Session  # noqa: PLC0415
     from blockwise.models.renderer import Renderer  # noqa: PLC0415

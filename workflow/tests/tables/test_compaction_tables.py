@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
+from blockwise.tables.compaction.parts.settings import CellSettings
 
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import ContentType, Study
 from blockwise.errors import ArtifactError
@@ -11,7 +12,6 @@ from blockwise.tables.compaction import (
     compaction_requests,
     engine_cards,
 )
-from blockwise.tables.compaction.parts.settings import CellSettings
 from blockwise.tables.inputs import TableInputs
 from record_factory import (
     answer,

@@ -15,6 +15,7 @@ from blockwise.compaction.agent import Agent, AgentRule
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.datasets import DatasetFormat
+from blockwise.config.experiments import VolumeMode
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
@@ -68,7 +69,7 @@ def compaction_client_s(renderer: Renderer, layout: str, num_repeats: int) -> li
         block_size_tokens=total // NUM_WORKERS,
         boundary="turn",
         prompt=PROMPT,
-        volume_mode="forced",
+        volume_mode=VolumeMode.FORCED,
         volume_tokens=NUM_WORKERS,
         last_turns=0,
     )
@@ -92,7 +93,7 @@ def session_memory_bytes(renderer: Renderer, marks: Sequence[int]) -> dict[int, 
         block_size_tokens=512,
         boundary="turn",
         prompt=PROMPT,
-        volume_mode="forced",
+        volume_mode=VolumeMode.FORCED,
         volume_tokens=64,
         last_turns=0,
     )

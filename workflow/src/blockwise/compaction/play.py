@@ -11,11 +11,10 @@ import uuid
 from dataclasses import dataclass
 
 from blockwise.compaction.agent import Agent, AgentRule, Playback
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import derive_seed
 from blockwise.compaction.protocols import load_protocol
 from blockwise.compaction.records import CellRecord, Environment
-from blockwise.config.datasets import DatasetFormat
 from blockwise.config.experiments import Protocol, Transcript
 from blockwise.data.documents import Session
 from blockwise.models.renderer import Renderer
@@ -75,7 +74,7 @@ async def play_cell(
     reasons = invalid_reasons(spec, playback, stage, num_preemptions) if is_alone else []
     return CellRecord(
         cell_key=spec.key,
-        spec=spec.model_dump(mode="json"),
+        spec=spec,
         protocol=spec.protocol,
         arm=spec.layout,
         block_size_tokens=spec.block_size_tokens,
@@ -159,7 +158,7 @@ def _kv_tokens_needed(playback: Playback) -> int:
 
 def _agent_rule(spec: CellSpec) -> AgentRule:
     return AgentRule(
-        dataset_format=DatasetFormat(spec.dataset_format),
+        dataset_format=spec.dataset_format,
         tau_tokens=spec.tau_tokens,
         answer_tokens=spec.answer_tokens,
         forced_answers=spec.transcript == Transcript.FIXED,

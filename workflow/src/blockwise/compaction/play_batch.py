@@ -16,7 +16,8 @@ from pathlib import Path
 
 from blockwise.artifacts import write_model
 from blockwise.compaction.batch_inputs import add_arguments, read_inputs
-from blockwise.compaction.cells import CellSpec, Unit
+from blockwise.compaction.cell_spec import CellSpec
+from blockwise.compaction.cells import Unit
 from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.parts import part_record, plan_of
 from blockwise.compaction.plan import BatchPlan

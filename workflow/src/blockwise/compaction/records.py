@@ -5,10 +5,11 @@ cell. Token counts are the server's usage, checked against our own rendering.
 """
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
@@ -127,7 +128,7 @@ class CellRecord(Record):
 
     schema_version: Literal[4] = SCHEMA_VERSION
     cell_key: str
-    spec: dict[str, Any]  # every ingredient of the key, in words
+    spec: CellSpec  # every ingredient of the key, in words
     protocol: Protocol
     arm: str  # sequential | <layout> | closed_book | full_history
     block_size_tokens: int | None  # None: sequential, closed book or full history

@@ -115,7 +115,7 @@ def group_repeats(records: Iterable[CellRecord]) -> list[list[CellRecord]]:
     """Cells of the same input and arm: everything of their specs agrees but `repeat`."""
     groups: dict[str, list[CellRecord]] = {}
     for record in records:
-        shared = {name: value for name, value in record.spec.items() if name != "repeat"}
+        shared = record.spec.model_dump(mode="json", exclude={"repeat"})
         groups.setdefault(digest(shared), []).append(record)
     return [sorted(group, key=lambda record: record.repeat) for group in groups.values()]
 

@@ -289,8 +289,8 @@ class ExternalEngine(ConfigModel):
 Engine = Annotated[VllmEngine | ExternalEngine, Field(discriminator="kind")]
 
 
-class RequestDefaults(ConfigModel):
-    """What every request to this backbone carries."""
+class RequestSettings(ConfigModel):
+    """What every request to this backbone says, and so what its answers depend on."""
 
     form: RequestForm = RequestForm.CHAT
     temperature: float = Field(0.0, ge=0)
@@ -305,6 +305,11 @@ class RequestDefaults(ConfigModel):
         default_factory=dict,
         description="Extra variables of the chat template, e.g. a pinned date_string.",
     )
+
+
+class RequestDefaults(RequestSettings):
+    """What every request to this backbone carries."""
+
     timeout_s: float = Field(600.0, gt=0)
 
 

@@ -87,6 +87,13 @@ def known_layouts() -> list[str]:
     )
 
 
+class VolumeMode(StrEnum):
+    """Who says how long a summary is."""
+
+    FORCED = "forced"  # the configuration, to the token
+    NATURAL = "natural"  # the model, below a cap
+
+
 class ForcedVolume(ConfigModel):
     """Every compaction decodes exactly this many tokens, split over its workers."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, CONTENT_OF_FORMAT, SYSTEM_PROMPT, turn_text
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import WRAPPER_HEADING, replace_by_summaries
 from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.layouts import Layout, load_layout

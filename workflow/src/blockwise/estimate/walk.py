@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import split_exactly
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.protocols.deferred import CONCURRENT_QUESTIONS
@@ -204,9 +204,10 @@ class _Walk:
     def bystanders(self) -> None:
         """Each asks alone a few times, and once more for every moment of the compaction."""
         number, rule = self._spec.num_bystanders, self._spec.bystanders
-        prompt, answer = rule["context_tokens"], rule["answer_tokens"]
+        assert rule is not None, self._spec.label
+        prompt, answer = rule.context_tokens, rule.answer_tokens
         uncached = prompt - self._found(prompt, prompt)
-        for role, times in (("bystander", rule["num_alone_requests"]), (MEANWHILE, 1)):
+        for role, times in (("bystander", rule.num_alone_requests), (MEANWHILE, 1)):
             num = number * times
             self._send(Wave(role, num, number, num * prompt, num * uncached, num * answer))
 

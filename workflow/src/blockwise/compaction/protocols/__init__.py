@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from blockwise.compaction.agent import Agent
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.config.experiments import PROTOCOL_PACKAGE, Protocol
 from blockwise.data.documents import Session
 

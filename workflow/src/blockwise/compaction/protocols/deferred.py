@@ -10,7 +10,7 @@ everything (full history).
 import asyncio
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, Agent
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import last_tokens_cut

@@ -7,7 +7,7 @@ before the history that answers it is compacted, so the accuracy is no recall me
 """
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, Agent
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import Transcript
 from blockwise.data.documents import Question, Session

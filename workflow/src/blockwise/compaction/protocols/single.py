@@ -6,7 +6,7 @@ have; the compaction then starts from there, and nothing else runs.
 """
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, Agent
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 from blockwise.data.documents import Session
 
 

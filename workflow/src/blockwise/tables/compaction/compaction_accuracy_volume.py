@@ -45,7 +45,6 @@ from blockwise.tables.compaction.parts.recall import (
     groups_of_categories,
     label_values,
 )
-from blockwise.tables.compaction.parts.settings import settings_of
 from blockwise.tables.compaction.parts.standing import (
     F1_MINUS_CLOSED_BOOK,
     NOTHING_PLAYED,
@@ -156,7 +155,7 @@ class _Context:
     def comparison(self) -> tuple[str, int | None]:
         """Arms of one prompt and tau are compared with each other."""
         first = self.cells[0]
-        return first.prompt, settings_of(first.record).tau_tokens
+        return first.prompt, first.record.spec.tau_tokens
 
     def asked(self, categories: str) -> list[Asked]:
         """The answers that count."""
@@ -213,7 +212,7 @@ def _contexts(cells: Sequence[LoadedCell], omitted: Sequence[LoadedOmission]) ->
             yield _Context(AnswerContext(arm), own, left_out, counted, None)
             continue
         yield _Context(AnswerContext.COMPACTED, own, left_out, None, twin)
-        if any(settings_of(cell.record).asks_truncated for cell in own):
+        if any(cell.record.spec.asks_truncated for cell in own):
             yield _Context(AnswerContext.TRUNCATION, own, left_out, None, twin)
 
 
@@ -285,7 +284,7 @@ def _arm_values(context: _Context) -> dict[str, Any]:
     cell = context.cells[0]
     return {
         "prompt": cell.prompt or None,
-        "tau_tokens": settings_of(cell.record).tau_tokens,
+        "tau_tokens": cell.record.spec.tau_tokens,
         **compaction_cells.arm_values(cell),
     }
 
@@ -335,7 +334,7 @@ def _arm_key(cell: LoadedCell) -> ArmKey:
     record = cell.record
     return (
         record.arm in set(Reference),
-        settings_of(record).tau_tokens or 0,
+        record.spec.tau_tokens or 0,
         record.arm != SEQUENTIAL,
         record.arm,
         record.block_size_tokens or 0,

@@ -19,7 +19,6 @@ from blockwise.tables.compaction.parts import measures
 from blockwise.tables.compaction.parts.categories import CATEGORIES
 from blockwise.tables.compaction.parts.load import LoadedCell, selections_of
 from blockwise.tables.compaction.parts.recall import asked_in
-from blockwise.tables.compaction.parts.settings import settings_of
 from blockwise.tables.inputs import TableInputs
 
 COLUMNS: tuple[Column, ...] = (
@@ -93,7 +92,7 @@ def _rows(selections: Sequence[LoadedCell]) -> Iterator[dict[str, Any]]:
         "repeat": record.repeat,
         **compaction_cells.arm_values(cell),
         "prompt": cell.prompt,
-        "tau_tokens": settings_of(record).tau_tokens,
+        "tau_tokens": record.spec.tau_tokens,
         "compaction_output_tokens": measures.compaction_output_tokens(record),
     }
     for one in asked_in(cell):

@@ -37,7 +37,6 @@ from blockwise.tables.compaction.parts.recall import (
     groups_of_categories,
     label_values,
 )
-from blockwise.tables.compaction.parts.settings import settings_of
 from blockwise.tables.compaction.parts.standing import (
     F1_MINUS_CLOSED_BOOK,
     NOTHING_PLAYED,
@@ -175,7 +174,7 @@ def _arm_values(prompt: str, cells: Sequence[LoadedCell]) -> dict[str, Any]:
     cell, records = cells[0], [one.record for one in cells]
     row = {
         **label_values(cell),
-        "tau_tokens": settings_of(cell.record).tau_tokens,
+        "tau_tokens": cell.record.spec.tau_tokens,
         **compaction_cells.arm_values(cell),
         "prompt": prompt,
         "note": NOISE if cell.weights is Weights.RANDOM else None,
@@ -191,12 +190,12 @@ def _compared_prompt(prompt: str, by_prompt: Mapping[str, Sequence[LoadedCell]])
     """The one prompt that an arm by content type falls back on, as its cells' specs say."""
     if prompt != BY_CONTENT_TYPE:
         return None
-    own = by_prompt[prompt][0].record.spec.get("prompt")
+    own = by_prompt[prompt][0].record.spec.prompt
     return next(
         (
             name
             for name, cells in by_prompt.items()
-            if name != prompt and cells[0].record.spec.get("prompt") == own
+            if name != prompt and cells[0].record.spec.prompt == own
         ),
         None,
     )
@@ -219,7 +218,7 @@ def _comparison_key(cell: LoadedCell) -> ComparisonKey:
         cell.backbone,
         cell.dataset,
         cell.experiment,
-        settings_of(record).tau_tokens or 0,
+        record.spec.tau_tokens or 0,
         record.arm != SEQUENTIAL,
         record.arm,
         record.block_size_tokens or 0,

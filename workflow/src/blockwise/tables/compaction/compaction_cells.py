@@ -22,7 +22,6 @@ from blockwise.tables.columns import (
 )
 from blockwise.tables.compaction.parts import cell_accuracy, measures
 from blockwise.tables.compaction.parts.load import LoadedCell
-from blockwise.tables.compaction.parts.settings import settings_of
 from blockwise.tables.inputs import TableInputs
 
 ROLES = ("agent", "worker", "question", "bystander")
@@ -243,7 +242,7 @@ def arm_identity(cell: LoadedCell) -> dict[str, Any]:
         "caption": cell.caption,
         "prompt": cell.prompt,
         **arm_values(cell),
-        "boundary": settings_of(cell.record).boundary,
+        "boundary": cell.record.spec.boundary,
     }
 
 
@@ -291,7 +290,7 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
 
 
 def _settings(cell: LoadedCell) -> dict[str, Any]:
-    settings = settings_of(cell.record)
+    settings = cell.record.spec
     return {
         "protocol": settings.protocol,
         "max_concurrent_workers": settings.max_concurrent_workers,

@@ -42,7 +42,6 @@ from blockwise.tables.compaction.parts.recall import (
     Asked,
     answers_on,
 )
-from blockwise.tables.compaction.parts.settings import settings_of
 from blockwise.tables.compaction.parts.standing import standings_of
 from blockwise.tables.compaction.parts.summaries import SPREAD, Measure, Ratio
 from blockwise.tables.inputs import TableInputs
@@ -251,7 +250,7 @@ def _prompts_that_cannot(
 def _recall(cells: Sequence[LoadedCell], cannot: Collection[PromptKey]) -> dict[str, Any]:
     """The recall columns of an arm; without a recall cell all but the reason are empty."""
     answers = answers_on(cells, AnswerContext.COMPACTED)
-    taus = sorted({settings_of(cell.record).tau_tokens or 0 for cell in cells})
+    taus = sorted({cell.record.spec.tau_tokens or 0 for cell in cells})
     note = NOISE if answers and cells[0].weights is Weights.RANDOM else None
     truncated = answers_on(cells, AnswerContext.TRUNCATION)
     shares = natural_volume.column_values([cell.record for cell in cells], None)

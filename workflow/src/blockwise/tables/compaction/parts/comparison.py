@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from blockwise.compaction.cell_spec import CellSettings
 from blockwise.compaction.records import CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Study, Transcript
@@ -21,7 +22,6 @@ from blockwise.tables.compaction import compaction_cells
 from blockwise.tables.compaction.parts import measures, natural_volume
 from blockwise.tables.compaction.parts.gates import Gate, gate_column, gate_of
 from blockwise.tables.compaction.parts.load import LoadedCell, table_order
-from blockwise.tables.compaction.parts.settings import CellSettings, settings_of
 from blockwise.tables.compaction.parts.summaries import start_of
 
 IS_REFERENCE = "the reference arm"
@@ -184,7 +184,7 @@ def pairs_of(own: Arm, reference: Arm | None) -> Pairs:
 
 def _comparison_key(cell: LoadedCell) -> tuple[float, str, str, str, int, int, int, str]:
     """Arms are compared inside one of these."""
-    settings = settings_of(cell.record)
+    settings = cell.record.spec
     return (
         cell.num_parameters,
         cell.backbone,
@@ -199,14 +199,14 @@ def _comparison_key(cell: LoadedCell) -> tuple[float, str, str, str, int, int, i
 
 def _arm_key(cell: LoadedCell) -> tuple[bool, str, int, int]:
     record = cell.record
-    at_once = settings_of(record).max_concurrent_workers or 0
+    at_once = record.spec.max_concurrent_workers or 0
     return record.arm != SEQUENTIAL, record.arm, record.block_size_tokens or 0, at_once
 
 
 def _common_settings(cells: Sequence[LoadedCell]) -> CellSettings:
-    settings = settings_of(cells[0].record)
+    settings = cells[0].record.spec.settings
     for cell in cells[1:]:
-        if settings_of(cell.record) != settings:
+        if cell.record.spec.settings != settings:
             raise ArtifactError(
                 f"experiment {cell.experiment}, arm {cell.record.arm} "
                 f"(B={cell.record.block_size_tokens}) mixes cells of different settings: "

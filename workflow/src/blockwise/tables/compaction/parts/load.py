@@ -17,7 +17,6 @@ from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Study
 from blockwise.errors import ArtifactError
 from blockwise.serving.engine_card import EngineCard
-from blockwise.tables.compaction.parts.settings import settings_of
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def table_order(cell: LoadedCell) -> TableOrder:
     Raises:
         ArtifactError: the cell's spec was written by another version.
     """
-    record, settings = cell.record, settings_of(cell.record)
+    record, settings = cell.record, cell.record.spec
     return (
         cell.num_parameters,
         cell.backbone,

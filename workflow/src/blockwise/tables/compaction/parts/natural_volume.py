@@ -18,7 +18,6 @@ from blockwise.tables.compaction.parts.gates import (
     Gate,
 )
 from blockwise.tables.compaction.parts.load import LoadedCell
-from blockwise.tables.compaction.parts.settings import settings_of
 
 SAME_BLOCKS_AS = text(
     "same_blocks_as",
@@ -51,7 +50,7 @@ Comparison = tuple[str, str, str, str, int | None, int | None]
 
 def column_values(records: Iterable[CellRecord], same_blocks_as: str | None) -> dict[str, Any]:
     """Values of `COLUMNS`: cells of one arm, and what `same_blocks` says of it."""
-    records = [record for record in records if settings_of(record).volume_mode == "natural"]
+    records = [record for record in records if record.spec.volume_mode == "natural"]
     texts = [worker.text for record in records for worker in measures.workers(record)]
     num_cut, num_workers = measures.length_finishes(records)
     return {
@@ -123,7 +122,7 @@ def _is_twin(
 
 
 def _comparison(cell: LoadedCell) -> Comparison:
-    settings = settings_of(cell.record)
+    settings = cell.record.spec
     return (
         cell.backbone,
         cell.dataset,

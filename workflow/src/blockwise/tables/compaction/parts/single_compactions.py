@@ -18,7 +18,6 @@ from blockwise.tables.compaction import compaction_cells
 from blockwise.tables.compaction.parts import measures, natural_volume
 from blockwise.tables.compaction.parts.gates import GATE, gate_of
 from blockwise.tables.compaction.parts.load import LoadedCell, table_order
-from blockwise.tables.compaction.parts.settings import settings_of
 from blockwise.tables.compaction.parts.summaries import Measure
 
 NOTES_OF_WEIGHTS = {
@@ -123,12 +122,12 @@ def grouped_cells(
 
 def history_tokens_of(cell: LoadedCell) -> int | None:
     """The length asked for: one of the keys of a group."""
-    return settings_of(cell.record).history_tokens
+    return cell.record.spec.history_tokens
 
 
 def label_values(cell: LoadedCell) -> dict[str, Any]:
     """Values of `LABELS`."""
-    settings = settings_of(cell.record)
+    settings = cell.record.spec
     return {
         **compaction_cells.arm_identity(cell),
         "history_tokens": settings.history_tokens,
@@ -154,7 +153,7 @@ def _notes_of(cells: Sequence[LoadedCell]) -> list[str]:
     known = NOTES_OF_WEIGHTS.get(cells[0].weights)
     notes = [known] if known else []
     inputs = {cell.record.session_id for cell in cells}
-    if settings_of(cells[0].record).request.temperature == 0 and len(cells) > len(inputs):
+    if cells[0].record.spec.request.temperature == 0 and len(cells) > len(inputs):
         notes.append(NO_TEMPERATURE)
     num_cut, num_workers = measures.length_finishes(cell.record for cell in cells)
     if num_cut:

@@ -20,7 +20,6 @@ from blockwise.tables.compaction.parts.recall import (
     asked_in,
     groups_of_categories,
 )
-from blockwise.tables.compaction.parts.settings import settings_of
 
 F1_MINUS_CLOSED_BOOK = Difference(
     "f1_minus_closed_book",
@@ -55,7 +54,7 @@ class Standing:
         arms: dict[tuple[str, int | None, str, int | None], list[LoadedCell]] = {}
         for cell in cells:
             record = cell.record
-            tau_tokens = settings_of(record).tau_tokens
+            tau_tokens = record.spec.tau_tokens
             key = (record.arm, record.block_size_tokens, cell.prompt, tau_tokens)
             arms.setdefault(key, []).append(cell)
         compacted = (answers_on(own, AnswerContext.COMPACTED, categories) for own in arms.values())

@@ -1,6 +1,6 @@
 """One complete cell specification, for tests to vary."""
 
-from blockwise.compaction.cells import CellSpec
+from blockwise.compaction.cell_spec import CellSpec
 
 SPEC = CellSpec(
     model_digest="m",
@@ -25,7 +25,6 @@ SPEC = CellSpec(
     asks_truncated=False,
     max_concurrent_workers=None,
     num_bystanders=0,
-    bystanders={},
     seed=0,
     repeat=0,
     server_start=0,

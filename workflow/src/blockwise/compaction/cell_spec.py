@@ -1,0 +1,136 @@
+"""The specification of a cell: everything that can change its record, and the key that follows.
+
+Names are labels, and measured speeds, figure code or the number of other cells never enter it. The
+plan builds specifications, records hold them, and tables read them there.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from blockwise.artifacts import digest
+from blockwise.compaction.compactor import CompactionRule
+from blockwise.config.backbones import RequestSettings
+from blockwise.config.datasets import DatasetFormat
+from blockwise.config.experiments import (
+    SEQUENTIAL,
+    Boundary,
+    Bystanders,
+    ContentType,
+    Protocol,
+    Reference,
+    Transcript,
+    VolumeMode,
+    known_layouts,
+)
+
+
+class CellSettings(BaseModel):
+    """What a cell was told to do, whatever session it plays in whichever arm.
+
+    An ingredient that a protocol does not have is what it is where nothing is said.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    request: RequestSettings
+    protocol: Protocol
+    boundary: Boundary
+    last_turns: int
+    tau_tokens: int | None = None  # None: no session, or a reference
+    history_tokens: int | None = None  # None: a session
+    transcript: Transcript | None = None  # None: no answer enters a history
+    volume_mode: VolumeMode
+    volume_tokens: int  # forced: total; natural: cap of each worker
+    answer_tokens: int = 1  # 1 where nothing is asked
+    asks_truncated: bool = False  # deferred: also ask on the last tokens instead of the summaries
+    max_concurrent_workers: int | None = None  # None: all at once
+    num_bystanders: int = 0
+    bystanders: Bystanders | None = None  # what they do; None: there are none
+    code_digest: str
+
+
+class CellSpec(CellSettings):
+    """Every ingredient of a cell's record."""
+
+    model_digest: str
+    engine: dict[str, Any]  # identity, arguments and environment of the server: its own words
+    dataset_format: DatasetFormat
+    session_id: str
+    session_digest: str
+    layout: str  # `sequential`, a parallel layout, or a reference without any compaction
+    block_size_tokens: int | None  # None: sequential, or a reference
+    prompt: str
+    block_prompts: dict[ContentType, str]  # by content type; empty: `prompt` for all
+    seed: int
+    repeat: int
+    server_start: int  # index of the server start on which it is timed; 0: it is not timed
+
+    @field_validator("layout")
+    @classmethod
+    def _layout_is_known(cls, value: str) -> str:
+        known = (SEQUENTIAL, *known_layouts(), *Reference)
+        if value not in known:
+            raise ValueError(f"{value!r} is no layout and no reference; known: {', '.join(known)}")
+        return value
+
+    @property
+    def settings(self) -> CellSettings:
+        """The part that all arms and sessions of a comparison share."""
+        return CellSettings(**{name: getattr(self, name) for name in CellSettings.model_fields})
+
+    @property
+    def key(self) -> str:
+        """Content hash of all ingredients."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def label(self) -> str:
+        """Short name for progress lines and error lists."""
+        parts = [self.session_id, self.protocol.value, self.layout]
+        for name, value in (
+            ("B", self.block_size_tokens),
+            ("tau", self.tau_tokens),
+            ("history", self.history_tokens),
+            ("bystanders", self.num_bystanders or None),
+            ("at_once", self.max_concurrent_workers),
+        ):
+            parts += [] if value is None else [f"{name}={value}"]
+        parts.append(f"seed={self.seed}.{self.repeat}")
+        return " ".join([*parts, *([f"start={self.server_start}"] if self.server_start else [])])
+
+    @property
+    def frame(self) -> str:
+        """Digest of everything but the arm: cells of one frame form one timing block."""
+        arm = {"layout", "block_size_tokens", "max_concurrent_workers", "code_digest"}
+        if self.volume_mode is VolumeMode.NATURAL:  # the cap of a worker differs from arm to arm
+            arm.add("volume_tokens")
+        return digest(self.model_dump(mode="json", exclude=arm))
+
+    @property
+    def is_timing(self) -> bool:
+        """Whether this cell's times count, so that it lives in a timing block."""
+        if self.protocol is Protocol.SINGLE:
+            return self.volume_mode is VolumeMode.FORCED
+        return self.protocol is not Protocol.DEFERRED
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether nothing is compacted: a floor or a ceiling of recall."""
+        return self.layout in set(Reference)
+
+    def compaction_rule(self) -> CompactionRule | None:
+        """The part that the compactor needs; None for a reference."""
+        if self.is_reference:
+            return None
+        return CompactionRule(
+            layout=self.layout,
+            block_size_tokens=self.block_size_tokens,
+            boundary=self.boundary,
+            prompt=self.prompt,
+            block_prompts=self.block_prompts,
+            volume_mode=self.volume_mode,
+            volume_tokens=self.volume_tokens,
+            last_turns=self.last_turns,
+            max_concurrent_workers=self.max_concurrent_workers,
+        )
