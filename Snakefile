@@ -10,7 +10,6 @@ snakemake --cores all train_pocket   the shipped pocket backbones, from nothing;
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.resources import Resource
 from snakemake.utils import min_version
 
 from blockwise.config.split import PART_PATTERN
@@ -25,7 +24,9 @@ try:
         [Path(file) for file in workflow.config_settings.configfiles],
         workflow.config_settings.config,
     )
-    if workflow.is_main_process:  # a dry run too; jobs parse this file again and need not wait
+    if (
+        workflow.is_main_process
+    ):  # a dry run too; jobs parse this file again and need not wait
         from blockwise.estimate.plans import check_fits
 
         check_fits(pipeline)
@@ -39,9 +40,6 @@ PYTHON = sys.executable
 # Timed jobs reserve it. On a cluster nobody says how many cores it has: the profile asks for a
 # node of their own.
 WHOLE_MACHINE = workflow.resource_settings.cores or 1
-# vLLM gives its worker all cores but one, so servers on the CPU of one machine take turns.
-if workflow.resource_settings.cores:
-    workflow.global_resources.setdefault("cpu_server", Resource("cpu_server", 1))
 
 
 report: "workflow/report/workflow.rst"

@@ -15,6 +15,10 @@ rule run_compaction:
         model=rules.prepare_backbone.output[0],
     output:
         BATCH,
+    log:
+        server="logs/servers/{backbone}/{dataset}.log",
+    benchmark:
+        "logs/benchmarks/run_compaction/{backbone}/{dataset}.tsv"
     wildcard_constraints:
         backbone=pipeline.backbone_pattern(is_split=False),
     threads: lambda wildcards: SERVER_THREADS[pipeline.is_timed(**wildcards)]
@@ -30,41 +34,27 @@ rule run_compaction:
         config=pipeline.config_file,
         prompts="config/prompts",
         store=f"{RESULTS}/cells",
-        server_log="logs/servers/{backbone}/{dataset}.log",
+        part=lambda wildcards: [
+            f"--part={part}" for part in [wildcards.get("part")] if part
+        ],
     shell:
         "exec {PYTHON} -m blockwise.compaction.play_batch --config {params.config}"
         " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
-        " --prompts {params.prompts} --store {params.store} --server-log {params.server_log}"
-        " --output {output}"
+        " --prompts {params.prompts} --store {params.store} --server-log {log.server}"
+        " {params.part} --output {output}"
 
 
 # The same for a part of a batch: `timing-start0-1of4` (of the first server start), `recall-1of2`.
 # Each is a server of its own, so two server starts never share a process.
-rule run_compaction_part:
-    input:
-        sessions=rules.build_sessions.output[0],
-        model=rules.prepare_backbone.output[0],
+use rule run_compaction as run_compaction_part with:
     output:
         f"{RESULTS}/runs/parts/{{backbone}}/{{dataset}}/{{part}}.json",
-    threads: lambda wildcards: SERVER_THREADS[pipeline.is_timed(**wildcards)]
-    resources:
-        gpu=lambda wildcards: pipeline.num_gpus(wildcards.backbone),
-        cpu_server=lambda wildcards: int(not pipeline.num_gpus(wildcards.backbone)),
-        nodes=1,
-        mem_mb=lambda wildcards: pipeline.memory_mb(wildcards.backbone),
-    params:
-        key=lambda wildcards: pipeline.compaction_key(
-            wildcards.backbone, wildcards.dataset
-        ),
-        config=pipeline.config_file,
-        prompts="config/prompts",
-        store=f"{RESULTS}/cells",
-        server_log="logs/servers/{backbone}/{dataset}/{part}.log",
-    shell:
-        "exec {PYTHON} -m blockwise.compaction.play_batch --config {params.config}"
-        " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
-        " --prompts {params.prompts} --store {params.store} --server-log {params.server_log}"
-        " --part {wildcards.part} --output {output}"
+    log:
+        server="logs/servers/{backbone}/{dataset}/{part}.log",
+    benchmark:
+        "logs/benchmarks/run_compaction/{backbone}/{dataset}/{part}.tsv"
+    wildcard_constraints:
+        backbone=pipeline.backbone_pattern(is_split=True),
 
 
 # From its parts to the file that one job would have written; without a server or a GPU.
@@ -79,6 +69,8 @@ rule join_compaction:
         ),
     output:
         BATCH,
+    benchmark:
+        "logs/benchmarks/join_compaction/{backbone}/{dataset}.tsv"
     wildcard_constraints:
         backbone=pipeline.backbone_pattern(is_split=True),
     params:
@@ -100,6 +92,8 @@ rule join_compaction:
 rule fetch_embedder:
     output:
         f"{RESULTS}/runs/embedder.json",
+    benchmark:
+        "logs/benchmarks/fetch_embedder.tsv"
     retries: 2
     resources:
         gpu=0,
@@ -118,6 +112,8 @@ rule compare_summaries:
         fetched=pipeline.fetched_embedder_files(),
     output:
         f"{RESULTS}/runs/similarity/{{backbone}}/{{dataset}}.json",
+    benchmark:
+        "logs/benchmarks/compare_summaries/{backbone}/{dataset}.tsv"
     params:
         key=lambda wildcards: pipeline.similarity_key(),
         config=pipeline.config_file,
@@ -134,6 +130,8 @@ rule judge_answers:
         batch=BATCH,
     output:
         f"{RESULTS}/runs/judge/{{backbone}}/{{dataset}}.json",
+    benchmark:
+        "logs/benchmarks/judge_answers/{backbone}/{dataset}.tsv"
     params:
         key=lambda wildcards: pipeline.judge_key(),
         config=pipeline.config_file,

@@ -4,6 +4,8 @@
 rule prepare_dataset:
     output:
         f"{RESULTS}/runs/data/{{dataset}}.json",
+    benchmark:
+        "logs/benchmarks/prepare_dataset/{dataset}.tsv"
     params:
         key=lambda wildcards: pipeline.dataset_key(wildcards.dataset),
         config=pipeline.config_file,
@@ -20,6 +22,8 @@ rule build_sessions:
         model=f"{RESULTS}/runs/backbones/{{backbone}}.json",
     output:
         f"{RESULTS}/runs/sessions/{{backbone}}/{{dataset}}.json",
+    benchmark:
+        "logs/benchmarks/build_sessions/{backbone}/{dataset}.tsv"
     params:
         key=lambda wildcards: pipeline.sessions_key(
             wildcards.backbone, wildcards.dataset

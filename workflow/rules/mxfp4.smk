@@ -9,6 +9,8 @@ rule prepare_corpus:
         f"{MXFP4_RUNS}/corpus/corpus.json",
         f"{MXFP4_RUNS}/corpus/train.bin",
         f"{MXFP4_RUNS}/corpus/validation.bin",
+    benchmark:
+        "logs/benchmarks/prepare_corpus.tsv"
     params:
         key=TRAINING.corpus_key(),
         config=pipeline.config_file,
@@ -25,6 +27,8 @@ rule train_mxfp4:
         corpus=rules.prepare_corpus.output,
     output:
         f"{MXFP4_RUNS}/training/{{experiment}}/{{run}}.json",
+    benchmark:
+        "logs/benchmarks/train_mxfp4/{experiment}/{run}.tsv"
     threads: TRAINING.threads() * TRAINING.processes_per_node()
     resources:
         **TRAINING.step_resources(),
@@ -53,6 +57,8 @@ rule measure_mxfp4:
         corpus=rules.prepare_corpus.output,
     output:
         f"{MXFP4_RUNS}/diagnostics/{{experiment}}.json",
+    benchmark:
+        "logs/benchmarks/measure_mxfp4/{experiment}.tsv"
     threads: 1
     resources:
         gpu=TRAINING.measuring_gpus(),
@@ -72,6 +78,8 @@ rule measure_mxfp4:
 rule stress_mxfp4:
     output:
         f"{MXFP4_RUNS}/outliers/{{experiment}}.json",
+    benchmark:
+        "logs/benchmarks/stress_mxfp4/{experiment}.tsv"
     threads: 1
     params:
         key=lambda wildcards: TRAINING.measurement_key(
@@ -87,6 +95,8 @@ rule stress_mxfp4:
 rule time_mxfp4:
     output:
         f"{MXFP4_RUNS}/speed/{{experiment}}.json",
+    benchmark:
+        "logs/benchmarks/time_mxfp4/{experiment}.tsv"
     threads: WHOLE_MACHINE
     resources:
         gpu=TRAINING.measuring_gpus(),

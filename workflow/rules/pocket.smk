@@ -10,6 +10,8 @@ POCKET_RUNS = f"{RESULTS}/pocket"
 rule train_pocket_backbone:
     output:
         f"{POCKET_RUNS}/{{backbone}}/training.json",
+    benchmark:
+        "logs/benchmarks/train_pocket_backbone/{backbone}.tsv"
     threads: 1
     params:
         key=lambda wildcards: pipeline.pocket_key(wildcards.backbone),
@@ -28,17 +30,20 @@ rule examine_pocket_backbone:
         rules.train_pocket_backbone.output,
     output:
         f"{POCKET_RUNS}/{{backbone}}/skills.json",
+    log:
+        server="logs/servers/{backbone}/examination.log",
+    benchmark:
+        "logs/benchmarks/examine_pocket_backbone/{backbone}.tsv"
     threads: WHOLE_MACHINE
     params:
         key=lambda wildcards: pipeline.pocket_key(wildcards.backbone),
         config=pipeline.config_file,
         prompts="config/prompts",
         folder=f"{POCKET_RUNS}/{{backbone}}",
-        log=f"logs/pocket/{{backbone}}.log",
     shell:
         "exec {PYTHON} -m blockwise.pocket.examine --config {params.config}"
         " --backbone {wildcards.backbone} --prompts {params.prompts}"
-        " --folder {params.folder} --server-log {params.log} --output {output}"
+        " --folder {params.folder} --server-log {log.server} --output {output}"
 
 
 rule describe_pocket_backbone:

@@ -11,6 +11,8 @@ The server itself is not a rule: each batch job starts, probes and stops its own
 rule fetch_model:
     output:
         f"{RESULTS}/runs/models/{{backbone}}.json",
+    benchmark:
+        "logs/benchmarks/fetch_model/{backbone}.tsv"
     retries: 2
     resources:
         gpu=0,
@@ -27,6 +29,8 @@ rule prepare_backbone:
         fetched=lambda wildcards: pipeline.fetched_model_files(wildcards.backbone),
     output:
         f"{RESULTS}/runs/backbones/{{backbone}}.json",
+    benchmark:
+        "logs/benchmarks/prepare_backbone/{backbone}.tsv"
     params:
         key=lambda wildcards: pipeline.backbone_key(wildcards.backbone),
         config=pipeline.config_file,

@@ -123,18 +123,10 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
     """
     told = changes.pop("spec", {})
     protocol = Protocol(told.get("protocol", "immediate"))
-    spec = cell(
-        protocol=protocol,
-        session_id=session_id,
-        layout=arm,
-        block_size_tokens=block_size_tokens,
-        seed=seed,
-        repeat=repeat,
-        tau_tokens=None,
-        transcript=None,
-        volume_tokens=256,
-        **{**SPECS[protocol], **told},
-    )
+    nothing = {"tau_tokens": None, "transcript": None, "request": {"temperature": 1.0}}
+    own = {**nothing, "volume_tokens": 256, **SPECS[protocol], **told}
+    arm_of_it = {"layout": arm, "block_size_tokens": block_size_tokens}
+    spec = cell(session_id=session_id, seed=seed, repeat=repeat, **arm_of_it, **own)
     frame = [str(value) for key, value in told.items() if key != "max_concurrent_workers"]
     server_start = changes.get("server_start", 0)
     place = [session_id, str(seed), str(repeat), *([f"start{server_start}"] * (server_start > 0))]

@@ -92,7 +92,7 @@ def test_only_sentences_of_the_source_are_ever_filled_in(module):
 
 
 def test_the_checks_see_what_they_look_for(tmp_path):
-    module = PACKAGE / "torch_files.py"
+    module = PACKAGE / "mxfp4/torch_files.py"
     calls = [name_of(call.func) for call in nodes(module, ast.Call)]
     assert "torch.load" in calls
     bad = tmp_path / "bad.py"

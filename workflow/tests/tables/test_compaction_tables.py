@@ -1,9 +1,8 @@
 import pandas as pd
 import pytest
-from blockwise.tables.compaction.parts.settings import CellSettings
 
-from blockwise.compaction.cell_spec import CellSpec
-from blockwise.compaction.records import AnswerContext
+from blockwise.artifacts import read_model, write_json
+from blockwise.compaction.records import AnswerContext, CellRecord
 from blockwise.config.experiments import ContentType, Study
 from blockwise.errors import ArtifactError
 from blockwise.tables.compaction import (
@@ -144,13 +143,19 @@ def test_the_seed_column_claims_no_order_of_sessions():
     assert "session order" not in meanings["seed"]
 
 
-def test_a_spec_of_another_version_is_refused():
+def test_a_record_whose_spec_another_version_wrote_is_refused(tmp_path):
+    path = tmp_path / "cell.json"
+    told = record().model_dump(mode="json")
+    write_json(path, {**told, "spec": {**told["spec"], "transcript": "sideways"}})
     with pytest.raises(ArtifactError, match=r"spec\.transcript"):
-        compaction_cells.build(TableInputs([loaded(record(spec={"transcript": "sideways"}))]))
+        read_model(path, CellRecord)
 
 
-def test_every_setting_shown_is_an_ingredient_of_the_cell_key():
-    assert CellSettings.model_fields.keys() <= CellSpec.model_fields.keys()
+def test_arms_and_sessions_share_what_they_were_told():
+    one = record(session_id="s1", seed=3).spec
+    other = record("target_block", 512).spec
+    assert one.settings == other.settings
+    assert one.settings != record(spec={"tau_tokens": 2048}).spec.settings
 
 
 def test_events_and_requests_list_a_shared_cell_once():

@@ -100,7 +100,7 @@ def test_six_sessions_earn_the_elasticity_an_interval():
 
 
 def test_two_lengths_have_no_elasticity():
-    cells = [cell for cell in lengths(1.0) if cell.record.spec["history_tokens"] < 4000]
+    cells = [cell for cell in lengths(1.0) if cell.record.spec.history_tokens < 4000]
     table = build(compaction_length_invariance, cells)
     assert table.output_elasticity.isna().all()
     assert set(table.output_elasticity_num_lengths) == {0}
