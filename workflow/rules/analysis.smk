@@ -1,9 +1,13 @@
-"""Analysis: records -> tidy tables, one rule a study, the claims ledger, and the manifest of a run."""
+"""Analysis: records -> tidy tables, one rule a study, the claims ledger, and the manifest of a run.
+
+Local rules: seconds of reading and drawing each, no work for a queue.
+"""
 
 from blockwise.config.mxfp4 import Study as MXFP4Study
 from blockwise.run.pipeline import CLAIMS_FILE
-from blockwise.tables.registry import tables_of
+from blockwise.tables.registry import Family, tables_of
 
+FAMILIES = pipeline.families()
 BATCHES = [f"{backbone}/{dataset}" for backbone, dataset in pipeline.batches()]
 
 
@@ -15,6 +19,7 @@ rule tabulate_compaction:
     output:
         [f"{RESULTS}/tables/{table}.csv" for table in tables_of(Family.COMPACTION)],
         f"{RESULTS}/tables/PROVENANCE.json",
+    localrule: True
     params:
         key=stage_code_key(
             ["blockwise.tables.write", *tables_of(Family.COMPACTION).values()]
@@ -41,6 +46,7 @@ rule tabulate_mxfp4:
     output:
         [f"{RESULTS}/tables/{table}.csv" for table in tables_of(Family.MXFP4)],
         f"{RESULTS}/tables/PROVENANCE_mxfp4.json",
+    localrule: True
     params:
         key=TRAINING.tables_key(
             ["blockwise.tables.write", *tables_of(Family.MXFP4).values()]
@@ -62,6 +68,7 @@ rule judge_claims:
     output:
         f"{RESULTS}/tables/claims.csv",
         f"{RESULTS}/tables/claim_points.csv",
+    localrule: True
     params:
         key=pipeline.claims_key(),
         claims=CLAIMS_FILE,
@@ -75,6 +82,7 @@ rule judge_claims:
 rule write_data_dictionary:
     output:
         f"{RESULTS}/tables/data_dictionary.csv",
+    localrule: True
     params:
         key=stage_code_key(
             [
@@ -107,6 +115,7 @@ rule build_report_pages:
             category="4 Tables and provenance",
             labels={"page": "Every table"},
         ),
+    localrule: True
     params:
         key=stage_code_key(["blockwise.report.pages"]),
         tables=f"{RESULTS}/tables",
@@ -130,6 +139,7 @@ rule write_manifest:
         pipeline.figure_files(*FAMILIES),
     output:
         f"{RESULTS}/MANIFEST.json",
+    localrule: True
     params:
         key=pipeline.manifest_key(),
         config=pipeline.config_file,

@@ -1,6 +1,12 @@
 """Compaction: cells of every study, scored as they end; then what is computed from their texts."""
 
+from blockwise.config.split import PART_PATTERN
+
 BATCH = f"{RESULTS}/runs/compaction/{{backbone}}/{{dataset}}.json"
+
+
+wildcard_constraints:
+    part=PART_PATTERN,
 
 
 # What is timed reserves the machine; recall alone leaves half of it to trainings, which nobody

@@ -4,6 +4,10 @@ from blockwise.figures.registry import FIGURES as FIGURE_MODULES
 from blockwise.report.captions import category_of, title_of
 
 
+wildcard_constraints:
+    figure="[a-z0-9_]+",
+
+
 rule plot_figure:
     input:
         f"{RESULTS}/tables/{{figure}}.csv",
@@ -27,6 +31,7 @@ rule plot_figure:
                 "form": "plotted values",
             },
         ),
+    localrule: True
     params:
         caption=lambda wildcards: pipeline.figure_caption(wildcards.figure),
         key=lambda wildcards: stage_code_key(

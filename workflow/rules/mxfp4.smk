@@ -4,6 +4,11 @@ MXFP4_RUNS = f"{RESULTS}/runs/mxfp4"
 TRAINING = pipeline.training
 
 
+wildcard_constraints:
+    experiment="[a-z0-9._-]+",
+    run="all|[0-9]+(-[0-9]+)?",
+
+
 rule prepare_corpus:
     output:
         f"{MXFP4_RUNS}/corpus/corpus.json",
