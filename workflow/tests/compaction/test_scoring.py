@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 from blockwise.compaction.scoring import (
     REFUSALS,
     contains_gold,
-    evaluate_hotpotqa,
     normalize_hotpotqa,
     normalize_locomo,
     score_answer,
     score_hotpotqa,
     score_locomo,
-    score_supporting_facts,
 )
 from blockwise.config.datasets import DatasetFormat
 from blockwise.data.documents import Question
@@ -72,54 +70,6 @@ def test_hotpotqa_answers_by_hand(prediction, gold, exact_match, f1):
     score = score_answer(DatasetFormat.HOTPOTQA, prediction, question(gold, "bridge"))
     assert score.exact_match == exact_match
     assert score.f1 == pytest.approx(f1)
-
-
-def test_supporting_facts_by_hand():
-    gold = [["A", 0], ["B", 2]]
-    # {A0, C1} against {A0, B2}: 1 shared, P=R=1/2
-    half = score_supporting_facts([("A", 0), ("C", 1)], gold)
-    assert (half.exact_match, half.f1) == (0, 0.5)
-    # a repeated prediction is one member of the set
-    assert score_supporting_facts([["B", 2], ["A", 0], ["A", 0]], gold).exact_match == 1
-    # nothing predicted, nothing wanted: the sets are equal, precision and recall are 0
-    nothing = score_supporting_facts([], [])
-    assert (nothing.exact_match, nothing.f1) == (1, 0)
-
-
-def gold_row(row_id: str, answer: str, facts: list) -> dict:
-    return {"_id": row_id, "answer": answer, "supporting_facts": facts}
-
-
-def test_evaluation_divides_by_every_gold_row():
-    gold = [
-        gold_row("complete", "Paris", [["A", 0], ["B", 1]]),
-        gold_row("partial", "red blue", [["A", 0]]),
-        gold_row("no-facts", "yes", [["A", 0]]),
-        gold_row("absent", "Rome", [["A", 0]]),
-    ]
-    predictions = {
-        "answer": {"complete": "Paris", "partial": "red", "no-facts": "yes"},
-        "sp": {"complete": [["A", 0], ["B", 1]], "partial": [["A", 0], ["C", 3]]},
-    }
-    metrics = evaluate_hotpotqa(predictions, gold)
-    # answers: EM 1+0+1+0; F1 1 + 2*(1*1/2)/(3/2)=2/3 + 1 + 0
-    assert metrics["em"] == pytest.approx(2 / 4)
-    assert metrics["f1"] == pytest.approx((1 + 2 / 3 + 1) / 4)
-    # facts: complete 1; partial P=1/2 R=1 F1=2/3; the other two have no prediction
-    assert metrics["sp_em"] == pytest.approx(1 / 4)
-    assert metrics["sp_f1"] == pytest.approx((1 + 2 / 3) / 4)
-    # joint, partial: P = 1 * 1/2, R = 1/2 * 1, F1 = 1/2; "no-facts" cannot be judged jointly
-    assert metrics["joint_em"] == pytest.approx(1 / 4)
-    assert metrics["joint_f1"] == pytest.approx((1 + 1 / 2) / 4)
-    assert metrics["joint_prec"] == pytest.approx((1 + 1 / 2) / 4)
-    assert metrics["joint_recall"] == pytest.approx((1 + 1 / 2) / 4)
-    assert len(metrics) == 12
-
-
-def test_evaluation_of_nothing_is_zero():
-    gold = [gold_row("x", "Paris", [["A", 0]])]
-    assert set(evaluate_hotpotqa({}, gold).values()) == {0.0}
-    assert set(evaluate_hotpotqa({"answer": {}, "sp": {}}, []).values()) == {0.0}
 
 
 @given(TEXTS)

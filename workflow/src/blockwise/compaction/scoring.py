@@ -18,8 +18,8 @@ rewritten; the comparison counts the same words in the same way.
 
 import re
 import string
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -55,15 +55,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far two bags (of words, or of supporting facts) agree."""
+    """How far an answer and its gold agree."""
 
     exact_match: float
     f1: float
-    precision: float
-    recall: float
-
-
-NO_OVERLAP = Overlap(0.0, 0.0, 0.0, 0.0)
 
 
 def score_answer(dataset_format: DatasetFormat, answer: str, question: Question) -> Score:
@@ -113,7 +108,7 @@ def normalize_hotpotqa(text: str) -> str:
 
 
 def score_hotpotqa(prediction: str, gold: str) -> Overlap:
-    """Answer EM, F1, precision and recall of HotpotQA.
+    """Answer EM and F1 of HotpotQA.
 
     EM compares the normalised texts, so two answers that normalise to nothing match
     exactly and still share no word: EM 1, F1 0, as in the official script.
@@ -121,77 +116,8 @@ def score_hotpotqa(prediction: str, gold: str) -> Overlap:
     predicted, wanted = normalize_hotpotqa(prediction), normalize_hotpotqa(gold)
     exact_match = float(predicted == wanted)
     if predicted != wanted and (predicted in CLOSED_ANSWERS or wanted in CLOSED_ANSWERS):
-        return NO_OVERLAP
-    words = _word_overlap(predicted.split(), wanted.split())
-    return Overlap(exact_match, words.f1, words.precision, words.recall)
-
-
-def score_supporting_facts(
-    predicted: Iterable[Sequence[Any]], gold: Iterable[Sequence[Any]]
-) -> Overlap:
-    """Supporting-fact EM, F1, precision and recall over sets of (title, sentence index)."""
-    predicted_facts, gold_facts = set(map(tuple, predicted)), set(map(tuple, gold))
-    num_shared = len(predicted_facts & gold_facts)
-    precision = num_shared / len(predicted_facts) if predicted_facts else 0.0
-    recall = num_shared / len(gold_facts) if gold_facts else 0.0
-    return Overlap(
-        float(predicted_facts == gold_facts), _harmonic_mean(precision, recall), precision, recall
-    )
-
-
-def evaluate_hotpotqa(
-    predictions: Mapping[str, Mapping[str, Any]], gold_rows: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
-    """Evaluate a whole HotpotQA prediction file: answer, supporting facts and both jointly.
-
-    Args:
-        predictions: the official form, `{"answer": {id: text}, "sp": {id: [[title, i], ...]}}`.
-        gold_rows: official rows; every one divides, so a missing prediction scores 0.
-
-    Returns:
-        The official twelve means: em, f1, prec, recall, each also as sp_* and joint_*. All
-        are 0 for no rows.
-    """
-    sums: defaultdict[str, float] = defaultdict(float)
-    answers, facts = predictions.get("answer", {}), predictions.get("sp", {})
-    for row in gold_rows:
-        row_id = row["_id"]
-        answer = score_hotpotqa(answers[row_id], row["answer"]) if row_id in answers else None
-        supporting = (
-            score_supporting_facts(facts[row_id], row["supporting_facts"])
-            if row_id in facts
-            else None
-        )
-        joint = _joint(answer, supporting) if answer and supporting else None
-        for prefix, overlap in (("", answer), ("sp_", supporting), ("joint_", joint)):
-            for name, value in _official_names(overlap or NO_OVERLAP):
-                sums[prefix + name] += value
-    return {
-        prefix + name: sums[prefix + name] / len(gold_rows) if gold_rows else 0.0
-        for prefix in ("", "sp_", "joint_")
-        for name, _ in _official_names(NO_OVERLAP)
-    }
-
-
-def _official_names(overlap: Overlap) -> tuple[tuple[str, float], ...]:
-    return (
-        ("em", overlap.exact_match),
-        ("f1", overlap.f1),
-        ("prec", overlap.precision),
-        ("recall", overlap.recall),
-    )
-
-
-def _joint(answer: Overlap, supporting: Overlap) -> Overlap:
-    """Joint precision and recall are products; joint F1 is their harmonic mean."""
-    precision = answer.precision * supporting.precision
-    recall = answer.recall * supporting.recall
-    return Overlap(
-        answer.exact_match * supporting.exact_match,
-        _harmonic_mean(precision, recall),
-        precision,
-        recall,
-    )
+        return Overlap(0.0, 0.0)
+    return Overlap(exact_match, _word_f1(predicted.split(), wanted.split()))
 
 
 def score_locomo(prediction: str, gold: str, *, category: str) -> float:
@@ -241,22 +167,13 @@ def _holds_run(words: Sequence[str], run: Sequence[str]) -> bool:
 
 
 def _stemmed_f1(prediction: str, gold: str) -> float:
-    return _word_overlap(normalize_locomo(prediction), normalize_locomo(gold)).f1
+    return _word_f1(normalize_locomo(prediction), normalize_locomo(gold))
 
 
-def _word_overlap(predicted: Sequence[str], gold: Sequence[str]) -> Overlap:
-    """Agreement of two bags of words: a word counts as often as both sides hold it."""
+def _word_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
+    """F1 of two bags of words: a word counts as often as both sides hold it."""
     num_shared = (Counter(predicted) & Counter(gold)).total()
-    if num_shared == 0:
-        return NO_OVERLAP
-    precision, recall = num_shared / len(predicted), num_shared / len(gold)
-    return Overlap(float(predicted == gold), _harmonic_mean(precision, recall), precision, recall)
-
-
-def _harmonic_mean(precision: float, recall: float) -> float:
-    if precision + recall == 0:
-        return 0.0
-    return 2 * precision * recall / (precision + recall)
+    return 2 * num_shared / (len(predicted) + len(gold)) if num_shared else 0.0
 
 
 @cache

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import canonical_json, digest, digest_file, file_states, write_bytes
+from blockwise.compaction.judge_probe import PROBE_FILE
 from blockwise.config.backbones import GgufModel, HubModel, PathModel, PocketModel
 from blockwise.config.claims import load_claims
 from blockwise.config.datasets import Source, local_file
@@ -214,7 +215,8 @@ class Pipeline:
         judge = self.profile.judge
         values = judge.model_dump(mode="json") if judge else None
         prompt = prompt_path(PROMPTS_FOLDER, judge.prompt).read_text() if judge else None
-        return _key([values, prompt], "blockwise.compaction.judging")
+        probe = digest_file(PROBE_FILE) if judge else None
+        return _key([values, prompt, probe], "blockwise.compaction.judging")
 
     def figure_caption(self, figure: str) -> str:
         """What the report says below a figure."""

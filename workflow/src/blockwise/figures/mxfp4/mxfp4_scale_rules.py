@@ -31,7 +31,6 @@ ROUNDING_WORDS = {
     "sr34": "dy stochastic after 3/4 (SR(3/4))",
     "none": "dy not in MXFP4",
 }
-OPERANDS = ("left_scale_rule", "right_scale_rule", "left_rounding")
 
 
 def plotted(table: pd.DataFrame) -> pd.DataFrame:
