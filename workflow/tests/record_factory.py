@@ -124,18 +124,18 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
     told = changes.pop("spec", {})
     protocol = Protocol(told.get("protocol", "immediate"))
     nothing = {"tau_tokens": None, "transcript": None, "request": {"temperature": 1.0}}
-    own = {**nothing, "volume_tokens": 256, **SPECS[protocol], **told}
-    arm_of_it = {"layout": arm, "block_size_tokens": block_size_tokens}
-    spec = cell(session_id=session_id, seed=seed, repeat=repeat, **arm_of_it, **own)
+    place = {"session_id": session_id, "seed": seed, "repeat": repeat}
+    arm_of_it = {"layout": arm, "block_size_tokens": block_size_tokens, "volume_tokens": 256}
+    spec = cell(**{**nothing, **place, **arm_of_it, **SPECS[protocol], **told})
     frame = [str(value) for key, value in told.items() if key != "max_concurrent_workers"]
     server_start = changes.get("server_start", 0)
-    place = [session_id, str(seed), str(repeat), *([f"start{server_start}"] * (server_start > 0))]
-    timing_block_id = "-".join(["tb", *place, *frame])
+    named = [session_id, str(seed), str(repeat), *([f"start{server_start}"] * (server_start > 0))]
+    timing_block_id = "-".join(["tb", *named, *frame])
     size = block_size_tokens
     natural = spec.volume_mode == "natural"
     timed = protocol != "deferred" and not (protocol == "single" and natural)
     values = {
-        "cell_key": "-".join([arm, str(block_size_tokens), *place]),
+        "cell_key": "-".join([arm, str(block_size_tokens), *named]),
         "spec": spec,
         "protocol": protocol,
         "arm": arm,

@@ -156,7 +156,7 @@ def bench(tmp_path, monkeypatch):
 
         monkeypatch.setattr(play_batch, "managed_servers", managed_servers)
         monkeypatch.setattr(replicas, "probe", probe)
-        monkeypatch.setattr(replicas, "Engine", lambda *_: engine)
+        monkeypatch.setattr(replicas, "EngineClient", lambda *_: engine)
         profile = Profile.model_validate(
             {**PROFILE, "experiments": experiments or PROFILE["experiments"]}
         )

@@ -12,8 +12,8 @@ from blockwise.models.tokenizer import load_tokenizer
 
 COUNT_ONE = """
 import sys
-from blockwise.compaction import run
-assert run.Renderer(sys.argv[1]).count([{"role": "user", "content": "Hello"}], True) > 0
+from blockwise.compaction import play_batch
+assert play_batch.Renderer(sys.argv[1]).count([{"role": "user", "content": "Hello"}], True) > 0
 print(*sorted({"torch", "sklearn", "pandas"} & set(sys.modules)))
 """
 

@@ -173,7 +173,10 @@ def _stemmed_f1(prediction: str, gold: str) -> float:
 def _word_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
     """F1 of two bags of words: a word counts as often as both sides hold it."""
     num_shared = (Counter(predicted) & Counter(gold)).total()
-    return 2 * num_shared / (len(predicted) + len(gold)) if num_shared else 0.0
+    if num_shared == 0:
+        return 0.0
+    precision, recall = num_shared / len(predicted), num_shared / len(gold)
+    return 2 * precision * recall / (precision + recall)
 
 
 @cache
