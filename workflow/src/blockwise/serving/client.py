@@ -145,7 +145,7 @@ class EngineClient:
         """Counters of the server; None where an external one does not show them.
 
         Raises:
-            EngineError: a server of ours does not answer.
+            EngineError: a server of ours does not answer, or what answers is no such page.
         """
         url = self._server.base_url.removesuffix("/v1") + "/metrics"
         try:
@@ -154,7 +154,12 @@ class EngineClient:
             if isinstance(self._backbone.engine, ExternalEngine):
                 return None
             raise EngineError(f"no metrics: {problem}; see the server's log") from problem
-        return parse_metrics(page) if PREEMPTIONS in page else None
+        if PREEMPTIONS not in page:
+            return None
+        try:
+            return parse_metrics(page)
+        except ValueError as problem:
+            raise EngineError(f"{url} is no Prometheus page: {problem}") from problem
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -4,12 +4,11 @@ A timing cell during which requests were preempted or the cache overflowed is in
 counters before and after it tell.
 """
 
-import re
 from dataclasses import dataclass
 
+from prometheus_client.parser import text_string_to_metric_families
+
 PREEMPTIONS = "vllm:num_preemptions_total"
-_SAMPLE = re.compile(r"^(?P<name>[\w:]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,10 @@ def parse_metrics(page: str) -> EngineMetrics:
 
 def _samples(page: str, name: str) -> list[tuple[dict[str, str], float]]:
     return [
-        (dict(_LABEL.findall(match["labels"] or "")), float(match["value"]))
-        for match in _SAMPLE.finditer(page)
-        if match["name"] == name
+        (sample.labels, sample.value)
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == name
     ]
 
 

@@ -3,12 +3,11 @@
 Proxies of the environment are bypassed for this machine only, where they could not help.
 """
 
-import http.client
 import json
-import urllib.error
-import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
 
 from blockwise.serving.api_key import without_key
 
@@ -35,7 +34,7 @@ def get_text(url: str, api_key: str, timeout_s: float = TIMEOUT_S) -> str:
     Raises:
         HttpError: no answer, or one that is no success. The key is in neither text.
     """
-    return _ask(url, api_key, None, timeout_s)
+    return _ask("GET", url, api_key, None, timeout_s)
 
 
 def get_json(url: str, api_key: str) -> Any:
@@ -44,7 +43,7 @@ def get_json(url: str, api_key: str) -> Any:
     Raises:
         HttpError: as `get_text`, or the body is not JSON.
     """
-    return _parse(url, _ask(url, api_key, None, TIMEOUT_S))
+    return _parse(url, _ask("GET", url, api_key, None, TIMEOUT_S))
 
 
 def post_json(url: str, api_key: str, body: Any) -> Any:
@@ -53,26 +52,25 @@ def post_json(url: str, api_key: str, body: Any) -> Any:
     Raises:
         HttpError: as `get_json`.
     """
-    return _parse(url, _ask(url, api_key, json.dumps(body).encode(), TIMEOUT_S))
+    return _parse(url, _ask("POST", url, api_key, body, TIMEOUT_S))
 
 
-def _ask(url: str, api_key: str, body: bytes | None, timeout_s: float) -> str:
-    headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
-    request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310  config: http(s)
-    proxies = urllib.request.ProxyHandler({}) if is_local(url) else urllib.request.ProxyHandler()
-    opener = urllib.request.build_opener(proxies)
+def _ask(method: str, url: str, api_key: str, body: Any, timeout_s: float) -> str:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with opener.open(request, timeout=timeout_s) as response:
-            return without_key(str(response.read().decode()), api_key)
-    except urllib.error.HTTPError as error:
-        said = without_key(str(error.reason), api_key)
-        raise HttpError(f"{url} answers HTTP {error.code} {said}") from error
-    except urllib.error.URLError as error:
-        timed_out = isinstance(error.reason, TimeoutError)
-        raise HttpError(f"{url} cannot be reached: {error.reason}", timed_out=timed_out) from error
-    except TimeoutError as error:
+        with httpx.Client(trust_env=not is_local(url), follow_redirects=True) as client:
+            answer = client.request(method, url, headers=headers, json=body, timeout=timeout_s)
+            answer.raise_for_status()
+            return without_key(answer.text, api_key)
+    except httpx.HTTPStatusError as error:
+        refused = error.response
+        said = without_key(refused.reason_phrase, api_key)
+        raise HttpError(f"{url} answers HTTP {refused.status_code} {said}") from error
+    except httpx.TimeoutException as error:
         raise HttpError(f"{url} did not answer in {timeout_s:g} s", timed_out=True) from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except httpx.NetworkError as error:
+        raise HttpError(f"{url} cannot be reached: {without_key(str(error), api_key)}") from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         said = without_key(repr(error), api_key)
         raise HttpError(f"{url} cannot be read: {said}") from error
 
