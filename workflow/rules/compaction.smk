@@ -1,5 +1,7 @@
 """Compaction: cells of every study, scored as they end; then what is computed from their texts."""
 
+from snakemake.resources import Resource
+
 from blockwise.config.split import PART_PATTERN
 
 BATCH = f"{RESULTS}/runs/compaction/{{backbone}}/{{dataset}}.json"
@@ -9,6 +11,9 @@ wildcard_constraints:
     part=PART_PATTERN,
 
 
+# vLLM gives its worker all cores but one, so servers on the CPU of one machine take turns.
+if workflow.resource_settings.cores:
+    workflow.global_resources.setdefault("cpu_server", Resource("cpu_server", 1))
 # What is timed reserves the machine; recall alone leaves half of it to trainings, which nobody
 # times either.
 SERVER_THREADS = {True: WHOLE_MACHINE, False: max(1, WHOLE_MACHINE // 2)}

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from cell_specs import cell
 from doubles import KV_BLOCK_TOKENS, CachingEngine, CharRenderer
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, Agent, AgentRule
@@ -13,6 +12,7 @@ from blockwise.compaction.records import AnswerContext
 from blockwise.config.datasets import DatasetFormat
 from blockwise.data.documents import Document, Question, Session
 from blockwise.errors import CompactionError
+from cell_specs import cell
 
 TAU = 1400
 

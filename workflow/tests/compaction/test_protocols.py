@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 
 import pytest
-from cell_specs import cell
 from doubles import CachingEngine, CharRenderer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from blockwise.compaction.history import History, Turn
 from blockwise.compaction.protocols import load_protocol
 from blockwise.compaction.protocols.deferred import truncated
 from blockwise.compaction.records import AnswerContext
+from cell_specs import cell
 
 
 def play(session, engine=None, **changes):
