@@ -195,7 +195,7 @@ def _record(unit: Unit, position: int, spec: CellSpec):
     return made.model_copy(
         update={
             "cell_key": spec.key,
-            "spec": spec.model_dump(mode="json"),
+            "spec": spec,
             "protocol": spec.protocol,
             "server_start": spec.server_start,
             "timing_block_id": unit.key if is_timed else None,
