@@ -122,3 +122,11 @@ def test_a_given_file_stands_for_itself(workspace, tmp_path):
     status, said = dry_run(workspace, "--configfile", str(alone))
     assert status != 0
     assert "backbones: required and missing" in said
+
+
+def test_servers_on_one_machine_s_cpu_take_turns(workspace):
+    status, said = run_snakemake(workspace, "results/default/tables/data_dictionary.csv")
+    assert status == 0, said
+    provided = re.search(r"^Provided resources: (.*)$", said, re.M)
+    assert provided is not None
+    assert "cpu_server" in provided[1]
