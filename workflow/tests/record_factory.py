@@ -19,7 +19,7 @@ from blockwise.compaction.records import (
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
-from blockwise.tables.compaction.parts.load import LoadedCell, LoadedOmission
+from blockwise.tables.inputs import LoadedCell, LoadedOmission
 from cell_specs import cell
 
 ENVIRONMENT = Environment(

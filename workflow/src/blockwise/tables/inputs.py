@@ -8,11 +8,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blockwise.compaction.judgements import Judgements
+from blockwise.compaction.records import CellRecord
 from blockwise.compaction.similarity import Similarities
+from blockwise.config.backbones import Weights
+from blockwise.config.experiments import Study
 from blockwise.config.mxfp4 import MXFP4
 from blockwise.mxfp4.records import Diagnostics, Outliers, Speed, TrainingRun
 from blockwise.serving.engine_card import EngineCard
-from blockwise.tables.compaction.parts.load import LoadedCell, LoadedOmission
+
+
+@dataclass(frozen=True)
+class BatchLabels:
+    """What a batch says of all its cells; the names are those of `Batch`."""
+
+    backbone: str
+    dataset: str
+    caption: str
+    weights: Weights
+    format: str
+    num_parameters: float
+
+
+@dataclass(frozen=True)
+class LoadedCell(BatchLabels):
+    """One finished cell as one experiment sees it, with the labels of its batch."""
+
+    experiment: str
+    study: Study
+    prompt: str  # name of the compaction prompt, or `by content type`
+    target_frac: float | None  # output over input that the prompt asks for, where it says
+    num_skipped_rows: int
+    record: CellRecord
+
+
+@dataclass(frozen=True)
+class LoadedOmission(BatchLabels):
+    """A cell that an experiment asks for and that cannot be played, with its batch's labels."""
+
+    experiment: str
+    study: Study
+    arm: str
+    session_id: str
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from blockwise.tables.compaction import compaction_cells
 from blockwise.tables.compaction.parts import natural_volume
 from blockwise.tables.compaction.parts.categories import CATEGORIES
 from blockwise.tables.compaction.parts.gates import GATE, Gate, gate_of
-from blockwise.tables.compaction.parts.load import LoadedCell, LoadedOmission
 from blockwise.tables.compaction.parts.natural_volume import same_blocks
 from blockwise.tables.compaction.parts.recall import (
     F1,
@@ -52,7 +51,7 @@ from blockwise.tables.compaction.parts.standing import (
     standings_of,
 )
 from blockwise.tables.compaction.parts.summaries import Measure
-from blockwise.tables.inputs import TableInputs
+from blockwise.tables.inputs import LoadedCell, LoadedOmission, TableInputs
 
 INCOMPLETE = "fewer sessions than the other contexts: see omitted_reason"
 

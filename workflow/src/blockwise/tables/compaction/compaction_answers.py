@@ -17,9 +17,9 @@ from blockwise.tables.columns import Column, ColumnKind, count, flag, frame, num
 from blockwise.tables.compaction import compaction_cells
 from blockwise.tables.compaction.parts import measures
 from blockwise.tables.compaction.parts.categories import CATEGORIES
-from blockwise.tables.compaction.parts.load import LoadedCell, selections_of
+from blockwise.tables.compaction.parts.load import selections_of
 from blockwise.tables.compaction.parts.recall import asked_in
-from blockwise.tables.inputs import TableInputs
+from blockwise.tables.inputs import LoadedCell, TableInputs
 
 COLUMNS: tuple[Column, ...] = (
     text("experiments", "Experiments that select the cell, in order, with spaces between."),

@@ -20,7 +20,6 @@ from blockwise.tables.compaction import compaction_cells
 from blockwise.tables.compaction.parts import measures, natural_volume
 from blockwise.tables.compaction.parts.categories import CATEGORIES
 from blockwise.tables.compaction.parts.gates import GATE, Gate, gate_of
-from blockwise.tables.compaction.parts.load import LoadedCell
 from blockwise.tables.compaction.parts.natural_volume import same_blocks
 from blockwise.tables.compaction.parts.recall import (
     F1,
@@ -44,7 +43,7 @@ from blockwise.tables.compaction.parts.standing import (
     standings_of,
 )
 from blockwise.tables.compaction.parts.summaries import Measure
-from blockwise.tables.inputs import TableInputs
+from blockwise.tables.inputs import LoadedCell, TableInputs
 
 
 def _output_over_input(record: CellRecord) -> float | None:

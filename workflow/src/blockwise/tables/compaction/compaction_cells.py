@@ -21,8 +21,7 @@ from blockwise.tables.columns import (
     tokens,
 )
 from blockwise.tables.compaction.parts import cell_accuracy, measures
-from blockwise.tables.compaction.parts.load import LoadedCell
-from blockwise.tables.inputs import TableInputs
+from blockwise.tables.inputs import LoadedCell, TableInputs
 
 ROLES = ("agent", "worker", "question", "bystander")
 

@@ -33,7 +33,7 @@ from blockwise.tables.compaction.parts.comparison import (
     unequal_volume_column,
 )
 from blockwise.tables.compaction.parts.gates import Gate, gate_column, gate_of
-from blockwise.tables.compaction.parts.load import LoadedCell, distinct_cells
+from blockwise.tables.compaction.parts.load import distinct_cells
 from blockwise.tables.compaction.parts.recall import (
     CONTAINS_GOLD,
     F1,
@@ -44,7 +44,7 @@ from blockwise.tables.compaction.parts.recall import (
 )
 from blockwise.tables.compaction.parts.standing import standings_of
 from blockwise.tables.compaction.parts.summaries import SPREAD, Measure, Ratio
-from blockwise.tables.inputs import TableInputs
+from blockwise.tables.inputs import LoadedCell, TableInputs
 
 TARGET_BLOCK = "target_block"  # the paper's layout
 NO_LAYOUT = "sequential has no layout"

@@ -19,7 +19,6 @@ from blockwise.compaction.records import CellRecord
 from blockwise.config.experiments import Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number
 from blockwise.tables.compaction.parts import measures
-from blockwise.tables.compaction.parts.load import LoadedCell
 from blockwise.tables.compaction.parts.natural_volume import same_blocks
 from blockwise.tables.compaction.parts.single_compactions import (
     GATED,
@@ -41,7 +40,7 @@ from blockwise.tables.compaction.parts.summaries import (
     statistic_words,
     summarise,
 )
-from blockwise.tables.inputs import TableInputs
+from blockwise.tables.inputs import LoadedCell, TableInputs
 
 MIN_LENGTHS = 3  # a line through two points fits whatever they are
 MEASURES = (INPUT, OUTPUT, OUTPUT_OVER_INPUT, THINKING)

@@ -26,7 +26,6 @@ from blockwise.statistics import (
 )
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text, tokens
 from blockwise.tables.compaction.parts import measures
-from blockwise.tables.compaction.parts.load import LoadedCell
 from blockwise.tables.compaction.parts.natural_volume import same_blocks
 from blockwise.tables.compaction.parts.single_compactions import (
     GATED,
@@ -37,7 +36,7 @@ from blockwise.tables.compaction.parts.single_compactions import (
     input_tokens,
     label_values,
 )
-from blockwise.tables.inputs import TableInputs
+from blockwise.tables.inputs import LoadedCell, TableInputs
 
 SPREAD_BOUND = (
     f"end of its {CONFIDENCE:.0%} interval over repeats, empty below {MIN_REPEATS} repeats, where "

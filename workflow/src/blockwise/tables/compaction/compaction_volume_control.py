@@ -15,7 +15,6 @@ from blockwise.config.experiments import Study
 from blockwise.statistics import coefficient_of_variation
 from blockwise.tables.columns import Column, ColumnKind, frame, number
 from blockwise.tables.compaction.parts import measures
-from blockwise.tables.compaction.parts.load import LoadedCell
 from blockwise.tables.compaction.parts.natural_volume import same_blocks
 from blockwise.tables.compaction.parts.single_compactions import (
     GATED,
@@ -32,7 +31,7 @@ from blockwise.tables.compaction.parts.single_compactions import (
     output_over_input_frac,
 )
 from blockwise.tables.compaction.parts.summaries import Measure
-from blockwise.tables.inputs import TableInputs
+from blockwise.tables.inputs import LoadedCell, TableInputs
 
 MEASURES = (OUTPUT_OVER_INPUT, OUTPUT, INPUT, THINKING)
 

@@ -13,7 +13,7 @@ from blockwise.compaction.records import AnswerContext, AnswerRecord
 from blockwise.tables.columns import Column, ColumnKind, count, number, text
 from blockwise.tables.compaction.parts import measures
 from blockwise.tables.compaction.parts.categories import HEADLINE, categories_of
-from blockwise.tables.compaction.parts.load import LoadedCell
+from blockwise.tables.inputs import LoadedCell
 
 ACCURACY_KINDS = {
     AnswerContext.RUNNING: "immediate (not a recall measure)",

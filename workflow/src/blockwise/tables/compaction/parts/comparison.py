@@ -21,8 +21,9 @@ from blockwise.tables.columns import Column, ColumnKind, count, text
 from blockwise.tables.compaction import compaction_cells
 from blockwise.tables.compaction.parts import measures, natural_volume
 from blockwise.tables.compaction.parts.gates import Gate, gate_column, gate_of
-from blockwise.tables.compaction.parts.load import LoadedCell, table_order
+from blockwise.tables.compaction.parts.load import table_order
 from blockwise.tables.compaction.parts.summaries import start_of
+from blockwise.tables.inputs import LoadedCell
 
 IS_REFERENCE = "the reference arm"
 NO_PAIR = "no timing block holds a valid cell of both arms"

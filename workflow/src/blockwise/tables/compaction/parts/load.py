@@ -7,51 +7,16 @@ cell that one experiment lists twice is refused, because a table would count it 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import inside, read_json, read_model, read_sealed
 from blockwise.compaction.records import Batch, CellRecord, TimingBlock
-from blockwise.config.backbones import Weights
-from blockwise.config.experiments import SEQUENTIAL, Study
+from blockwise.config.experiments import SEQUENTIAL
 from blockwise.errors import ArtifactError
 from blockwise.serving.engine_card import EngineCard
-
-
-@dataclass(frozen=True)
-class BatchLabels:
-    """What a batch says of all its cells; the names are those of `Batch`."""
-
-    backbone: str
-    dataset: str
-    caption: str
-    weights: Weights
-    format: str
-    num_parameters: float
-
-
-@dataclass(frozen=True)
-class LoadedCell(BatchLabels):
-    """One finished cell as one experiment sees it, with the labels of its batch."""
-
-    experiment: str
-    study: Study
-    prompt: str  # name of the compaction prompt, or `by content type`
-    target_frac: float | None  # output over input that the prompt asks for, where it says
-    num_skipped_rows: int
-    record: CellRecord
-
-
-@dataclass(frozen=True)
-class LoadedOmission(BatchLabels):
-    """A cell that an experiment asks for and that cannot be played, with its batch's labels."""
-
-    experiment: str
-    study: Study
-    arm: str
-    session_id: str
-    reason: str
+from blockwise.tables.inputs import BatchLabels, LoadedCell, LoadedOmission
 
 
 def load_batches(batch_paths: Iterable[Path], store_folder: Path) -> list[LoadedCell]:

@@ -17,7 +17,7 @@ from blockwise.tables.compaction.parts.gates import (
     MIN_DISTINCT_SUMMARIES_FRAC,
     Gate,
 )
-from blockwise.tables.compaction.parts.load import LoadedCell
+from blockwise.tables.inputs import LoadedCell
 
 SAME_BLOCKS_AS = text(
     "same_blocks_as",

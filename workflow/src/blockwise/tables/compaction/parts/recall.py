@@ -25,8 +25,8 @@ from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval
 from blockwise.tables.columns import Column, ColumnKind, count, number
 from blockwise.tables.compaction import compaction_cells
 from blockwise.tables.compaction.parts.categories import HEADLINE, categories_of
-from blockwise.tables.compaction.parts.load import LoadedCell, LoadedOmission
 from blockwise.tables.compaction.parts.summaries import COMPACTION_OUTPUT, Measure
+from blockwise.tables.inputs import LoadedCell, LoadedOmission
 
 NOISE = "random weights: answers are noise, not testable at this scale"
 

@@ -17,8 +17,9 @@ from blockwise.tables.columns import Column, ColumnKind, count, number, text, to
 from blockwise.tables.compaction import compaction_cells
 from blockwise.tables.compaction.parts import measures, natural_volume
 from blockwise.tables.compaction.parts.gates import GATE, gate_of
-from blockwise.tables.compaction.parts.load import LoadedCell, table_order
+from blockwise.tables.compaction.parts.load import table_order
 from blockwise.tables.compaction.parts.summaries import Measure
+from blockwise.tables.inputs import LoadedCell
 
 NOTES_OF_WEIGHTS = {
     Weights.RANDOM: "random weights: the volume is the cap's, not the model's; not testable at "

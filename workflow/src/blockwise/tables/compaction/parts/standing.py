@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.experiments import Protocol, Reference
-from blockwise.tables.compaction.parts.load import LoadedCell, distinct_cells
+from blockwise.tables.compaction.parts.load import distinct_cells
 from blockwise.tables.compaction.parts.recall import (
     F1,
     Asked,
@@ -20,6 +20,7 @@ from blockwise.tables.compaction.parts.recall import (
     asked_in,
     groups_of_categories,
 )
+from blockwise.tables.inputs import LoadedCell
 
 F1_MINUS_CLOSED_BOOK = Difference(
     "f1_minus_closed_book",
