@@ -10,7 +10,7 @@ import gguf
 import pytest
 import torch
 from safetensors import SafetensorError
-from test_models import profile_with
+from test_prepare import profile_with
 from tiny_gguf import CHAT_TEMPLATE, NO_SYSTEM_TEMPLATE, TinyGguf
 from transformers import AutoModelForCausalLM
 
