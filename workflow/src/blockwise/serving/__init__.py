@@ -1,1 +1,1 @@
-"""Serving: backbones, managed servers, the client, the probe."""
+"""Serving: managed servers, their devices, the client, the probe."""
