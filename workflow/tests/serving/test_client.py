@@ -210,3 +210,21 @@ vllm:cache_config_info{block_size="128",engine="1",num_gpu_blocks="12"} 1.0
 def test_metrics_without_cache_sizes_say_so():
     page = 'vllm:cache_config_info{block_size="16",num_gpu_blocks="None"} 1.0\n'
     assert parse_metrics(page).kv_cache_tokens is None
+
+
+def metrics_of(renderer, page):
+    async def run():
+        async with StubServer([], 0).running() as stub:
+            stub.pages["/metrics"] = page
+            server = Server(stub.base_url, "m", "id", 0.0, None, "very-secret", None)
+            async with EngineClient(server, external_backbone(), renderer) as engine:
+                return await engine.metrics()
+
+    return asyncio.run(run())
+
+
+def test_metrics_of_another_engine_are_none_and_a_broken_page_is_said(tiny_renderer):
+    assert metrics_of(tiny_renderer, "llamacpp:prompt_tokens_total 3\n") is None
+    assert metrics_of(tiny_renderer, "vllm:num_preemptions_total 3\n").num_preemptions == 3
+    with pytest.raises(EngineError, match=r"/metrics is no Prometheus page"):
+        metrics_of(tiny_renderer, "<p>vllm:num_preemptions_total is 3</p>\n")

@@ -1,9 +1,12 @@
 """Small requests to a server's own endpoints: health, version, models, tokens.
 
-Proxies of the environment are bypassed for this machine only, where they could not help.
+Proxies of the environment are bypassed for this machine only, where they could not help. Whom
+the machine trusts is trusted here, so an endpoint may bear a certificate of the user's own house.
 """
 
+import functools
 import json
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,7 +61,9 @@ def post_json(url: str, api_key: str, body: Any) -> Any:
 def _ask(method: str, url: str, api_key: str, body: Any, timeout_s: float) -> str:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with httpx.Client(trust_env=not is_local(url), follow_redirects=True) as client:
+        with httpx.Client(
+            verify=_trusted(), trust_env=not is_local(url), follow_redirects=True
+        ) as client:
             answer = client.request(method, url, headers=headers, json=body, timeout=timeout_s)
             answer.raise_for_status()
             return without_key(answer.text, api_key)
@@ -73,6 +78,18 @@ def _ask(method: str, url: str, api_key: str, body: Any, timeout_s: float) -> st
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         said = without_key(repr(error), api_key)
         raise HttpError(f"{url} cannot be read: {said}") from error
+    except ImportError as error:  # httpx's own, of a package that no lock holds
+        raise HttpError(
+            f"{url} cannot be reached: a variable of the environment (ALL_PROXY, HTTP_PROXY, "
+            "HTTPS_PROXY) names a SOCKS proxy, which is not spoken here; name an HTTP proxy or "
+            "unset it for this command"
+        ) from error
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Certificates of this machine; read once, because reading takes longer than asking."""
+    return ssl.create_default_context()
 
 
 def _parse(url: str, text: str) -> Any:
