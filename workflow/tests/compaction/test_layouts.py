@@ -14,7 +14,7 @@ from blockwise.compaction.partition import partition
 from blockwise.compaction.target_name import MAX_CHARS, MIN_WORDS, name_place
 from blockwise.config.datasets import MalformedRows, SyntheticSource
 from blockwise.config.experiments import SEQUENTIAL, known_layouts
-from blockwise.data import hotpotqa, locomo
+from blockwise.data.formats import hotpotqa, locomo
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 
 RENDERER = CharRenderer()

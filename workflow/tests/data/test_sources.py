@@ -12,7 +12,8 @@ import pytest
 from blockwise import download
 from blockwise.artifacts import digest_file
 from blockwise.config.datasets import Dataset, MalformedRows
-from blockwise.data import hotpotqa, sources
+from blockwise.data import sources
+from blockwise.data.formats import hotpotqa
 from blockwise.data.sources import load_rows
 from blockwise.data.synthetic import locomo_rows
 from blockwise.download import fetch

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from blockwise.artifacts import digest
 from blockwise.config.datasets import MalformedRows, SyntheticSource
-from blockwise.data import encyclopedia, hotpotqa, locomo, smalltalk, synthetic_locomo
+from blockwise.data import encyclopedia, smalltalk, synthetic_locomo
+from blockwise.data.formats import hotpotqa, locomo
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 from blockwise.data.synthetic_hotpotqa import plan_row
 from blockwise.data.synthetic_locomo import plan_conversation

@@ -10,7 +10,7 @@ import torch
 from blockwise.compaction.layouts import load_layout
 from blockwise.config.datasets import DatasetFormat, Split, SyntheticSource
 from blockwise.config.pocket import PocketRecipe
-from blockwise.data.locomo import NO_INFORMATION
+from blockwise.data.formats.locomo import NO_INFORMATION
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 from blockwise.data.vocabulary import split_of
 from blockwise.models.renderer import Renderer

@@ -18,10 +18,10 @@ from blockwise.compaction.records import (
     CompactionRecord,
     RequestRecord,
 )
-from blockwise.compaction.scoring import score_answer
 from blockwise.config.datasets import DatasetFormat
 from blockwise.config.experiments import ContentType
 from blockwise.data.documents import Document, Question
+from blockwise.data.scoring import score_answer
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient

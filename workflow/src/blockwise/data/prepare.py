@@ -10,8 +10,8 @@ from pathlib import Path
 from blockwise.artifacts import digest, read_model, write_model
 from blockwise.config.datasets import Dataset, DatasetFormat
 from blockwise.config.profile import Profile
-from blockwise.data import hotpotqa, locomo
 from blockwise.data.documents import DocumentSet
+from blockwise.data.formats import hotpotqa, locomo
 from blockwise.data.row_choice import choose_rows
 from blockwise.data.sources import load_rows
 from blockwise.errors import ConfigError, run_command

@@ -24,11 +24,11 @@ from blockwise.compaction.agent import SYSTEM_PROMPT
 from blockwise.compaction.history import Cut, History
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock
-from blockwise.compaction.scoring import REFUSALS, normalize_hotpotqa
 from blockwise.config.datasets import DatasetFormat, Split
 from blockwise.config.experiments import SEQUENTIAL
 from blockwise.config.pocket import Examination
 from blockwise.config.profile import Profile
+from blockwise.data.scoring import REFUSALS, normalize_hotpotqa
 from blockwise.errors import CompactionError, run_command
 from blockwise.models.prepare import folder_model
 from blockwise.models.renderer import Message, Renderer

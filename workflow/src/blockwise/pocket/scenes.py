@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from blockwise.config.datasets import DatasetFormat, MalformedRows, Split
 from blockwise.config.experiments import ContentType
-from blockwise.data import hotpotqa, locomo, synthetic_hotpotqa, synthetic_locomo
+from blockwise.data import synthetic_hotpotqa, synthetic_locomo
 from blockwise.data.encyclopedia import COMPARISONS, RELATIONS, Relation
-from blockwise.data.locomo import NO_INFORMATION
+from blockwise.data.formats import hotpotqa, locomo
+from blockwise.data.formats.locomo import NO_INFORMATION
 from blockwise.data.smalltalk import HABIT, PET, TRICK
 from blockwise.data.synthetic_hotpotqa import NUM_PARAGRAPHS, Entity, Paragraph, state
 from blockwise.data.synthetic_locomo import (

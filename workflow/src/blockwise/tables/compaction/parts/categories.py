@@ -6,7 +6,7 @@ their own and enter nothing else (METHOD, Gates).
 """
 
 from blockwise.config.datasets import DatasetFormat
-from blockwise.data.locomo import HEADLINE_CATEGORIES
+from blockwise.data.formats.locomo import HEADLINE_CATEGORIES
 from blockwise.tables.columns import text
 
 HEADLINE = "headline"

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from blockwise.config.datasets import MalformedRows
-from blockwise.data.locomo import evidence_chat_sessions, read_rows
+from blockwise.data.formats.locomo import evidence_chat_sessions, read_rows
 from blockwise.errors import DatasetError
 
 

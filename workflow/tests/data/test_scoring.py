@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockwise.compaction.scoring import (
+from blockwise.config.datasets import DatasetFormat
+from blockwise.data.documents import Question
+from blockwise.data.scoring import (
     REFUSALS,
     contains_gold,
     normalize_hotpotqa,
@@ -16,8 +18,6 @@ from blockwise.compaction.scoring import (
     score_hotpotqa,
     score_locomo,
 )
-from blockwise.config.datasets import DatasetFormat
-from blockwise.data.documents import Question
 
 LOCOMO_PLAIN = st.sampled_from(["2", "3", "4"])
 TEXTS = st.text(alphabet=string.ascii_letters + string.digits + " ,.;'-é", max_size=60)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from blockwise.config.datasets import MalformedRows
-from blockwise.data.hotpotqa import read_rows
+from blockwise.data.formats.hotpotqa import read_rows
 from blockwise.errors import DatasetError
 
 ROW = {
