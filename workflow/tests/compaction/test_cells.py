@@ -192,7 +192,7 @@ def test_an_unknown_module_is_an_error(source_tree):
 
 def test_one_layout_or_protocol_does_not_invalidate_another():
     digests = {
-        cell_code_digest(protocol, layout)
+        cell_code_digest(protocol, layout, "locomo")
         for protocol in Protocol
         for layout in (None, "sequential", "target_block")
     }

@@ -222,8 +222,11 @@ def dataset_history(name):
     """A conversation about synthetic documents, as an agent keeps it."""
     source = SyntheticSource(kind="synthetic", seed=0, num_rows=3, sentences_per_paragraph=3)
     reader, rows = {
-        "hotpotqa": (hotpotqa.read_rows, hotpotqa_rows(source.model_copy(update={"num_rows": 20}))),
-        "locomo": (locomo.read_rows, locomo_rows(source)),
+        "hotpotqa": (
+            hotpotqa.FORMAT.read,
+            hotpotqa_rows(source.model_copy(update={"num_rows": 20})),
+        ),
+        "locomo": (locomo.FORMAT.read, locomo_rows(source)),
     }[name]
     documents, _ = reader(rows, origin=name, malformed=MalformedRows.REFUSE)
     turns = (chat(document.text, "Noted.") for document in documents)

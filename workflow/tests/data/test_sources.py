@@ -286,8 +286,8 @@ def test_hub_rows_are_loaded_and_read(hub_folder, tmp_path):
     rows, origin = load_rows("d", source, tmp_path)
     assert origin == f"{hub_folder} validation at unpinned"
     assert set(rows[0]["context"]) == {"title", "sentences"}
-    from_hub = hotpotqa.read_rows(rows, origin=origin, malformed=MalformedRows.REFUSE)
-    assert from_hub == hotpotqa.read_rows(ROWS, origin="", malformed=MalformedRows.REFUSE)
+    from_hub = hotpotqa.FORMAT.read(rows, origin=origin, malformed=MalformedRows.REFUSE)
+    assert from_hub == hotpotqa.FORMAT.read(ROWS, origin="", malformed=MalformedRows.REFUSE)
 
 
 def test_hub_failure_names_the_remedy(hub_folder, tmp_path):
