@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from blockwise.config.datasets import Dataset, known_formats
+from blockwise.config.datasets import Dataset, MalformedRows, known_formats
 from blockwise.data.dataset_format import load_format
 from blockwise.data.documents import Question
 from blockwise.errors import DatasetError
@@ -32,7 +32,7 @@ def test_the_usual_question_is_one_that_counts_and_can_be_scored(name):
 def test_rows_of_nothing_are_malformed_in_every_format(name):
     for row in ({}, [], {FORMATS[name].id_keys[0]: "a"}):
         with pytest.raises(DatasetError, match=r"^malformed row: x\.json: row 0"):
-            FORMATS[name].read([row], origin="x.json", malformed="refuse")
+            FORMATS[name].read([row], origin="x.json", malformed=MalformedRows.REFUSE)
 
 
 def test_an_unknown_format_is_refused_with_those_there_are():
