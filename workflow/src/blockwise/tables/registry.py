@@ -49,8 +49,8 @@ def tables_of(*families: Family) -> dict[str, str]:
 
 def code_of(family: Family) -> list[str]:
     """Modules that decide what the tables of a family say, those among them that a name loads."""
-    formats = map(format_module, known_formats()) if family is Family.COMPACTION else ()
-    return ["blockwise.tables.write", *tables_of(family).values(), *formats]
+    formats = known_formats() if family is Family.COMPACTION else []
+    return ["blockwise.tables.write", *tables_of(family).values(), *map(format_module, formats)]
 
 
 TABLES = tables_of(*Family)
