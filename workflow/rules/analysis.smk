@@ -5,7 +5,7 @@ Local rules: seconds of reading and drawing each, no work for a queue.
 
 from blockwise.config.mxfp4 import Study as MXFP4Study
 from blockwise.run.pipeline import CLAIMS_FILE
-from blockwise.tables.registry import Family, tables_of
+from blockwise.tables.registry import Family, code_of, tables_of
 
 FAMILIES = pipeline.families()
 BATCHES = [f"{backbone}/{dataset}" for backbone, dataset in pipeline.batches()]
@@ -21,9 +21,7 @@ rule tabulate_compaction:
         f"{RESULTS}/tables/PROVENANCE.json",
     localrule: True
     params:
-        key=stage_code_key(
-            ["blockwise.tables.write", *tables_of(Family.COMPACTION).values()]
-        ),
+        key=stage_code_key(code_of(Family.COMPACTION)),
         store=f"{RESULTS}/cells",
         folder=f"{RESULTS}/tables",
     shell:
@@ -48,9 +46,7 @@ rule tabulate_mxfp4:
         f"{RESULTS}/tables/PROVENANCE_mxfp4.json",
     localrule: True
     params:
-        key=TRAINING.tables_key(
-            ["blockwise.tables.write", *tables_of(Family.MXFP4).values()]
-        ),
+        key=TRAINING.tables_key(code_of(Family.MXFP4)),
         config=pipeline.config_file,
         store=f"{RESULTS}/cells",
         folder=f"{RESULTS}/tables",

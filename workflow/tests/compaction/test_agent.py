@@ -9,7 +9,6 @@ from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, Agent, Ag
 from blockwise.compaction.compactor import WRAPPER_HEADING
 from blockwise.compaction.protocols import load_protocol
 from blockwise.compaction.records import AnswerContext
-from blockwise.config.datasets import DatasetFormat
 from blockwise.data.documents import Document, Question, Session
 from blockwise.errors import CompactionError
 from cell_specs import cell
@@ -67,9 +66,7 @@ def play(
 
 
 def make_agent(engine, spec, *, finds_cut_history=True):
-    rule = AgentRule(
-        DatasetFormat.HOTPOTQA, spec.tau_tokens, spec.answer_tokens, spec.transcript == "fixed", 0
-    )
+    rule = AgentRule("hotpotqa", spec.tau_tokens, spec.answer_tokens, spec.transcript == "fixed", 0)
     return Agent(
         engine,
         CharRenderer(),

@@ -190,13 +190,14 @@ def test_an_unknown_module_is_an_error(source_tree):
         provenance.code_digest("blockwise.absent")
 
 
-def test_one_layout_or_protocol_does_not_invalidate_another():
+def test_one_layout_protocol_or_format_does_not_invalidate_another():
     digests = {
-        cell_code_digest(protocol, layout)
+        cell_code_digest(protocol, layout, dataset_format)
         for protocol in Protocol
         for layout in (None, "sequential", "target_block")
+        for dataset_format in ("hotpotqa", "locomo")
     }
-    assert len(digests) == 3 * len(Protocol)
+    assert len(digests) == 2 * 3 * len(Protocol)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from blockwise.compaction.partition import partition
 from blockwise.compaction.target_name import MAX_CHARS, MIN_WORDS, name_place
 from blockwise.config.datasets import MalformedRows, SyntheticSource
 from blockwise.config.experiments import SEQUENTIAL, known_layouts
-from blockwise.data import hotpotqa, locomo
+from blockwise.data.formats import hotpotqa, locomo
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 
 RENDERER = CharRenderer()
@@ -222,8 +222,11 @@ def dataset_history(name):
     """A conversation about synthetic documents, as an agent keeps it."""
     source = SyntheticSource(kind="synthetic", seed=0, num_rows=3, sentences_per_paragraph=3)
     reader, rows = {
-        "hotpotqa": (hotpotqa.read_rows, hotpotqa_rows(source.model_copy(update={"num_rows": 20}))),
-        "locomo": (locomo.read_rows, locomo_rows(source)),
+        "hotpotqa": (
+            hotpotqa.FORMAT.read,
+            hotpotqa_rows(source.model_copy(update={"num_rows": 20})),
+        ),
+        "locomo": (locomo.FORMAT.read, locomo_rows(source)),
     }[name]
     documents, _ = reader(rows, origin=name, malformed=MalformedRows.REFUSE)
     turns = (chat(document.text, "Noted.") for document in documents)

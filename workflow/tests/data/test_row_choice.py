@@ -8,10 +8,10 @@ from blockwise.errors import DatasetError
 OFFICIAL = [{"_id": "a"}, {"_id": "b"}, {"_id": "c"}, "no row"]
 
 
-def choose(tmp_path, text, rows=OFFICIAL):
+def choose(tmp_path, text, rows=OFFICIAL, id_keys=("_id", "id")):
     file = tmp_path / "ids.txt"
     file.write_text(text)
-    return choose_rows(rows, file, origin="dev.json")
+    return choose_rows(rows, file, id_keys=id_keys, origin="dev.json")
 
 
 def test_rows_come_in_the_order_of_the_list(tmp_path):
@@ -25,7 +25,7 @@ def test_the_export_of_the_hub_gives_the_same_rows(tmp_path):
 
 def test_conversations_are_chosen_by_their_sample_id(tmp_path):
     rows = [{"sample_id": "conv-1"}, {"sample_id": "conv-2"}]
-    assert choose(tmp_path, "conv-2", rows) == [{"sample_id": "conv-2"}]
+    assert choose(tmp_path, "conv-2", rows, ("sample_id",)) == [{"sample_id": "conv-2"}]
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_a_list_that_cannot_be_followed_is_refused(tmp_path, text, said):
 
 def test_a_list_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"cannot read the list of rows .*none\.txt"):
-        choose_rows(OFFICIAL, tmp_path / "none.txt", origin="dev.json")
+        choose_rows(OFFICIAL, tmp_path / "none.txt", id_keys=["_id"], origin="dev.json")

@@ -12,7 +12,8 @@ import pytest
 from blockwise import download
 from blockwise.artifacts import digest_file
 from blockwise.config.datasets import Dataset, MalformedRows
-from blockwise.data import hotpotqa, sources
+from blockwise.data import sources
+from blockwise.data.formats import hotpotqa
 from blockwise.data.sources import load_rows
 from blockwise.data.synthetic import locomo_rows
 from blockwise.download import fetch
@@ -285,8 +286,8 @@ def test_hub_rows_are_loaded_and_read(hub_folder, tmp_path):
     rows, origin = load_rows("d", source, tmp_path)
     assert origin == f"{hub_folder} validation at unpinned"
     assert set(rows[0]["context"]) == {"title", "sentences"}
-    from_hub = hotpotqa.read_rows(rows, origin=origin, malformed=MalformedRows.REFUSE)
-    assert from_hub == hotpotqa.read_rows(ROWS, origin="", malformed=MalformedRows.REFUSE)
+    from_hub = hotpotqa.FORMAT.read(rows, origin=origin, malformed=MalformedRows.REFUSE)
+    assert from_hub == hotpotqa.FORMAT.read(ROWS, origin="", malformed=MalformedRows.REFUSE)
 
 
 def test_hub_failure_names_the_remedy(hub_folder, tmp_path):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from blockwise.artifacts import digest
 from blockwise.config.datasets import MalformedRows, SyntheticSource
-from blockwise.data import encyclopedia, hotpotqa, locomo, smalltalk, synthetic_locomo
+from blockwise.data import encyclopedia, smalltalk, synthetic_locomo
+from blockwise.data.formats import hotpotqa, locomo
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 from blockwise.data.synthetic_hotpotqa import plan_row
 from blockwise.data.synthetic_locomo import plan_conversation
@@ -115,7 +116,7 @@ def test_hotpotqa_schema_is_official(hotpotqa_set):
         assert all(len(sentences) == 5 for _, sentences in row["context"])
         for title, position in row["supporting_facts"]:
             assert position in range(len(dict(row["context"])[title]))
-    documents, skipped = hotpotqa.read_rows(
+    documents, skipped = hotpotqa.FORMAT.read(
         hotpotqa_set, origin="generator", malformed=MalformedRows.REFUSE
     )
     assert (len(documents), skipped) == (60, [])
@@ -230,7 +231,7 @@ def test_locomo_schema_is_official(locomo_set):
             assert ("adversarial_answer" in qa) == (qa["category"] == 5)
         days = [day_of(row, f"D{number}:1") for number in range(1, 9)]
         assert days == sorted(days)
-    documents, skipped = locomo.read_rows(
+    documents, skipped = locomo.FORMAT.read(
         locomo_set, origin="generator", malformed=MalformedRows.REFUSE
     )
     assert (len(documents), skipped) == (64, [])
@@ -348,6 +349,6 @@ def test_small_conversations_of_any_shape_can_be_read(num_sessions, num_turns, s
         turns_per_chat_session=num_turns,
     )
     rows = locomo_rows(source)
-    documents, _ = locomo.read_rows(rows, origin="generator", malformed=MalformedRows.REFUSE)
+    documents, _ = locomo.FORMAT.read(rows, origin="generator", malformed=MalformedRows.REFUSE)
     assert len(documents) == 2 * num_sessions
     assert all(len(turns_of(row)) == num_sessions * num_turns for row in rows)

@@ -1,5 +1,6 @@
 """The bill: prices, sizes, assumed sessions, the training study, and what is printed."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -8,6 +9,8 @@ import pytest
 from blockwise.compaction.sessions import build_sessions
 from blockwise.config.datasets import Dataset
 from blockwise.config.load import load_profile
+from blockwise.data.dataset_format import load_format
+from blockwise.errors import DatasetError
 from blockwise.estimate import hardware
 from blockwise.estimate.bill import Bill
 from blockwise.estimate.compaction_bill import Notes
@@ -36,7 +39,7 @@ def test_a_step_is_shared_by_the_requests_that_run_and_prefills_are_not():
 
 
 def test_assumed_sessions_hold_target_tokens_in_any_tokenizer():
-    for format_, count in (("hotpotqa", 3), ("locomo", 12)):
+    for format_, count in (("hotpotqa", 3), ("locomo", 12), ("longmemeval", 3)):
         dataset = Dataset.model_validate(
             {
                 "format": format_,
@@ -51,6 +54,30 @@ def test_assumed_sessions_hold_target_tokens_in_any_tokenizer():
             ).sessions
             assert len(sessions) == count
             assert all(20_000 <= one.num_tokens < 21_500 for one in sessions)
+
+
+def test_assumed_questions_are_as_many_as_usual():
+    def num_questions(format_, target_tokens):
+        plan = {"num_sessions": 1, "target_tokens": target_tokens}
+        source = {"kind": "hub", "id": "a/b"}
+        dataset = Dataset(format=format_, source=source, sessions=plan)
+        count_text = AssumedRenderer().count_text
+        documents = assumed_documents("d", dataset, count_text)
+        (session,) = build_sessions(documents, dataset.sessions, count_text, "b", 10**6).sessions
+        return sum(len(document.questions) for document in session.documents)
+
+    assert num_questions("hotpotqa", 12_000) == pytest.approx(10, abs=1)
+    assert num_questions("locomo", 7_000) == pytest.approx(50, abs=12)
+    assert num_questions("longmemeval", 115_000) == 1  # a haystack of 48 chat sessions
+
+
+def test_a_format_of_no_usual_size_is_estimated_from_its_documents_alone(monkeypatch):
+    unknown = replace(load_format("locomo"), usual=None)
+    monkeypatch.setattr("blockwise.estimate.sessions.load_format", lambda name: unknown)
+    plan = {"num_sessions": 1, "target_tokens": 1000}
+    dataset = Dataset(format="locomo", source={"kind": "hub", "id": "a/b"}, sessions=plan)
+    with pytest.raises(DatasetError, match=r"d is not on .* locomo declares no usual"):
+        assumed_documents("d", dataset, len)
 
 
 def test_weights_and_a_window_are_held_against_the_device(project_folder):

@@ -28,6 +28,23 @@ ROWS = {
     "locomo": [
         {**row, "qa": row["qa"][:3]} for row in json.loads(json.dumps(synthetic.locomo_rows(SMALL)))
     ],
+    "longmemeval": [
+        {
+            "question_id": f"q{number}",
+            "question_type": "multi-session",
+            "question": "How many?",
+            "answer": 2,
+            "question_date": "2023/06/10 (Sat) 09:15",
+            "haystack_session_ids": ["a", "b"],
+            "haystack_dates": ["2023/06/02 (Fri) 10:00", "2023/05/30 (Tue) 23:40"],
+            "haystack_sessions": [
+                [{"role": "user", "content": "One more.", "has_answer": True}],
+                [{"role": "user", "content": "One."}, {"role": "assistant", "content": "Yes."}],
+            ],
+            "answer_session_ids": ["a", "b"],
+        }
+        for number in range(2)
+    ],
 }
 MAX_MESSAGE_CHARS = 2000
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from blockwise.compaction.layouts import load_layout
-from blockwise.config.datasets import DatasetFormat, Split, SyntheticSource
+from blockwise.config.datasets import Split, SyntheticSource
 from blockwise.config.pocket import PocketRecipe
-from blockwise.data.locomo import NO_INFORMATION
+from blockwise.data.formats.locomo import NO_INFORMATION
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 from blockwise.data.vocabulary import split_of
 from blockwise.models.renderer import Renderer
@@ -24,13 +24,13 @@ from blockwise.pocket.lessons import (
     make_recitals,
     opening_turns,
 )
-from blockwise.pocket.scenes import EVERY_FACT, LEVELS, UNSTATED, make_scene
+from blockwise.pocket.scenes import EVERY_FACT, LEVELS, UNSTATED, SceneFormat, make_scene
 from blockwise.pocket.sequences import UNLABELLED, LessonEncoder, in_a_row, in_batches
 from blockwise.pocket.tokenizer import WORD_PATTERN, is_name, make_tokenizer
 from blockwise.pocket.train import make_model
 
 PROMPTS = taught_prompts(Path("config/prompts"))
-FORMATS = tuple(DatasetFormat)
+FORMATS = tuple(SceneFormat)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_scene_states_about_so_many_facts(dataset_format, num_facts):
 
 
 def test_notes_of_a_document_are_what_it_says():
-    scene = make_scene(DatasetFormat.HOTPOTQA, Random(3), 30, Split.TRAIN)
+    scene = make_scene(SceneFormat.HOTPOTQA, Random(3), 30, Split.TRAIN)
     for passage in scene.passages:
         positions = [passage.text.index(note.sentence) for note in passage.notes]
         assert positions == sorted(positions)
@@ -132,7 +132,7 @@ def test_what_is_absent_cannot_be_known(dataset_format):
 
 def test_verbosities_keep_more_and_more():
     rng = Random(5)
-    scene = make_scene(DatasetFormat.HOTPOTQA, rng, 60, Split.TRAIN, sentences_per_paragraph=3)
+    scene = make_scene(SceneFormat.HOTPOTQA, rng, 60, Split.TRAIN, sentences_per_paragraph=3)
     notes = [note for passage in scene.passages for note in passage.notes]
     kept = [sum(note.level <= level for note in notes) for level in LEVELS.values()]
     assert kept == sorted(set(kept))  # each strictly more than the one before
@@ -142,7 +142,7 @@ def test_verbosities_keep_more_and_more():
 
 def test_kinds_of_questions_are_mixed_and_none_is_asked_twice():
     rng = Random(6)
-    scene = make_scene(DatasetFormat.HOTPOTQA, rng, 60, Split.TRAIN, sentences_per_paragraph=2)
+    scene = make_scene(SceneFormat.HOTPOTQA, rng, 60, Split.TRAIN, sentences_per_paragraph=2)
     notes = [note for passage in scene.passages for note in passage.notes]
     chosen = choose_probes(scene.probes(notes, rng), rng)
     assert len({probe.question for probe in chosen}) == len(chosen)
@@ -182,7 +182,7 @@ def test_a_summary_says_what_its_target_says_and_nothing_else(seed):
 def test_summaries_of_an_opening_say_what_is_known():
     for seed in range(6):
         rng = Random(seed)
-        scene = make_scene(DatasetFormat.HOTPOTQA, rng, 30, Split.TRAIN)
+        scene = make_scene(SceneFormat.HOTPOTQA, rng, 30, Split.TRAIN)
         turns, known = opening_turns(rng, scene, len(scene.passages))
         assert [turn.role for turn in turns] == ["system", "user"]
         assert all(note.sentence in turns[1].text for note in known)

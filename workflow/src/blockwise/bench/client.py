@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from blockwise.compaction.agent import Agent, AgentRule
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
-from blockwise.config.datasets import DatasetFormat
 from blockwise.config.experiments import VolumeMode
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
@@ -97,7 +96,7 @@ def session_memory_bytes(renderer: Renderer, marks: Sequence[int]) -> dict[int, 
         volume_tokens=64,
         last_turns=0,
     )
-    rule = AgentRule(DatasetFormat.HOTPOTQA, 4096, answer_tokens=8, forced_answers=True, seed=0)
+    rule = AgentRule("hotpotqa", 4096, answer_tokens=8, forced_answers=True, seed=0)
     agent = Agent(
         InstantEngine(renderer), renderer, rule, compaction, cache_salt=None, kv_block_tokens=None
     )

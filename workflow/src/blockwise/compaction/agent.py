@@ -18,9 +18,7 @@ from blockwise.compaction.records import (
     CompactionRecord,
     RequestRecord,
 )
-from blockwise.compaction.scoring import score_answer
-from blockwise.config.datasets import DatasetFormat
-from blockwise.config.experiments import ContentType
+from blockwise.data.dataset_format import load_format
 from blockwise.data.documents import Document, Question
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Renderer
@@ -38,18 +36,12 @@ answer may be missing: small models then say so of everything (decision 0042).""
 ACKNOWLEDGEMENT = "Noted."
 """The recorded assistant turn where a document is shown and nothing is asked."""
 
-CONTENT_OF_FORMAT = {
-    DatasetFormat.HOTPOTQA: ContentType.EVIDENCE,
-    DatasetFormat.LOCOMO: ContentType.DIALOGUE,
-}
-"""Content type of a dataset's documents: encyclopedia paragraphs, or a chat."""
-
 
 @dataclass(frozen=True)
 class AgentRule:
     """Everything beside the compaction rule that says how an agent behaves."""
 
-    dataset_format: DatasetFormat
+    dataset_format: str
     tau_tokens: int | None  # None: nothing triggers a compaction
     answer_tokens: int
     forced_answers: bool  # every answer decodes exactly answer_tokens
@@ -94,6 +86,7 @@ class Agent:
     ) -> None:
         self._engine = engine
         self._rule = rule
+        self._format = load_format(rule.dataset_format)
         self._compactor = Compactor(engine, renderer, compaction) if compaction else None
         self._cache_salt = cache_salt
         self._kv_block_tokens = kv_block_tokens
@@ -119,7 +112,7 @@ class Agent:
         text = turn_text(document, question)
         if document is None:
             return Turn("user", text)
-        return Turn("user", text, content=CONTENT_OF_FORMAT[self._rule.dataset_format])
+        return Turn("user", text, content=self._format.content)
 
     def append(self, document: Document | None, incoming: Turn, assistant_text: str) -> None:
         """Take an exchange into the history; `document` is the one that it brings."""
@@ -304,7 +297,7 @@ class Agent:
         context: AnswerContext,
     ) -> None:
         """Score an answer and note how often its evidence has been compacted."""
-        score = score_answer(self._rule.dataset_format, answer, question)
+        score = self._format.score(answer, question)
         evidence = [name for name in question.evidence if name in self._num_compactions_of]
         counts = [self._num_compactions_of.get(name, 0) for name in evidence or [document.id]]
         self.playback.answers.append(

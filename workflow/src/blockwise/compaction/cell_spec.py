@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from blockwise.artifacts import digest
 from blockwise.compaction.compactor import CompactionRule
 from blockwise.config.backbones import RequestSettings
-from blockwise.config.datasets import DatasetFormat
+from blockwise.config.datasets import FormatName
 from blockwise.config.experiments import (
     SEQUENTIAL,
     Boundary,
@@ -55,7 +55,7 @@ class CellSpec(CellSettings):
 
     model_digest: str
     engine: dict[str, Any]  # identity, arguments and environment of the server: its own words
-    dataset_format: DatasetFormat
+    dataset_format: FormatName
     session_id: str
     session_digest: str
     layout: str  # `sequential`, a parallel layout, or a reference without any compaction

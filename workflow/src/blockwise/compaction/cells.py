@@ -13,15 +13,16 @@ from dataclasses import dataclass
 
 from blockwise.artifacts import digest
 from blockwise.compaction.cell_spec import CellSpec
+from blockwise.config.datasets import format_module
 from blockwise.config.experiments import LAYOUT_PACKAGE, PROTOCOL_PACKAGE, Protocol
 from blockwise.provenance import code_digest
 
 PLAYING_MODULE = "blockwise.compaction.play"
 
 
-def cell_code_digest(protocol: Protocol, layout: str | None) -> str:
+def cell_code_digest(protocol: Protocol, layout: str | None, dataset_format: str) -> str:
     """Digest of the modules on the import path of a cell; a reference has no layout."""
-    modules = [PLAYING_MODULE, f"{PROTOCOL_PACKAGE}.{protocol}"]
+    modules = [PLAYING_MODULE, f"{PROTOCOL_PACKAGE}.{protocol}", format_module(dataset_format)]
     return code_digest(*modules, *([f"{LAYOUT_PACKAGE}.{layout}"] if layout else []))
 
 

@@ -18,7 +18,6 @@ from blockwise.compaction.cells import Unit, cell_code_digest, group_units
 from blockwise.compaction.fit import full_history_tokens
 from blockwise.compaction.records import BY_CONTENT_TYPE, OmittedCell
 from blockwise.config.backbones import Backbone, RequestSettings
-from blockwise.config.datasets import DatasetFormat
 from blockwise.config.experiments import (
     SEQUENTIAL,
     Boundary,
@@ -120,7 +119,7 @@ class Player:
     model_digest: str
     engine: dict[str, Any]
     request: RequestSettings
-    dataset_format: DatasetFormat
+    dataset_format: str
     session_id: str
     session_digest: str
 
@@ -156,7 +155,9 @@ class Player:
             seed=seed,
             repeat=repeat,
             server_start=server_start,
-            code_digest=cell_code_digest(experiment.protocol, arm.layout if compacts else None),
+            code_digest=cell_code_digest(
+                experiment.protocol, arm.layout if compacts else None, self.dataset_format
+            ),
         )
 
 
@@ -179,9 +180,7 @@ def plan_batch(
         arms = list(_arms(experiment, _prompt_variants(experiment, prompts_folder)))
         for session in sessions.sessions[: experiment.num_sessions]:
             content = digest(session.model_dump(mode="json"))
-            player = Player(
-                model.digest, engine, request, DatasetFormat(sessions.format), session.id, content
-            )
+            player = Player(model.digest, engine, request, sessions.format, session.id, content)
             for arm in arms:
                 reason = _why_omitted(arm, session, backbone, renderer)
                 if reason is not None:

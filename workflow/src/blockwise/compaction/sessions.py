@@ -2,10 +2,10 @@
 
 A session is one agent's working day: documents arrive turn by turn until the backbone's own
 tokenizer has counted the wanted number of tokens; the document that reaches it still
-belongs. HotpotQA rows are independent, so sessions are cut one after another from the
-file and share nothing. LoCoMo has few, long conversations: each session chains all it
-needs, chat sessions in chronological order, and the order of the conversations rotates so
-that every one of them gets to stand first. A question is asked at the last document of its
+belongs. Independent documents (HotpotQA) are cut into sessions one after another, which share
+nothing. Where documents make long conversations (LoCoMo), each session chains all it needs,
+chat sessions in chronological order, and the order of the conversations rotates so that every
+one of them gets to stand first. A question is asked at the last document of its
 evidence, and dropped where the session does not hold all of it.
 
 `python -m blockwise.compaction.sessions --config PROFILE.json --dataset NAME --backbone NAME
@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from blockwise.artifacts import digest, read_model, write_model
-from blockwise.config.datasets import DatasetFormat, SessionPlan
+from blockwise.config.datasets import SessionPlan
 from blockwise.config.profile import Profile
+from blockwise.data.dataset_format import load_format
 from blockwise.data.documents import Document, DocumentSet, Session, SessionSet
 from blockwise.data.prepare import configured_dataset
 from blockwise.errors import ConfigError, DatasetError, run_command
@@ -123,7 +124,7 @@ def build_sessions(
         backbone=backbone,
         window_tokens_of=window_tokens_of or {},
     )
-    if documents.format == DatasetFormat.LOCOMO:
+    if load_format(documents.format).has_conversations:
         chains = _rotating_chains(documents, plan, chainer)
     else:
         chains = _consecutive_chains(documents, plan, chainer)

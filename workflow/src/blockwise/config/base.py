@@ -1,5 +1,6 @@
 """What every configuration model shares: unknown keys are refused, values never change."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,12 @@ SAFE_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Name = Annotated[str, Field(pattern=SAFE_NAME)]
 PositiveTokens = Annotated[int, Field(gt=0)]
+
+
+def modules_of(package: str) -> list[str]:
+    """Names of the modules of a package of ours, by its folder: a configuration loads no code."""
+    folder = Path(__file__).parents[1].joinpath(*package.split(".")[1:])
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
 
 
 class ConfigModel(BaseModel):

@@ -8,15 +8,31 @@ from urllib.request import url2pathname
 
 from pydantic import AfterValidator, Field
 
-from blockwise.config.base import UNPINNED, ConfigModel, PositiveTokens
+from blockwise.config.base import UNPINNED, ConfigModel, PositiveTokens, modules_of
 from blockwise.config.keys import address
 
+FORMAT_PACKAGE = "blockwise.data.formats"
+"""Where the formats are; named, not imported, because a configuration loads no code."""
 
-class DatasetFormat(StrEnum):
-    """The official schemas this pipeline reads."""
 
-    HOTPOTQA = "hotpotqa"
-    LOCOMO = "locomo"
+def known_formats() -> list[str]:
+    """Names of the official schemas that are read: the modules of their package."""
+    return modules_of(FORMAT_PACKAGE)
+
+
+def format_module(name: str) -> str:
+    """The module of a format."""
+    return f"{FORMAT_PACKAGE}.{name}"
+
+
+def _known_format(value: str) -> str:
+    if value not in known_formats():
+        raise ValueError(f"{value!r} is unknown; choose of {known_formats()}")
+    return value
+
+
+FormatName = Annotated[str, AfterValidator(_known_format)]
+"""The official schema of a dataset, by name."""
 
 
 class MalformedRows(StrEnum):
@@ -95,14 +111,18 @@ class SessionPlan(ConfigModel):
         "backbone's own tokenizer."
     )
     max_questions_per_document: int | None = Field(
-        None, gt=0, description="LoCoMo: keep the first so many questions of a chat session."
+        None,
+        gt=0,
+        description="Keep the first so many questions of a document (LoCoMo has several).",
     )
 
 
 class Dataset(ConfigModel):
     """One dataset. Adding one is adding an entry."""
 
-    format: DatasetFormat
+    format: FormatName = Field(
+        description="Its official schema: a module of workflow/src/blockwise/data/formats."
+    )
     source: Source
     row_ids: str | None = Field(
         None,

@@ -8,12 +8,11 @@ given length, and a single compaction on an engine that serves others too.
 """
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from blockwise.config.base import ConfigModel, Name, PositiveTokens
+from blockwise.config.base import ConfigModel, Name, PositiveTokens, modules_of
 
 SEQUENTIAL = "sequential"
 """The arm that summarises the whole history in one call."""
@@ -81,10 +80,7 @@ class Reference(StrEnum):
 
 def known_layouts() -> list[str]:
     """Names of the parallel layouts: the modules of their package."""
-    folder = Path(__file__).parents[1].joinpath(*LAYOUT_PACKAGE.split(".")[1:])
-    return sorted(
-        path.stem for path in folder.glob("*.py") if path.stem not in {"__init__", SEQUENTIAL}
-    )
+    return [name for name in modules_of(LAYOUT_PACKAGE) if name != SEQUENTIAL]
 
 
 class VolumeMode(StrEnum):

@@ -17,15 +17,15 @@ class Question(Frozen):
     id: str
     text: str  # as it is asked; names its conversation where several are chained
     answer: str  # gold; category 5 of LoCoMo: "no information available"
-    category: str  # HotpotQA: bridge | comparison; LoCoMo: "1" to "5"
+    category: str  # in the words of its format; HotpotQA: bridge | comparison; LoCoMo: "1" to "5"
     evidence: tuple[str, ...]  # ids of documents that hold the evidence, in order
 
 
 class Document(Frozen):
-    """What arrives in one user turn: a HotpotQA context or one LoCoMo chat session."""
+    """What arrives in one user turn: a HotpotQA context or one chat session."""
 
     id: str
-    cluster: str  # the unit of clustering: LoCoMo conversation, HotpotQA row
+    cluster: str  # the unit of clustering: conversation (LoCoMo, LongMemEval), HotpotQA row
     text: str
     questions: tuple[Question, ...]
 

@@ -8,18 +8,13 @@ import sys
 from pathlib import Path
 
 from blockwise.artifacts import digest, read_model, write_model
-from blockwise.config.datasets import Dataset, DatasetFormat
+from blockwise.config.datasets import Dataset
 from blockwise.config.profile import Profile
-from blockwise.data import hotpotqa, locomo
+from blockwise.data.dataset_format import load_format
 from blockwise.data.documents import DocumentSet
 from blockwise.data.row_choice import choose_rows
 from blockwise.data.sources import load_rows
 from blockwise.errors import ConfigError, run_command
-
-READERS = {
-    DatasetFormat.HOTPOTQA: hotpotqa.read_rows,
-    DatasetFormat.LOCOMO: locomo.read_rows,
-}
 
 
 def prepare_documents(dataset_name: str, dataset: Dataset, cache_folder: Path) -> DocumentSet:
@@ -29,12 +24,12 @@ def prepare_documents(dataset_name: str, dataset: Dataset, cache_folder: Path) -
         DatasetError: the source fails, is empty, or holds malformed rows that may not be
             skipped; or a row that is asked for by its id is not among them.
     """
+    dataset_format = load_format(dataset.format)
     rows, origin = load_rows(dataset_name, dataset, cache_folder)
     if dataset.row_ids is not None:
-        rows = choose_rows(rows, Path(dataset.row_ids), origin=origin)
-    documents, skipped = READERS[dataset.format](
-        rows, origin=origin, malformed=dataset.malformed_rows
-    )
+        ids_file = Path(dataset.row_ids)
+        rows = choose_rows(rows, ids_file, id_keys=dataset_format.id_keys, origin=origin)
+    documents, skipped = dataset_format.read(rows, origin=origin, malformed=dataset.malformed_rows)
     return DocumentSet(
         dataset=dataset_name,
         format=dataset.format,

@@ -10,16 +10,18 @@ from typing import Any
 
 from blockwise.errors import DatasetError
 
-ID_KEYS = ("_id", "id", "sample_id")  # HotpotQA's official file, exports on the hub, LoCoMo
 NUM_NAMED = 5  # missing ids that a message lists
 
 
-def choose_rows(rows: Sequence[Any], ids_file: Path, *, origin: str) -> list[Any]:
+def choose_rows(
+    rows: Sequence[Any], ids_file: Path, *, id_keys: Sequence[str], origin: str
+) -> list[Any]:
     """The rows whose ids a file lists, in its order.
 
     Args:
         rows: official rows, unchecked.
         ids_file: one id a line; empty lines are skipped.
+        id_keys: keys under which a row may have its id.
         origin: where the rows came from, in words.
 
     Raises:
@@ -30,7 +32,7 @@ def choose_rows(rows: Sequence[Any], ids_file: Path, *, origin: str) -> list[Any
         str(row[key]): row
         for row in rows
         if isinstance(row, Mapping)
-        for key in ID_KEYS
+        for key in id_keys
         if key in row
     }
     missing = [row_id for row_id in wanted if row_id not in by_id]

@@ -1,4 +1,4 @@
-"""Official rows, checked one at a time: what both dataset readers share.
+"""Official rows, checked one at a time: what the readers of all formats share.
 
 A published data set is edited by hand and re-exported by others, so a reader must expect
 rows that break the schema. Each reader describes one row as a pydantic model and turns it
@@ -7,7 +7,7 @@ with its file, its number, its id and the key that is wrong. `refuse` ends the r
 `skip` leaves the row out and hands the report on, so that the tables can count it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -52,7 +52,7 @@ def read_documents(
     rows: Iterable[Any],
     read_row: Callable[[Any], list[Document]],
     *,
-    id_key: str,
+    id_keys: Sequence[str],
     origin: str,
     malformed: MalformedRows,
 ) -> tuple[list[Document], list[str]]:
@@ -61,7 +61,7 @@ def read_documents(
     Args:
         rows: rows in file order.
         read_row: one row to its documents; raises `MalformedRowError`.
-        id_key: the key that names a row in reports.
+        id_keys: the keys that name a row in reports, the official one first.
         origin: where the rows came from, in words.
         malformed: what a malformed row does to the run.
 
@@ -79,10 +79,10 @@ def read_documents(
         num_rows += 1
         try:
             found = read_row(row)
-            _refuse_duplicates(found, known_ids, id_key)
+            _refuse_duplicates(found, known_ids, id_keys[0])
             _refuse_broken_text(found)
         except MalformedRowError as error:
-            report = _encodable(f"{origin}: row {number}{_row_name(row, id_key)}: {error}")
+            report = _encodable(f"{origin}: row {number}{_row_name(row, id_keys)}: {error}")
             if malformed is MalformedRows.REFUSE:
                 raise DatasetError(
                     f"malformed row: {report}. Mend the file, or set `malformed_rows: skip` to "
@@ -125,12 +125,11 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _row_name(row: Any, id_key: str) -> str:
+def _row_name(row: Any, id_keys: Sequence[str]) -> str:
     """The row's own name, where it has one: ` (_id 5a8b...)`."""
     if not isinstance(row, Mapping):
         return ""
-    key = id_key if id_key in row else id_key.lstrip("_")
-    return f" ({key} {_name(row[key])})" if key in row else ""
+    return next((f" ({key} {_name(row[key])})" for key in id_keys if key in row), "")
 
 
 def _name(value: Any) -> str:

@@ -7,37 +7,22 @@ average size stand in, chained to `target_tokens` by the real chainer.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from blockwise.artifacts import read_model
 from blockwise.compaction.sessions import build_sessions
-from blockwise.config.datasets import Dataset, DatasetFormat, local_file
+from blockwise.config.datasets import Dataset, local_file
 from blockwise.config.profile import Profile
+from blockwise.data.dataset_format import load_format
 from blockwise.data.documents import Document, DocumentSet, Question, SessionSet
 from blockwise.data.prepare import prepare_documents
-from blockwise.errors import ArtifactError
+from blockwise.errors import ArtifactError, DatasetError
 from blockwise.models.renderer import Renderer
 
 ASSUMED_ORIGIN = "assumed"
 FILLER = "The town lies by the river, and in spring its market opens at seven in the morning. "
 SHORT_ANSWER = "In the morning."
 
-
-class Usual(NamedTuple):
-    """What a document of a format usually is."""
-
-    document_tokens: int
-    num_questions: int
-    category: str  # the commonest one
-
-
-USUAL = {
-    DatasetFormat.HOTPOTQA: Usual(1200, 1, "bridge"),
-    DatasetFormat.LOCOMO: Usual(700, 6, "4"),
-}
-"""Source: arXiv 2605.23296 (secondary reading): about 1.2k and 0.7k tokens a document."""
 QUESTION_TOKENS = 20  # HotpotQA's questions have 18 words on average, LoCoMo's fewer
-NUM_CONVERSATIONS = 10  # of LoCoMo
 
 
 class Datasets:
@@ -97,22 +82,37 @@ class Datasets:
 
 
 def assumed_documents(name: str, dataset: Dataset, count_text: Callable[[str], int]) -> DocumentSet:
-    """Documents of the published average size, enough for the sessions of a plan."""
-    usual = USUAL[dataset.format]
+    """Documents of the published average size, enough for the sessions of a plan.
+
+    Raises:
+        DatasetError: the format declares no usual size.
+    """
+    usual = load_format(dataset.format).usual
+    if usual is None:
+        raise DatasetError(
+            f"dataset {name} is not on this machine, and the format {dataset.format} declares no "
+            "usual size of its documents: prepare the dataset first (`snakemake --until "
+            "prepare_dataset`), or declare `usual` in the format's module"
+        )
     text = _filler(usual.document_tokens, count_text)
     asked = _filler(QUESTION_TOKENS, count_text)
     plan = dataset.sessions
     per_session = plan.target_tokens // count_text(text) + 1
-    if dataset.format is DatasetFormat.LOCOMO:  # each session goes round all conversations
-        clusters = max(NUM_CONVERSATIONS, plan.num_sessions)
+    if usual.num_conversations is not None:  # each session goes round all conversations
+        clusters = max(usual.num_conversations, plan.num_sessions)
         sizes = [per_session // clusters + 1] * clusters
     else:
         sizes = [1] * (per_session * plan.num_sessions)
     questions = [(asked, usual.category)] * usual.num_questions
+    places = [(cluster, number) for cluster, size in enumerate(sizes) for number in range(size)]
     documents = [
-        _document(f"{name}-{cluster}-{number}", f"{name}-{cluster}", text, questions)
-        for cluster, size in enumerate(sizes)
-        for number in range(size)
+        _document(
+            f"{name}-{cluster}-{number}",
+            f"{name}-{cluster}",
+            text,
+            [] if index % usual.documents_per_asked else questions,
+        )
+        for index, (cluster, number) in enumerate(places)
     ]
     return DocumentSet(
         dataset=name,

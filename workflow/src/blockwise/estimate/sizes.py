@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from blockwise.compaction.agent import ACKNOWLEDGEMENT, CONTENT_OF_FORMAT, SYSTEM_PROMPT, turn_text
+from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, turn_text
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import WRAPPER_HEADING, replace_by_summaries
 from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.layouts import Layout, load_layout
 from blockwise.compaction.partition import HistoryBlock
-from blockwise.config.datasets import DatasetFormat
+from blockwise.data.dataset_format import load_format
 from blockwise.data.documents import Document, Question, Session
 from blockwise.models.renderer import Renderer
 
@@ -88,9 +88,8 @@ class Sizes:
 
     def shapes(self, spec: CellSpec, session: Session, num_blocks: int) -> list[Shape]:
         """What each worker of a compaction is sent: the first, any between, and the last."""
-        prompt = spec.block_prompts.get(
-            CONTENT_OF_FORMAT[DatasetFormat(spec.dataset_format)], spec.prompt
-        )
+        content = load_format(spec.dataset_format).content
+        prompt = spec.block_prompts.get(content, spec.prompt)
         num_tried = min(num_blocks, 3)
         key = (spec.layout, prompt, num_tried)
         if key not in self._shapes:

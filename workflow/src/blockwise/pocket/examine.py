@@ -24,18 +24,19 @@ from blockwise.compaction.agent import SYSTEM_PROMPT
 from blockwise.compaction.history import Cut, History
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock
-from blockwise.compaction.scoring import REFUSALS, normalize_hotpotqa
-from blockwise.config.datasets import DatasetFormat, Split
+from blockwise.config.datasets import Split
 from blockwise.config.experiments import SEQUENTIAL
 from blockwise.config.pocket import Examination
 from blockwise.config.profile import Profile
+from blockwise.data.formats.locomo import REFUSALS
+from blockwise.data.scoring import is_refusal, normalize
 from blockwise.errors import CompactionError, run_command
 from blockwise.models.prepare import folder_model
 from blockwise.models.renderer import Message, Renderer
 from blockwise.pocket.files import MODEL_FOLDER, taught_prompts
 from blockwise.pocket.lessons import LAYOUTS, document_turns, question_message
 from blockwise.pocket.records import PocketSkills, SkillResult
-from blockwise.pocket.scenes import EVERY_FACT, Probe, Scene, make_scene
+from blockwise.pocket.scenes import EVERY_FACT, Probe, Scene, SceneFormat, make_scene
 from blockwise.progress import WorkProgress
 from blockwise.proportions import share_interval
 from blockwise.provenance import utc_now
@@ -61,7 +62,7 @@ class Question:
     num_facts: int
     shown: tuple[Message, ...]
     probe: Probe
-    format: DatasetFormat
+    format: SceneFormat
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Task:
 
 def questions(rng: Random, num_scenes: int) -> Iterator[Question]:
     """Questions on raw documents, of both formats."""
-    settings = [(DatasetFormat.HOTPOTQA, num) for num in ASKED_FACTS]
-    settings.append((DatasetFormat.LOCOMO, CHAT_FACTS))
+    settings = [(SceneFormat.HOTPOTQA, num) for num in ASKED_FACTS]
+    settings.append((SceneFormat.LOCOMO, CHAT_FACTS))
     for dataset_format, num_facts in settings:
         for index in range(num_scenes):
             scene = _scene(rng, num_facts, dataset_format)
@@ -130,7 +131,7 @@ def tasks(rng: Random, prompts: Mapping[str, str], plan: Examination) -> Iterato
 
 
 def _scene(
-    rng: Random, num_facts: int, dataset_format: DatasetFormat = DatasetFormat.HOTPOTQA
+    rng: Random, num_facts: int, dataset_format: SceneFormat = SceneFormat.HOTPOTQA
 ) -> Scene:
     return make_scene(dataset_format, rng, num_facts, Split.VALIDATION, sentences_per_paragraph=2)
 
@@ -147,8 +148,8 @@ def _facts(scene: Scene) -> frozenset[str]:
 def is_right(probe: Probe, answer: str) -> bool:
     """Whether an answer is the gold one, or refuses where nothing is known."""
     if probe.kind == "absent":
-        return any(refusal in answer.lower() for refusal in REFUSALS)
-    return normalize_hotpotqa(answer) == normalize_hotpotqa(probe.answer)
+        return is_refusal(answer, REFUSALS)
+    return normalize(answer) == normalize(probe.answer)
 
 
 def sentences_of(summary: str) -> list[str]:

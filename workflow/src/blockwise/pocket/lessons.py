@@ -18,12 +18,21 @@ from blockwise.compaction.compactor import WRAPPER_ROLE, wrapper_text
 from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock
-from blockwise.config.datasets import DatasetFormat, Split
+from blockwise.config.datasets import Split
 from blockwise.data.encyclopedia import Kind
 from blockwise.data.synthetic_hotpotqa import VALUE_RANGES
 from blockwise.data.vocabulary import NameMaker
 from blockwise.models.renderer import Message
-from blockwise.pocket.scenes import EVERY_FACT, LEVELS, Note, Passage, Probe, Scene, make_scene
+from blockwise.pocket.scenes import (
+    EVERY_FACT,
+    LEVELS,
+    Note,
+    Passage,
+    Probe,
+    Scene,
+    SceneFormat,
+    make_scene,
+)
 
 Skill = Literal["recite", "answer", "compact"]
 
@@ -38,10 +47,10 @@ NUMBERS = ((10, 99), LONG_NUMBERS)  # those recited; smallest and largest
 NOTHING_TO_KEEP = "Nothing of note."
 """The summary of a text that holds nothing a summary of its verbosity keeps."""
 
-FORMATS = (DatasetFormat.HOTPOTQA, DatasetFormat.HOTPOTQA, DatasetFormat.LOCOMO)
+FORMATS = (SceneFormat.HOTPOTQA, SceneFormat.HOTPOTQA, SceneFormat.LOCOMO)
 """How scenes are dealt."""
 
-PLAIN_FORMATS, PLAIN_PROMPTS = (DatasetFormat.HOTPOTQA,), ("detailed",)
+PLAIN_FORMATS, PLAIN_PROMPTS = (SceneFormat.HOTPOTQA,), ("detailed",)
 
 PROMPT_SHARES = (*(["detailed"] * 4), *LEVELS, "by_content")
 """How compaction prompts are dealt: `detailed`, the default of the study, comes most."""
@@ -137,10 +146,10 @@ def make_lessons(
 
 
 def _scene(
-    rng: random.Random, formats: Sequence[DatasetFormat], max_facts: int, split: Split
+    rng: random.Random, formats: Sequence[SceneFormat], max_facts: int, split: Split
 ) -> Scene:
     dataset_format = rng.choice(formats)
-    if dataset_format is DatasetFormat.LOCOMO:
+    if dataset_format is SceneFormat.LOCOMO:
         max_facts = max(1, round(LOCOMO_FACTS_FRAC * max_facts))
     return make_scene(dataset_format, rng, rng.randint(max(1, max_facts // 4), max_facts), split)
 

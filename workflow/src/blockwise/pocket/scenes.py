@@ -11,13 +11,15 @@ short summary drops kinds of facts, as a reader who looks for the important ones
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, Literal
 
-from blockwise.config.datasets import DatasetFormat, MalformedRows, Split
+from blockwise.config.datasets import MalformedRows, Split
 from blockwise.config.experiments import ContentType
-from blockwise.data import hotpotqa, locomo, synthetic_hotpotqa, synthetic_locomo
+from blockwise.data import synthetic_hotpotqa, synthetic_locomo
 from blockwise.data.encyclopedia import COMPARISONS, RELATIONS, Relation
-from blockwise.data.locomo import NO_INFORMATION
+from blockwise.data.formats import hotpotqa, locomo
+from blockwise.data.formats.locomo import NO_INFORMATION
 from blockwise.data.smalltalk import HABIT, PET, TRICK
 from blockwise.data.synthetic_hotpotqa import NUM_PARAGRAPHS, Entity, Paragraph, state
 from blockwise.data.synthetic_locomo import (
@@ -61,6 +63,13 @@ UNSTATED = "somebody or something unstated"
 """Stands in a thought where the object of a fact would, when it is not known."""
 
 
+class SceneFormat(StrEnum):
+    """The formats whose synthetic documents scenes are made of."""
+
+    HOTPOTQA = "hotpotqa"
+    LOCOMO = "locomo"
+
+
 @dataclass(frozen=True)
 class Note:
     """One sentence of a summary."""
@@ -97,7 +106,7 @@ class Probe:
 class Scene:
     """A history of which everything is known."""
 
-    format: DatasetFormat
+    format: SceneFormat
     content: ContentType
     passages: tuple[Passage, ...]
     entities: tuple[Entity, ...] = ()  # HotpotQA: with their facts, stated or not
@@ -125,7 +134,7 @@ class Scene:
 
 
 def make_scene(
-    dataset_format: DatasetFormat,
+    dataset_format: SceneFormat,
     rng: random.Random,
     num_facts: int,
     split: Split,
@@ -143,7 +152,7 @@ def make_scene(
             set's own size; None draws both.
     """
     names = NameMaker(rng, split)
-    if dataset_format is DatasetFormat.HOTPOTQA:
+    if dataset_format is SceneFormat.HOTPOTQA:
         if sentences_per_paragraph:
             return _encyclopedic_scene(
                 rng, names, num_facts, (sentences_per_paragraph, NUM_PARAGRAPHS)
@@ -174,7 +183,7 @@ def _encyclopedic_scene(
         left -= len(chosen)
         passages.append(_encyclopedic_passage(paragraphs))
     return Scene(
-        DatasetFormat.HOTPOTQA, ContentType.EVIDENCE, tuple(passages), entities=tuple(entities)
+        SceneFormat.HOTPOTQA, ContentType.EVIDENCE, tuple(passages), entities=tuple(entities)
     )
 
 
@@ -266,7 +275,7 @@ def _chat_scene(rng: random.Random, names: NameMaker, num_facts: int) -> Scene:
         rng, names, num_chat_sessions=num_sessions, num_turns=num_turns
     )
     row = synthetic_locomo.render_row(plan, rng, "scene")
-    documents, _ = locomo.read_rows([row], origin="scene", malformed=MalformedRows.REFUSE)
+    documents, _ = locomo.FORMAT.read([row], origin="scene", malformed=MalformedRows.REFUSE)
     passages = []
     for number, (document, day) in enumerate(zip(documents, plan.days, strict=True), start=1):
         told = [telling for telling in plan.tellings if telling.chat_session == number]
@@ -282,7 +291,7 @@ def _chat_scene(rng: random.Random, names: NameMaker, num_facts: int) -> Scene:
             ),
         ]
         passages.append(Passage(document.text, tuple(notes)))
-    return Scene(DatasetFormat.LOCOMO, ContentType.DIALOGUE, tuple(passages), plan=plan)
+    return Scene(SceneFormat.LOCOMO, ContentType.DIALOGUE, tuple(passages), plan=plan)
 
 
 def _chat_probes(

@@ -14,7 +14,7 @@ from blockwise.artifacts import canonical_json, digest, digest_file, file_states
 from blockwise.compaction.judge_probe import PROBE_FILE
 from blockwise.config.backbones import GgufModel, HubModel, PathModel, PocketModel
 from blockwise.config.claims import load_claims
-from blockwise.config.datasets import Source, local_file
+from blockwise.config.datasets import Source, format_module, local_file
 from blockwise.config.experiments import (
     LAYOUT_PACKAGE,
     PROTOCOL_PACKAGE,
@@ -133,7 +133,7 @@ class Pipeline:
         contents = [
             digest_file(file) if file is not None and file.is_file() else None for file in files
         ]
-        return _key([entry, contents], "blockwise.data.prepare")
+        return _key([entry, contents], "blockwise.data.prepare", self._format_module(dataset))
 
     def fetched_model_files(self, backbone: str) -> list[str]:
         """The record of a backbone's fetched model, if its model is published elsewhere."""
@@ -168,7 +168,7 @@ class Pipeline:
         window = self.profile.backbones[backbone].context_window_tokens
         asked = self._experiment_values(backbone, dataset)
         modules = ("blockwise.compaction.sessions", "blockwise.compaction.fit")
-        return _key([plan, window, asked], *modules)
+        return _key([plan, window, asked], *modules, self._format_module(dataset))
 
     def compaction_key(self, backbone: str, dataset: str) -> str:
         """When a batch must look for missing cells again."""
@@ -178,7 +178,11 @@ class Pipeline:
         }
         loaded = [f"{LAYOUT_PACKAGE}.{name}" for name in (SEQUENTIAL, *known_layouts())]
         loaded += [f"{PROTOCOL_PACKAGE}.{protocol}" for protocol in Protocol]
+        loaded.append(self._format_module(dataset))
         return _key(values, "blockwise.compaction.play_batch", *loaded)
+
+    def _format_module(self, dataset: str) -> str:
+        return format_module(self.profile.datasets[dataset].format)
 
     def _experiment_values(self, backbone: str, dataset: str) -> dict[str, Any]:
         experiments = self.profile.experiments_of(backbone, dataset)

@@ -13,6 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from blockwise.config.datasets import format_module, known_formats
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -43,6 +45,12 @@ def tables_of(*families: Family) -> dict[str, str]:
         for family in families
         for name, module in modules_of(f"{__package__}.{family}", FOLDER / family).items()
     }
+
+
+def code_of(family: Family) -> list[str]:
+    """Modules that decide what the tables of a family say, those among them that a name loads."""
+    formats = known_formats() if family is Family.COMPACTION else []
+    return ["blockwise.tables.write", *tables_of(family).values(), *map(format_module, formats)]
 
 
 TABLES = tables_of(*Family)

@@ -37,7 +37,7 @@ from blockwise.tables.compaction.parts.load import (
 )
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.mxfp4.parts.training import damage_of_training, load_runs
-from blockwise.tables.registry import Family, load_tables, tables_of
+from blockwise.tables.registry import Family, code_of, load_tables
 
 PROVENANCE = {Family.COMPACTION: "PROVENANCE.json", Family.MXFP4: "PROVENANCE_mxfp4.json"}
 
@@ -178,7 +178,7 @@ def _provenance(family: Family, files: Mapping[str, Sequence[Path]]) -> dict[str
             ]
             for kind, paths in files.items()
         },
-        "code_digest": code_digest("blockwise.tables.write", *tables_of(family).values()),
+        "code_digest": code_digest(*code_of(family)),
         "commit": commit,
         "dirty": dirty,
         "packages": {**package_versions(), "scipy": version("scipy")},

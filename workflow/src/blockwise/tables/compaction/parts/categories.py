@@ -1,12 +1,12 @@
 """Which questions a score of recall is over: the headline, or a category that stands apart.
 
-Recall is that of questions that only the text answers. LoCoMo's open-domain questions, which a
+Recall is that of questions that only the text answers; the format of a dataset declares their
+categories. LoCoMo's open-domain questions, which a
 model answers from what it knows, and its adversarial ones, which a refusal answers, have rows of
 their own and enter nothing else (METHOD, Gates).
 """
 
-from blockwise.config.datasets import DatasetFormat
-from blockwise.data.locomo import HEADLINE_CATEGORIES
+from blockwise.data.dataset_format import load_format
 from blockwise.tables.columns import text
 
 HEADLINE = "headline"
@@ -19,6 +19,5 @@ CATEGORIES = text(
 
 def categories_of(dataset_format: str, category: str) -> str:
     """`headline`, or the category of the question where it stands apart."""
-    if dataset_format == DatasetFormat.LOCOMO and category not in HEADLINE_CATEGORIES:
-        return category
-    return HEADLINE
+    headline = load_format(dataset_format).headline_categories
+    return HEADLINE if headline is None or category in headline else category

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blockwise.compaction.records import AnswerContext, AnswerRecord
-from blockwise.config.datasets import DatasetFormat
+from blockwise.data.dataset_format import load_format
 from blockwise.proportions import (
     MIN_DIFFERING_CLUSTERS,
     NO_INTERVAL,
@@ -231,12 +231,12 @@ def _interval(
 
 def asked_in(cell: LoadedCell) -> list[Asked]:
     """Every question as one cell answered it, in all contexts."""
-    is_locomo = cell.format == DatasetFormat.LOCOMO
+    by_conversation = load_format(cell.format).has_conversations
     session_id = cell.record.session_id
     return [
         Asked(
             question=(session_id, answer.question_id),
-            cluster=answer.cluster if is_locomo else session_id,
+            cluster=answer.cluster if by_conversation else session_id,
             categories=categories_of(cell.format, answer.category),
             answer=answer,
         )

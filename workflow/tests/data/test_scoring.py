@@ -7,17 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockwise.compaction.scoring import (
-    REFUSALS,
-    contains_gold,
-    normalize_hotpotqa,
-    normalize_locomo,
-    score_answer,
-    score_hotpotqa,
-    score_locomo,
-)
-from blockwise.config.datasets import DatasetFormat
 from blockwise.data.documents import Question
+from blockwise.data.formats import hotpotqa, locomo
+from blockwise.data.scoring import normalize
 
 LOCOMO_PLAIN = st.sampled_from(["2", "3", "4"])
 TEXTS = st.text(alphabet=string.ascii_letters + string.digits + " ,.;'-é", max_size=60)
@@ -25,6 +17,22 @@ TEXTS = st.text(alphabet=string.ascii_letters + string.digits + " ,.;'-é", max_
 
 def question(answer: str, category: str) -> Question:
     return Question(id="q", text="?", answer=answer, category=category, evidence=("d",))
+
+
+def score_hotpotqa(prediction, gold):
+    return hotpotqa.score_answer(prediction, question(gold, "bridge"))
+
+
+def score_locomo(prediction, gold, *, category):
+    return locomo.score_answer(prediction, question(gold, category)).f1
+
+
+def contains_hotpotqa(answer, asked):
+    return hotpotqa.score_answer(answer, asked).contains_gold == 1
+
+
+def contains_locomo(answer, asked):
+    return locomo.score_answer(answer, asked).contains_gold == 1
 
 
 # --- HotpotQA ---------------------------------------------------------------------------
@@ -41,7 +49,7 @@ def question(answer: str, category: str) -> Question:
     ],
 )
 def test_hotpotqa_normalisation(text, normalised):
-    assert normalize_hotpotqa(text) == normalised
+    assert normalize(text) == normalised
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,7 @@ def test_hotpotqa_normalisation(text, normalised):
     ],
 )
 def test_hotpotqa_answers_by_hand(prediction, gold, exact_match, f1):
-    score = score_answer(DatasetFormat.HOTPOTQA, prediction, question(gold, "bridge"))
+    score = score_hotpotqa(prediction, gold)
     assert score.exact_match == exact_match
     assert score.f1 == pytest.approx(f1)
 
@@ -76,7 +84,7 @@ def test_hotpotqa_answers_by_hand(prediction, gold, exact_match, f1):
 def test_hotpotqa_identical_answers_score_one(text):
     score = score_hotpotqa(text, text)
     assert score.exact_match == 1
-    assert score.f1 == (1 if normalize_hotpotqa(text) else 0)
+    assert score.f1 == (1 if normalize(text) else 0)
 
 
 @given(TEXTS, TEXTS)
@@ -85,7 +93,7 @@ def test_hotpotqa_scores_are_symmetric_fractions(prediction, gold):
     assert 0 <= score.f1 <= 1
     assert score.f1 == pytest.approx(score_hotpotqa(gold, prediction).f1)
     assert score.exact_match in (0, 1)
-    if score.exact_match and normalize_hotpotqa(gold):
+    if score.exact_match and normalize(gold):
         assert score.f1 == 1
 
 
@@ -94,9 +102,9 @@ def test_hotpotqa_scores_are_symmetric_fractions(prediction, gold):
 
 def test_locomo_normalisation_stems_and_drops_and():
     # Porter: running -> run, dogs -> dog; "the", "and" and commas go
-    assert normalize_locomo("The running dogs, and CATS!") == ["run", "dog", "cat"]
+    assert locomo.stemmed_words("The running dogs, and CATS!") == ["run", "dog", "cat"]
     # a comma goes without a space: "1,000" is one word
-    assert normalize_locomo("1,000") == ["1000"]
+    assert locomo.stemmed_words("1,000") == ["1000"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +137,7 @@ def test_locomo_normalisation_stems_and_drops_and():
     ],
 )
 def test_locomo_by_hand(category, prediction, gold, score):
-    result = score_answer(DatasetFormat.LOCOMO, prediction, question(gold, category))
+    result = locomo.score_answer(prediction, question(gold, category))
     assert result.exact_match is None
     assert result.f1 == pytest.approx(score)
 
@@ -141,7 +149,7 @@ def test_locomo_scores_are_fractions(prediction, gold, category):
 
 @given(TEXTS.filter(lambda text: ";" not in text), LOCOMO_PLAIN)
 def test_locomo_identical_answers_score_one(text, category):
-    assert score_locomo(text, text, category=category) == (1 if normalize_locomo(text) else 0)
+    assert score_locomo(text, text, category=category) == (1 if locomo.stemmed_words(text) else 0)
 
 
 @given(st.lists(st.sampled_from(["oak", "elm", "ash", "yew"]), min_size=1, unique=True))
@@ -150,7 +158,7 @@ def test_locomo_multi_hop_ignores_the_order_of_parts(parts):
     assert score_locomo(", ".join(reversed(parts)), gold, category="1") == 1
 
 
-@given(TEXTS, st.sampled_from(REFUSALS))
+@given(TEXTS, st.sampled_from(locomo.REFUSALS))
 def test_locomo_adversarial_is_all_or_nothing(text, refusal):
     assert score_locomo(f"{text} {refusal.upper()} {text}", "", category="5") == 1
 
@@ -182,8 +190,7 @@ def test_locomo_adversarial_is_all_or_nothing(text, refusal):
 )
 def test_contained_golds_by_hand(answer, gold, contained):
     asked = question(gold, "bridge")
-    assert contains_gold(DatasetFormat.HOTPOTQA, answer, asked) is contained
-    assert score_answer(DatasetFormat.HOTPOTQA, answer, asked).contains_gold == contained
+    assert contains_hotpotqa(answer, asked) is contained
 
 
 @pytest.mark.parametrize(
@@ -205,25 +212,23 @@ def test_contained_golds_by_hand(answer, gold, contained):
 )
 def test_contained_golds_of_locomo_by_hand(category, answer, gold, contained):
     asked = question(gold, category)
-    assert contains_gold(DatasetFormat.LOCOMO, answer, asked) is contained
+    assert contains_locomo(answer, asked) is contained
 
 
 @given(TEXTS, TEXTS)
 def test_a_gold_stays_contained_in_a_longer_answer(text, more):
     asked = question(text, "bridge")
-    if normalize_hotpotqa(text) in {"", "yes", "no"}:
+    if normalize(text) in {"", "yes", "no"}:
         return
-    assert contains_gold(DatasetFormat.HOTPOTQA, f"{more} {text} {more}", asked)
+    assert contains_hotpotqa(f"{more} {text} {more}", asked)
 
 
 @given(TEXTS, TEXTS, st.sampled_from(["1", "2", "3", "4"]))
 def test_an_exact_answer_contains_its_gold(text, other, category):
     asked = question(text, category)
     gold = text.split(";", maxsplit=1)[0] if category == "3" else text
-    assert contains_gold(DatasetFormat.LOCOMO, gold, asked) is bool(normalize_locomo(gold))
-    assert contains_gold(DatasetFormat.HOTPOTQA, other, question(other, "bridge")) is bool(
-        normalize_hotpotqa(other)
-    )
+    assert contains_locomo(gold, asked) is bool(locomo.stemmed_words(gold))
+    assert contains_hotpotqa(other, question(other, "bridge")) is bool(normalize(other))
 
 
 # --- real gold answers --------------------------------------------------------------------
@@ -241,4 +246,4 @@ def test_real_gold_answers_score_one_against_themselves(shared_data):
                 assert score_locomo(prediction, answer, category=category) == 1
                 sentence = f"{prediction}, as the chat says."
                 asked = question(answer, category)
-                assert contains_gold(DatasetFormat.LOCOMO, sentence, asked)
+                assert contains_locomo(sentence, asked)

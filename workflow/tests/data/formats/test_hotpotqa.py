@@ -4,7 +4,7 @@ import json
 import pytest
 
 from blockwise.config.datasets import MalformedRows
-from blockwise.data.hotpotqa import read_rows
+from blockwise.data.formats.hotpotqa import FORMAT
 from blockwise.errors import DatasetError
 
 ROW = {
@@ -32,7 +32,7 @@ HUB_ROW = {
 
 
 def read(rows, malformed=MalformedRows.REFUSE):
-    return read_rows(rows, origin="some.json", malformed=malformed)
+    return FORMAT.read(rows, origin="some.json", malformed=malformed)
 
 
 def with_changes(**changes):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from blockwise.config.datasets import MalformedRows
-from blockwise.data.locomo import evidence_chat_sessions, read_rows
+from blockwise.data.formats.locomo import FORMAT, evidence_chat_sessions
 from blockwise.errors import DatasetError
 
 
@@ -38,7 +38,7 @@ ROW = {
 
 
 def read(rows, malformed=MalformedRows.REFUSE):
-    return read_rows(rows, origin="chats.json", malformed=malformed)
+    return FORMAT.read(rows, origin="chats.json", malformed=malformed)
 
 
 def changed(change):

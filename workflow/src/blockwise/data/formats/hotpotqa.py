@@ -7,7 +7,11 @@ distract. Two forms of the same rows circulate: the official JSON pairs things u
 columns are turned into pairs before anything else looks at the row. A few official rows have
 fewer than ten paragraphs, and that is no error.
 
-Source: Yang et al. 2018 (HotpotQA); file schema of the official v1 release.
+An answer is scored by exact match and F1 over words. There is no partial credit where either side
+is a bare yes, no or noanswer.
+
+Source: Yang et al. 2018 (HotpotQA); file schema and evaluation script of the official v1 release,
+the rules of the script rewritten.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,14 +19,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from blockwise.config.datasets import MalformedRows
+from blockwise.config.experiments import ContentType
+from blockwise.data.dataset_format import DatasetFormat, UsualDocuments
 from blockwise.data.documents import Document, Question
-from blockwise.data.rows import OfficialRow, parse_row, read_documents
+from blockwise.data.rows import OfficialRow, parse_row
+from blockwise.data.scoring import Score, contains_gold, normalize, word_f1
 
 Text = Annotated[str, Field(min_length=1)]
 
 COLUMNS = {"context": ("title", "sentences"), "supporting_facts": ("title", "sent_id")}
 """Keys that the hub export keeps as columns, and the two columns of each."""
+
+CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
+"""Answers that are right or wrong as a whole."""
 
 
 class HotpotQARow(OfficialRow):
@@ -66,20 +75,6 @@ def _pairs(value: Any, first: str, second: str) -> Any:
     return value
 
 
-def read_rows(
-    rows: Iterable[Mapping[str, Any]], *, origin: str, malformed: MalformedRows
-) -> tuple[list[Document], list[str]]:
-    """Read official or hub rows.
-
-    Returns:
-        One document a row, in file order, and a report for each skipped row.
-
-    Raises:
-        DatasetError: a malformed row under `refuse`, or no row at all.
-    """
-    return read_documents(rows, _read_row, id_key="_id", origin=origin, malformed=malformed)
-
-
 def _read_row(row: Any) -> list[Document]:
     parsed = parse_row(row, HotpotQARow)
     question = Question(
@@ -107,3 +102,27 @@ def join_paragraphs(paragraphs: Iterable[str]) -> str:
 def render_paragraph(title: str, sentences: Iterable[str]) -> str:
     """A title line and its prose; official sentences carry their own leading space or none."""
     return title + "\n" + " ".join(text for text in map(str.strip, sentences) if text)
+
+
+def score_answer(answer: str, question: Question) -> Score:
+    """Score one answer.
+
+    EM compares the normalised texts, so two answers that normalise to nothing match exactly and
+    still share no word: EM 1, F1 0, as in the official script.
+    """
+    gold = question.answer
+    predicted, wanted = normalize(answer), normalize(gold)
+    exact_match = float(predicted == wanted)
+    is_closed = not CLOSED_ANSWERS.isdisjoint({predicted, wanted})
+    f1 = exact_match if is_closed else word_f1(predicted.split(), wanted.split())
+    return Score(exact_match, f1, contains_gold=float(contains_gold(answer, gold)))
+
+
+FORMAT = DatasetFormat(
+    id_keys=("_id", "id"),
+    read_row=_read_row,
+    content=ContentType.EVIDENCE,
+    score=score_answer,
+    # Source of the size: arXiv 2605.23296 (secondary reading).
+    usual=UsualDocuments(document_tokens=1200, category="bridge"),
+)
