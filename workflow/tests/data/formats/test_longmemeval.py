@@ -206,7 +206,7 @@ def sessions(tmp_path, num_rows, **plan):
 
 
 def test_sessions_start_with_a_haystack_each_and_go_round(tmp_path):
-    first, second = sessions(tmp_path, 2, num_sessions=2, target_tokens=101)
+    first, second = sessions(tmp_path, 2, num_sessions=2, target_tokens=115)
     clusters = [[document.cluster for document in one.documents] for one in (first, second)]
     assert clusters == [["q0"] * 4 + ["q1"] * 3, ["q1"] * 4 + ["q0"] * 3]
     assert [len(document.questions) for document in first.documents] == [0, 0, 1, 0, 0, 0, 1]
