@@ -21,6 +21,7 @@ from blockwise.config.experiments import (
     Reference,
     Transcript,
     VolumeMode,
+    is_reference,
     known_layouts,
 )
 
@@ -117,7 +118,7 @@ class CellSpec(CellSettings):
     @property
     def is_reference(self) -> bool:
         """Whether nothing is compacted: a floor or a ceiling of recall."""
-        return self.layout in set(Reference)
+        return is_reference(self.layout)
 
     def compaction_rule(self) -> CompactionRule | None:
         """The part that the compactor needs; None for a reference."""

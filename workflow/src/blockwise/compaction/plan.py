@@ -32,6 +32,7 @@ from blockwise.config.experiments import (
     Study,
     Transcript,
     VolumeMode,
+    is_reference,
 )
 from blockwise.config.keys import secret_variables
 from blockwise.config.profile import Profile
@@ -106,11 +107,6 @@ class Arm:
     block_size_tokens: int | None = None
     max_concurrent_workers: int | None = None
 
-    @property
-    def is_reference(self) -> bool:
-        """Whether nothing is compacted."""
-        return self.layout in set(Reference)
-
 
 @dataclass(frozen=True)
 class Player:
@@ -127,7 +123,7 @@ class Player:
         self, experiment: Experiment, arm: Arm, seed: int, repeat: int, server_start: int
     ) -> CellSpec:
         """The specification of one cell; in that of a reference is nothing of a compaction rule."""
-        setting, compacts = arm.setting, not arm.is_reference
+        setting, compacts = arm.setting, not is_reference(arm.layout)
         return CellSpec(
             model_digest=self.model_digest,
             engine=self.engine,

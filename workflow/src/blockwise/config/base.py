@@ -1,5 +1,6 @@
 """What every configuration model shares: unknown keys are refused, values never change."""
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,13 @@ PositiveTokens = Annotated[int, Field(gt=0)]
 
 def modules_of(package: str) -> list[str]:
     """Names of the modules of a package of ours, by its folder: a configuration loads no code."""
+    return list(_listed(package))
+
+
+@functools.cache  # every specification of a cell is held against two of these lists
+def _listed(package: str) -> tuple[str, ...]:
     folder = Path(__file__).parents[1].joinpath(*package.split(".")[1:])
-    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__"))
 
 
 class ConfigModel(BaseModel):

@@ -78,6 +78,11 @@ class Reference(StrEnum):
     FULL_HISTORY = "full_history"  # everything, where the window holds it
 
 
+def is_reference(arm: str) -> bool:
+    """Whether an arm compacts nothing: a floor or a ceiling of recall."""
+    return arm in set(Reference)
+
+
 def known_layouts() -> list[str]:
     """Names of the parallel layouts: the modules of their package."""
     return [name for name in modules_of(LAYOUT_PACKAGE) if name != SEQUENTIAL]

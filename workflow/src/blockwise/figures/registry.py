@@ -5,26 +5,19 @@ it (`draw`); adding the module is all it takes. Figures come in the families of 
 """
 
 import importlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from blockwise.errors import ArtifactError
-from blockwise.tables.registry import Family, modules_of
+from blockwise.tables.registry import Family, modules_by_name
 
 if TYPE_CHECKING:  # the workflow lists figures at every start and must not wait for these
     import pandas as pd
     from matplotlib.figure import Figure
 
-FOLDER = Path(__file__).parent
-
 
 def figures_of(*families: Family) -> dict[str, str]:
     """Module of each figure of some families, by the figure's name."""
-    return {
-        name: module
-        for family in families
-        for name, module in modules_of(f"{__package__}.{family}", FOLDER / family).items()
-    }
+    return modules_by_name("blockwise.figures", families)
 
 
 FIGURES = figures_of(*Family)

@@ -7,12 +7,11 @@ imported before a table is asked for, because the workflow lists the tables at e
 """
 
 import importlib
-import pkgutil
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from blockwise.config.base import modules_of
 from blockwise.config.datasets import format_module, known_formats
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from blockwise.tables.inputs import TableInputs
 
 
-FOLDER = Path(__file__).parent
-
-
 class Family(StrEnum):
     """Tables that are written together: those of one study, in the folder of that name."""
 
@@ -32,19 +28,18 @@ class Family(StrEnum):
     MXFP4 = "mxfp4"
 
 
-def modules_of(package: str, folder: Path) -> dict[str, str]:
-    """Modules of a package by their own names; packages in it are none."""
-    found = pkgutil.iter_modules([str(folder)])
-    return {one.name: f"{package}.{one.name}" for one in found if not one.ispkg}
+def modules_by_name(package: str, families: Sequence[Family]) -> dict[str, str]:
+    """Modules of the studies' folders in a package, by their own names; packages are none."""
+    return {
+        name: f"{package}.{family}.{name}"
+        for family in families
+        for name in modules_of(f"{package}.{family}")
+    }
 
 
 def tables_of(*families: Family) -> dict[str, str]:
     """Module of each table of some families, by the table's name."""
-    return {
-        name: module
-        for family in families
-        for name, module in modules_of(f"{__package__}.{family}", FOLDER / family).items()
-    }
+    return modules_by_name("blockwise.tables", families)
 
 
 def code_of(family: Family) -> list[str]:
