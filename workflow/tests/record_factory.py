@@ -115,7 +115,15 @@ SPECS = {
 }
 
 
-def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, repeat=0, **changes):
+def record(
+    arm="sequential",
+    block_size_tokens=None,
+    session_id="s0",
+    seed=0,
+    repeat=0,
+    server_start=0,
+    **changes,
+):
     """A timing cell of the immediate protocol, or of the one in the spec's changes.
 
     `spec` in the changes is merged into the default spec of that protocol; what it says of the
@@ -124,11 +132,17 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
     told = changes.pop("spec", {})
     protocol = Protocol(told.get("protocol", "immediate"))
     nothing = {"tau_tokens": None, "transcript": None, "request": {"temperature": 1.0}}
-    place = {"session_id": session_id, "seed": seed, "repeat": repeat}
-    arm_of_it = {"layout": arm, "block_size_tokens": block_size_tokens, "volume_tokens": 256}
-    spec = cell(**{**nothing, **place, **arm_of_it, **SPECS[protocol], **told})
+    own = {
+        "session_id": session_id,
+        "seed": seed,
+        "repeat": repeat,
+        "server_start": server_start,
+        "layout": arm,
+        "block_size_tokens": block_size_tokens,
+        "volume_tokens": 256,
+    }
+    spec = cell(**{**nothing, **own, **SPECS[protocol], **told})
     frame = [str(value) for key, value in told.items() if key != "max_concurrent_workers"]
-    server_start = changes.get("server_start", 0)
     named = [session_id, str(seed), str(repeat), *([f"start{server_start}"] * (server_start > 0))]
     timing_block_id = "-".join(["tb", *named, *frame])
     size = block_size_tokens
@@ -137,13 +151,6 @@ def record(arm="sequential", block_size_tokens=None, session_id="s0", seed=0, re
     values = {
         "cell_key": "-".join([arm, str(block_size_tokens), *named]),
         "spec": spec,
-        "protocol": protocol,
-        "arm": arm,
-        "block_size_tokens": block_size_tokens,
-        "session_id": session_id,
-        "seed": seed,
-        "repeat": repeat,
-        "server_start": 0,
         "timing_block_id": timing_block_id if timed else None,
         "position_in_block": 0 if timed else None,
         "engine_card_id": "card",
@@ -258,13 +265,7 @@ def store_batch(folder: Path, cells, name="batch", omitted=()):
         else:
             paths[unit] = f"timing_blocks/{unit}.json"
             content = TimingBlock(
-                id=unit,
-                session_id=first.session_id,
-                seed=first.seed,
-                repeat=first.repeat,
-                server_start=first.server_start,
-                engine_card_id=first.engine_card_id,
-                cells=tuple(members.values()),
+                id=unit, engine_card_id=first.engine_card_id, cells=tuple(members.values())
             )
         write_sealed(store / paths[unit], content)
     selected = tuple(

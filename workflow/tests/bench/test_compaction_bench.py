@@ -17,7 +17,7 @@ def block(number, protocol, walls, **changes):
             arm,
             None if arm == SEQUENTIAL else 1024,
             repeat=number,
-            protocol=protocol,
+            spec={"protocol": protocol},
             wall_s=wall_s,
             client_cpu_s=wall_s / 100,
             compactions=(compaction(wall_s=wall_s, prompt_tokens=9000, cached_tokens=cached),),
@@ -25,15 +25,7 @@ def block(number, protocol, walls, **changes):
         )
         for arm, (wall_s, cached) in walls.items()
     )
-    return TimingBlock(
-        id=f"b{number}",
-        session_id="s0",
-        seed=0,
-        repeat=number,
-        server_start=0,
-        engine_card_id="card",
-        cells=cells,
-    )
+    return TimingBlock(id=f"b{number}", engine_card_id="card", cells=cells)
 
 
 WALLS = {SEQUENTIAL: (8.0, 8900), PAPER: (4.0, 1000), OURS: (2.0, 8000)}

@@ -107,15 +107,7 @@ def test_natural_caps_may_differ_between_arms_of_a_timing_block():
 
 def stored(tmp_path):
     (unit,) = group_units([SPEC])
-    block = TimingBlock(
-        id=unit.key,
-        session_id="s-000",
-        seed=0,
-        repeat=0,
-        server_start=0,
-        engine_card_id="e",
-        cells=(),
-    )
+    block = TimingBlock(id=unit.key, engine_card_id="e", cells=())
     said = []
     store = CellStore(tmp_path, said.append)
     assert store.load(unit) is None
@@ -136,7 +128,7 @@ def test_a_damaged_unit_is_set_aside_and_named(tmp_path, damage):
     text = path.read_text()
     sealed = json.loads(text)
     if damage == "flip":
-        sealed["record"]["seed"] = 7
+        sealed["record"]["engine_card_id"] = "f"
         text = json.dumps(sealed)
     elif damage == "version":
         sealed["record"]["schema_version"] = 99

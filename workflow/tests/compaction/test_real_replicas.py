@@ -86,7 +86,7 @@ def said_in(record):
 
 def is_one_request_at_a_time(record):
     """Only then no batch, whose sums round otherwise, can change what random weights say."""
-    return record["arm"] == "sequential" and record["timing_block_id"] is not None
+    return record["spec"]["layout"] == "sequential" and record["timing_block_id"] is not None
 
 
 def shape_of(record):
@@ -125,6 +125,9 @@ def test_two_servers_give_what_one_gives_and_each_session_stays_on_one(
         assert shape_of(record) == shape_of(other)
         if is_one_request_at_a_time(record):
             assert said_in(record) == said_in(other)
-        assert place == {"number": {"0": 1, "1": 2, "2": 1}[record["session_id"][-1]], "of": 2}
+        assert place == {
+            "number": {"0": 1, "1": 2, "2": 1}[record["spec"]["session_id"][-1]],
+            "of": 2,
+        }
         assert record["timing_valid"] or record["timing_block_id"] is None, record
     assert shares[1] > 0.9 * shares[0] > 0, "a session's cells find each other's history"

@@ -161,7 +161,7 @@ def test_a_session_stays_on_one_replica_and_its_records_say_which(finished):
     assert len(records) == 3 * (2 + 2)  # sessions; timed and recall cells
     for record in records:
         place = replica_of[record["engine_card_id"]]
-        assert place["number"] == expected[record["session_id"]]
+        assert place["number"] == expected[record["spec"]["session_id"]]
         if record["timing_block_id"]:
             assert record["num_preemptions"] == place["number"], "scraped where it was played"
 
@@ -178,7 +178,7 @@ def test_recall_uses_all_replicas_at_once_and_timing_blocks_have_all_to_themselv
 def test_what_is_missing_is_played_where_its_session_was(bench):
     bench.play(num_sessions=2)
     for record, path in list(bench.records(2)):
-        if record["session_id"] == "s1":
+        if record["spec"]["session_id"] == "s1":
             path.unlink(missing_ok=True)
     assert {(session, replica) for session, replica, _ in bench.play(num_sessions=2)} == {("s1", 2)}
 

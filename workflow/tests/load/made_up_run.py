@@ -157,16 +157,7 @@ def _content_of(unit: Unit):
     records = [_record(unit, position, spec) for position, spec in enumerate(unit.cells)]
     if not unit.is_timing_block:
         return records[0]
-    first = unit.cells[0]
-    return TimingBlock(
-        id=unit.key,
-        session_id=first.session_id,
-        seed=first.seed,
-        repeat=first.repeat,
-        server_start=first.server_start,
-        engine_card_id="card",
-        cells=tuple(records),
-    )
+    return TimingBlock(id=unit.key, engine_card_id="card", cells=tuple(records))
 
 
 def _record(unit: Unit, position: int, spec: CellSpec):
@@ -182,11 +173,7 @@ def _record(unit: Unit, position: int, spec: CellSpec):
     ]
     changes = {"compactions": ()} if spec.is_reference else {}
     made = record(
-        spec.layout,
-        spec.block_size_tokens,
-        spec.session_id,
-        spec.seed,
-        spec.repeat,
+        block_size_tokens=spec.block_size_tokens,
         wall_s=10.0 + spec.seed % 7 + position,
         requests=tuple(requests),
         answers=tuple(answers),
@@ -196,8 +183,6 @@ def _record(unit: Unit, position: int, spec: CellSpec):
         update={
             "cell_key": spec.key,
             "spec": spec,
-            "protocol": spec.protocol,
-            "server_start": spec.server_start,
             "timing_block_id": unit.key if is_timed else None,
             "position_in_block": position if is_timed else None,
             "timing_valid": is_timed,

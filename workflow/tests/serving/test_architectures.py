@@ -70,7 +70,7 @@ def test_a_shrunken_architecture_plays_the_whole_study(job_of, tmp_path, name):
         "compaction_accuracy_volume",
     }
     assert {"sequential", "target_block", "suffix_full", "closed_book", "full_history"} <= {
-        record["arm"] for record in records
+        record["spec"]["layout"] for record in records
     }
     for record in records:
         if record["timing_block_id"] is None:

@@ -75,13 +75,6 @@ async def play_cell(
     return CellRecord(
         cell_key=spec.key,
         spec=spec,
-        protocol=spec.protocol,
-        arm=spec.layout,
-        block_size_tokens=spec.block_size_tokens,
-        session_id=spec.session_id,
-        seed=spec.seed,
-        repeat=spec.repeat,
-        server_start=spec.server_start,
         timing_block_id=place[0] if place else None,
         position_in_block=place[1] if place else None,
         engine_card_id=stage.card.id,

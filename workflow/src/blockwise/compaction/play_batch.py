@@ -268,16 +268,7 @@ class BatchJob:
 def _stored(unit: Unit, records: list[CellRecord], card_id: str) -> CellRecord | TimingBlock:
     if not unit.is_timing_block:
         return records[0]
-    first: CellSpec = unit.cells[0]
-    return TimingBlock(
-        id=unit.key,
-        session_id=first.session_id,
-        seed=first.seed,
-        repeat=first.repeat,
-        server_start=first.server_start,
-        engine_card_id=card_id,
-        cells=tuple(records),
-    )
+    return TimingBlock(id=unit.key, engine_card_id=card_id, cells=tuple(records))
 
 
 def _num_tokens(record: CellRecord) -> int:

@@ -14,7 +14,7 @@ from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
 
-SCHEMA_VERSION: Literal[4] = 4
+SCHEMA_VERSION: Literal[5] = 5
 
 BY_CONTENT_TYPE = "by content type"
 """Label of arms in which each content type has a prompt of its own; no prompt can be so named."""
@@ -126,16 +126,9 @@ class Environment(Record):
 class CellRecord(Record):
     """One configured run of one session."""
 
-    schema_version: Literal[4] = SCHEMA_VERSION
+    schema_version: Literal[5] = SCHEMA_VERSION
     cell_key: str
     spec: CellSpec  # every ingredient of the key, in words
-    protocol: Protocol
-    arm: str  # sequential | <layout> | closed_book | full_history
-    block_size_tokens: int | None  # None: sequential, closed book or full history
-    session_id: str
-    seed: int
-    repeat: int
-    server_start: int  # index of the start that its times are of; 0: a recall cell
     timing_block_id: str | None  # None: a recall cell
     position_in_block: int | None
     engine_card_id: str
@@ -150,6 +143,41 @@ class CellRecord(Record):
     answers: tuple[AnswerRecord, ...]
     environment: Environment
 
+    @property
+    def protocol(self) -> Protocol:
+        """When the agent was asked and what on."""
+        return self.spec.protocol
+
+    @property
+    def arm(self) -> str:
+        """`sequential`, a parallel layout, or a reference: what comparisons are between."""
+        return self.spec.layout
+
+    @property
+    def block_size_tokens(self) -> int | None:
+        """B; None for sequential and for a reference."""
+        return self.spec.block_size_tokens
+
+    @property
+    def session_id(self) -> str:
+        """The session that it played."""
+        return self.spec.session_id
+
+    @property
+    def seed(self) -> int:
+        """The experiment's seed."""
+        return self.spec.seed
+
+    @property
+    def repeat(self) -> int:
+        """Which of the cells that differ in nothing else."""
+        return self.spec.repeat
+
+    @property
+    def server_start(self) -> int:
+        """Index of the server start that its times are of; 0 for a recall cell."""
+        return self.spec.server_start
+
 
 class TimingBlock(Record):
     """All arms of one session and seed, in random order, on one server start.
@@ -157,12 +185,8 @@ class TimingBlock(Record):
     The unit of every timing comparison; it is stored whole or not at all.
     """
 
-    schema_version: Literal[4] = SCHEMA_VERSION
+    schema_version: Literal[5] = SCHEMA_VERSION
     id: str
-    session_id: str
-    seed: int
-    repeat: int
-    server_start: int
     engine_card_id: str
     cells: tuple[CellRecord, ...]
 
@@ -199,7 +223,7 @@ class OmittedCell(Record):
 class Batch(Record):
     """The finished cells of one backbone and dataset: what the tables read."""
 
-    schema_version: Literal[4] = SCHEMA_VERSION
+    schema_version: Literal[5] = SCHEMA_VERSION
     backbone: str
     dataset: str
     format: str
