@@ -4,7 +4,14 @@ from blockwise.compaction.cell_spec import CellSpec
 
 SPEC = CellSpec(
     model_digest="m",
-    engine={"kind": "vllm", "arguments": {"dtype": "float32"}, "context_window_tokens": 8192},
+    engine={
+        "kind": "vllm",
+        "packages": {"vllm": "0.32.0"},
+        "context_window_tokens": 8192,
+        "gpus": 0,
+        "flags": {"dtype": "float32"},
+        "environment": {},
+    },
     request={"form": "chat", "temperature": 0.0},
     protocol="immediate",
     dataset_format="hotpotqa",

@@ -280,7 +280,7 @@ def _rule(arguments: argparse.Namespace) -> CompactionRule:
     return CompactionRule(
         layout=arguments.layout,
         block_size_tokens=None if is_sequential else arguments.block_size,
-        boundary=arguments.boundary,
+        boundary=Boundary(arguments.boundary),
         prompt=_prompt(arguments.prompt),
         volume_mode=VolumeMode.FORCED if forced_tokens else VolumeMode.NATURAL,
         volume_tokens=forced_tokens or arguments.max_tokens or arguments.block_size,

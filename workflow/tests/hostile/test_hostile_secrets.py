@@ -238,10 +238,11 @@ def test_keys_of_the_environment_are_in_nothing_that_is_recorded(monkeypatch, tm
     file.write_text(yaml.safe_dump(CONFIG))
     profile = load_profile([file])
     identities = {name: engine_identity(one) for name, one in profile.backbones.items()}
-    assert identities["small"]["environment"] == {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    assert identities["small"].environment == {"VLLM_CPU_KVCACHE_SPACE": "1"}
     record = [
-        profile.model_dump(mode="json"), identities, command_line(), cpu_model(), git_state(),
-        package_versions(),
+        profile.model_dump(mode="json"),
+        {name: one.model_dump(mode="json") for name, one in identities.items()},
+        command_line(), cpu_model(), git_state(), package_versions(),
     ]  # fmt: skip
     assert_unsaid(canonical_json(record), repr(profile))
 

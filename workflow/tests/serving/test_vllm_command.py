@@ -51,7 +51,7 @@ def test_the_type_of_number_is_the_machine_s_unless_it_is_said(monkeypatch, gpus
     monkeypatch.setattr(vllm_module, "cpu_dtype", lambda: "float32")
     backbone = tiny_backbone(gpus=gpus, engine=engine(**arguments))
     assert measured_flags(backbone).get("dtype") == dtype
-    assert engine_identity(backbone)["flags"].get("dtype") == dtype
+    assert engine_identity(backbone).flags.get("dtype") == dtype
     command = vllm_command("tiny", backbone, MODEL, "start", 8123)
     assert command.count("--dtype") == (dtype is not None)
 

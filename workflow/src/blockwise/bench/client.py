@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from blockwise.compaction.agent import Agent, AgentRule
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
-from blockwise.config.experiments import VolumeMode
+from blockwise.config.experiments import Boundary, VolumeMode
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
@@ -66,7 +66,7 @@ def compaction_client_s(renderer: Renderer, layout: str, num_repeats: int) -> li
     rule = CompactionRule(
         layout=layout,
         block_size_tokens=total // NUM_WORKERS,
-        boundary="turn",
+        boundary=Boundary.TURN,
         prompt=PROMPT,
         volume_mode=VolumeMode.FORCED,
         volume_tokens=NUM_WORKERS,
@@ -90,7 +90,7 @@ def session_memory_bytes(renderer: Renderer, marks: Sequence[int]) -> dict[int, 
     compaction = CompactionRule(
         layout="target_block",
         block_size_tokens=512,
-        boundary="turn",
+        boundary=Boundary.TURN,
         prompt=PROMPT,
         volume_mode=VolumeMode.FORCED,
         volume_tokens=64,

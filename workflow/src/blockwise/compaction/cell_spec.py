@@ -4,13 +4,14 @@ Names are labels, and measured speeds, figure code or the number of other cells 
 plan builds specifications, records hold them, and tables read them there.
 """
 
-from typing import Any
+from collections.abc import Collection
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from blockwise.artifacts import digest
 from blockwise.compaction.compactor import CompactionRule
-from blockwise.config.backbones import RequestSettings
+from blockwise.config.backbones import ArgumentValue, RequestSettings
 from blockwise.config.datasets import FormatName
 from blockwise.config.experiments import (
     SEQUENTIAL,
@@ -26,13 +27,42 @@ from blockwise.config.experiments import (
 )
 
 
-class CellSettings(BaseModel):
+class _Ingredient(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _EngineIdentity(_Ingredient):
+    """What answers, apart from the model: no URL and no key."""
+
+    packages: dict[str, str]  # version by name, of those that can change a record
+    context_window_tokens: int
+    gpus: int
+
+
+class VllmIdentity(_EngineIdentity):
+    """A server that the job starts."""
+
+    kind: Literal["vllm"] = "vllm"
+    flags: dict[str, ArgumentValue]  # as they are in effect
+    environment: dict[str, str]
+
+
+class ExternalIdentity(_EngineIdentity):
+    """An endpoint that somebody else runs."""
+
+    kind: Literal["external"] = "external"
+    version: str  # in the words of whoever runs it
+    served_model: str
+
+
+EngineIdentity = VllmIdentity | ExternalIdentity
+
+
+class CellSettings(_Ingredient):
     """What a cell was told to do, whatever session it plays in whichever arm.
 
     An ingredient that a protocol does not have is what it is where nothing is said.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     request: RequestSettings
     protocol: Protocol
@@ -55,7 +85,7 @@ class CellSpec(CellSettings):
     """Every ingredient of a cell's record."""
 
     model_digest: str
-    engine: dict[str, Any]  # identity, arguments and environment of the server: its own words
+    engine: Annotated[EngineIdentity, Field(discriminator="kind")]
     dataset_format: FormatName
     session_id: str
     session_digest: str
@@ -83,7 +113,13 @@ class CellSpec(CellSettings):
     @property
     def key(self) -> str:
         """Content hash of all ingredients."""
-        return digest(self.model_dump(mode="json"))
+        return self.digest_without(())
+
+    def digest_without(self, names: Collection[str]) -> str:
+        """Content hash of all ingredients but some: what cells share that differ in these alone."""
+        unknown = {*names} - {*CellSpec.model_fields}
+        assert not unknown, f"{sorted(unknown)} are no ingredients of a cell"
+        return digest(self.model_dump(mode="json", exclude={*names}))
 
     @property
     def label(self) -> str:
@@ -106,7 +142,7 @@ class CellSpec(CellSettings):
         arm = {"layout", "block_size_tokens", "max_concurrent_workers", "code_digest"}
         if self.volume_mode is VolumeMode.NATURAL:  # the cap of a worker differs from arm to arm
             arm.add("volume_tokens")
-        return digest(self.model_dump(mode="json", exclude=arm))
+        return self.digest_without(arm)
 
     @property
     def is_timing(self) -> bool:

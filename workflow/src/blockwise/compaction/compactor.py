@@ -22,7 +22,7 @@ from blockwise.compaction.fences import fenced
 from blockwise.compaction.history import Cut, History, Turn, slice_turns
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
-from blockwise.config.experiments import ContentType, VolumeMode
+from blockwise.config.experiments import Boundary, ContentType, VolumeMode
 from blockwise.errors import BlockwiseError, CompactionError
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
@@ -44,7 +44,7 @@ class CompactionRule:
 
     layout: str  # `sequential` or a module of blockwise.compaction.layouts
     block_size_tokens: int | None  # None: sequential
-    boundary: str  # `turn` or `token`
+    boundary: Boundary
     prompt: str
     volume_mode: VolumeMode
     volume_tokens: int  # forced: total of all workers; natural: cap of each worker

@@ -71,7 +71,7 @@ def _shown(documents: Iterable[Document]) -> list[Message]:
 
 
 def _window_problems(spec: CellSpec, renderer: Renderer) -> list[str]:
-    window_tokens = spec.engine["context_window_tokens"]
+    window_tokens = spec.engine.context_window_tokens
     history_tokens = spec.tau_tokens or spec.history_tokens or 0
     prompts = [spec.prompt, *spec.block_prompts.values()]
     asked = max(renderer.count_text(prompt) for prompt in prompts)

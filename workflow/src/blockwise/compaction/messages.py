@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blockwise.compaction.compactor import Compaction, CompactionRule, Compactor
 from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
+from blockwise.config.experiments import Boundary, VolumeMode
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
@@ -58,8 +59,8 @@ class MessagesRecord(_Record):
     reason: str  # of an unchanged history; else empty
     layout: str
     block_size_tokens: int | None  # None: sequential
-    boundary: str
-    volume_mode: Literal["forced", "natural"]
+    boundary: Boundary
+    volume_mode: VolumeMode
     volume_tokens: int  # forced: total of all workers; natural: cap of each worker
     last_turns: int
     max_concurrent_workers: int | None  # None: all at once

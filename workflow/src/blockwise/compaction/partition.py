@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from blockwise.compaction.history import Cut, History, slice_turns
+from blockwise.config.experiments import Boundary
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Renderer
 
@@ -37,7 +38,7 @@ def partition(
     history: History,
     turn_range: tuple[int, int],
     block_size_tokens: int,
-    boundary: str,
+    boundary: Boundary,
     renderer: Renderer,
 ) -> list[HistoryBlock]:
     """Cut the turns [start, stop) of a history into history blocks of about B tokens.
@@ -46,7 +47,7 @@ def partition(
         history: the whole conversation, system prompt included.
         turn_range: turns to cut, from `History.compactable`.
         block_size_tokens: B; sizes are in the backbone's tokens.
-        boundary: `turn` or `token`.
+        boundary: where a history block may end.
         renderer: the backbone's template and tokenizer.
 
     Raises:
@@ -64,7 +65,7 @@ def partition(
     cuts = [Cut(first), Cut(last)]
     for k in range(1, num_blocks):
         target = origin + k * block_size_tokens
-        if boundary == "turn":
+        if boundary == Boundary.TURN:
             cuts.append(_nearest(history.exchange_starts(), turn_range, ends, target))
         else:
             cuts.append(_token_cut(history, turn_range, ends, target, renderer))

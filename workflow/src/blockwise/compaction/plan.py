@@ -10,10 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from blockwise.artifacts import digest
-from blockwise.compaction.cell_spec import CellSpec
+from blockwise.compaction.cell_spec import (
+    CellSpec,
+    EngineIdentity,
+    ExternalIdentity,
+    VllmIdentity,
+)
 from blockwise.compaction.cells import Unit, cell_code_digest, group_units
 from blockwise.compaction.fit import full_history_tokens
 from blockwise.compaction.records import BY_CONTENT_TYPE, OmittedCell
@@ -113,7 +117,7 @@ class Player:
     """What answers and what it is shown: the same for every cell of a session."""
 
     model_digest: str
-    engine: dict[str, Any]
+    engine: EngineIdentity
     request: RequestSettings
     dataset_format: str
     session_id: str
@@ -297,23 +301,26 @@ def _volume_tokens(experiment: Experiment, layout: str) -> int:
     return volume.sequential_max_tokens if layout == SEQUENTIAL else volume.worker_max_tokens
 
 
-def engine_identity(backbone: Backbone) -> dict[str, Any]:
+def engine_identity(backbone: Backbone) -> EngineIdentity:
     """What answers: the engine, its versions, flags and environment; no URL, no key."""
     engine = backbone.engine
     versions = package_versions()
-    identity: dict[str, Any] = {
-        "kind": engine.kind,
-        "packages": {name: versions[name] for name in RECORD_PACKAGES if name in versions},
-        "context_window_tokens": backbone.context_window_tokens,
-        "gpus": backbone.gpus,
-    }
+    packages = {name: versions[name] for name in RECORD_PACKAGES if name in versions}
     if engine.kind == "external":
-        return {**identity, "version": engine.version, "served_model": engine.served_model}
+        return ExternalIdentity(
+            packages=packages,
+            context_window_tokens=backbone.context_window_tokens,
+            gpus=backbone.gpus,
+            version=engine.version,
+            served_model=engine.served_model,
+        )
     settings = {key: value for key, value in os.environ.items() if key.startswith("VLLM_")}
     secrets = secret_variables(settings)
     inherited = {key: value for key, value in settings.items() if key not in secrets}
-    return {
-        **identity,
-        "flags": measured_flags(backbone),
-        "environment": {**inherited, **engine.environment},
-    }
+    return VllmIdentity(
+        packages=packages,
+        context_window_tokens=backbone.context_window_tokens,
+        gpus=backbone.gpus,
+        flags=measured_flags(backbone),
+        environment={**inherited, **engine.environment},
+    )

@@ -19,14 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blockwise.artifacts import (
-    digest,
-    digest_tree,
-    inside,
-    read_model,
-    read_sealed,
-    write_model,
-)
+from blockwise.artifacts import digest_tree, inside, read_model, read_sealed, write_model
 from blockwise.compaction.embedder_model import FetchedEmbedder, embedder_folder, fetch_embedder
 from blockwise.compaction.records import Batch, CellRecord, Record
 from blockwise.config.base import UNPINNED
@@ -115,8 +108,7 @@ def group_repeats(records: Iterable[CellRecord]) -> list[list[CellRecord]]:
     """Cells of the same input and arm: everything of their specs agrees but `repeat`."""
     groups: dict[str, list[CellRecord]] = {}
     for record in records:
-        shared = record.spec.model_dump(mode="json", exclude={"repeat"})
-        groups.setdefault(digest(shared), []).append(record)
+        groups.setdefault(record.spec.digest_without({"repeat"}), []).append(record)
     return [sorted(group, key=lambda record: record.repeat) for group in groups.values()]
 
 

@@ -18,7 +18,7 @@ from blockwise.estimate.hardware import Device, kv_capacity_tokens, memory_probl
 from blockwise.estimate.plans import KnownBatch, Plans
 from blockwise.estimate.sizes import Sizes
 from blockwise.estimate.speeds import Speed, cache_of, speed_of
-from blockwise.estimate.walk import MEANWHILE, Walked, Wave, walk
+from blockwise.estimate.walk import MEANWHILE, NaturalVolume, Walked, Wave, walk
 from blockwise.run.pipeline import Pipeline
 
 HOUR_S = 3600.0
@@ -114,11 +114,11 @@ class CompactionBill:
         num_sessions = len({spec.session_id for spec in recall}) or 1
         replicas = min(backbone.engine.num_replicas, num_sessions)
         beside = min(CONCURRENT_RECALL_CELLS, -(-len(recall) // replicas))
-        known: dict[str, tuple[Walked, float]] = {}
+        known: dict[tuple[str, NaturalVolume], tuple[Walked, float]] = {}
         cells = []
         for cell in reversed(first.values()):
             volume = volumes.of(plan.dataset, cell)
-            work = f"{cell.spec.model_dump_json(exclude=NO_WORK)} {volume}"
+            work = cell.spec.digest_without(NO_WORK), volume
             if work not in known:
                 session = plan.sessions[cell.spec.session_id]
                 walked = walk(cell.spec, session, sizes, volume, cache)

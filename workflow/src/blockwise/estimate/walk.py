@@ -16,7 +16,13 @@ from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import split_exactly
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.protocols.deferred import CONCURRENT_QUESTIONS
-from blockwise.config.experiments import Boundary, Protocol, Reference, Transcript
+from blockwise.config.experiments import (
+    Boundary,
+    Protocol,
+    Reference,
+    Transcript,
+    VolumeMode,
+)
 from blockwise.data.documents import Session
 from blockwise.errors import CompactionError
 from blockwise.estimate.sizes import Exchange, Sizes
@@ -155,7 +161,7 @@ class _Walk:
         num_workers = len(ends) - 1
         budgets = [self._spec.volume_tokens] * num_workers
         decoded = [self._natural(one, self._volume.worker_frac) for one in budgets]
-        if self._spec.volume_mode == "forced":
+        if self._spec.volume_mode is VolumeMode.FORCED:
             decoded = budgets = split_exactly(self._spec.volume_tokens, num_workers)
         prompts, uncached = self._worker_tokens(ends)
         at_once = min(self._spec.max_concurrent_workers or num_workers, num_workers)
@@ -178,7 +184,7 @@ class _Walk:
         origin, end = ends[0], ends[stop - 1]
         size = self._spec.block_size_tokens or end - origin
         cuts = list(range(origin + size, end, size))
-        if self._spec.boundary == Boundary.TURN:
+        if self._spec.boundary is Boundary.TURN:
             starts = [ends[at - 1] for at in range(2, stop) if self.turns[at].is_user]
             allowed = [origin, end, *starts]
             cuts = [min(allowed, key=lambda place: abs(place - cut)) for cut in cuts]

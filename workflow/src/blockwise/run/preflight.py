@@ -19,7 +19,7 @@ from rich.table import Table
 
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
-from blockwise.config.experiments import SEQUENTIAL, VolumeMode, known_layouts
+from blockwise.config.experiments import SEQUENTIAL, Boundary, VolumeMode, known_layouts
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.profile import Profile
 from blockwise.errors import BlockwiseError, ConfigError, run_command
@@ -107,7 +107,7 @@ async def compaction_check(
     rule = CompactionRule(
         layout=layout,
         block_size_tokens=None if layout == SEQUENTIAL else BLOCK_SIZE_TOKENS,
-        boundary="turn",
+        boundary=Boundary.TURN,
         prompt="Summarise.",
         volume_mode=VolumeMode.FORCED,
         volume_tokens=VOLUME_TOKENS,
