@@ -1,0 +1,53 @@
+"""Plans of the shipped profiles: which of their cells are one cell, and which share a block."""
+
+from collections import defaultdict
+
+import pytest
+
+from blockwise.estimate.plans import Plans
+from blockwise.run.pipeline import PROMPTS_FOLDER, Pipeline
+
+
+@pytest.fixture(params=["config", "small", "words", "paper", "gpu", "architectures"])
+def plans(request, project_folder, tmp_path, monkeypatch):
+    """The plan of every batch of one profile, on documents of the published size."""
+    monkeypatch.chdir(project_folder)
+    names = dict.fromkeys(["config", request.param])
+    pipeline = Pipeline([project_folder / "config" / f"{name}.yaml" for name in names], {})
+    known = Plans(pipeline.profile, tmp_path, PROMPTS_FOLDER)
+    return [known.of(backbone, dataset).plan for backbone, dataset in pipeline.batches()]
+
+
+def test_cells_are_one_where_nothing_differs_and_only_there(plans):
+    for plan in plans:
+        by_key, by_experiment = {}, defaultdict(list)
+        for one in plan.selected:
+            assert by_key.setdefault(one.spec.key, one.spec) == one.spec
+            by_experiment[one.experiment].append(one.spec.key)
+        for name, keys in by_experiment.items():
+            assert len({*keys}) == len(keys), f"{name} plays a cell twice"
+
+
+def test_a_timing_block_holds_each_arm_of_one_place_once(plans):
+    for plan in plans:
+        for unit in plan.units:
+            arms = [
+                (one.layout, one.block_size_tokens, one.max_concurrent_workers)
+                for one in unit.cells
+            ]
+            assert len({*arms}) == len(arms)
+            assert (
+                len(
+                    {(one.session_id, one.seed, one.repeat, one.server_start) for one in unit.cells}
+                )
+                == 1
+            )
+            assert (
+                len(
+                    {
+                        (one.protocol, one.tau_tokens, one.history_tokens, one.prompt)
+                        for one in unit.cells
+                    }
+                )
+                == 1
+            )
