@@ -1,6 +1,8 @@
 """Plans of the shipped profiles: which of their cells are one cell, and which share a block."""
 
+import contextlib
 from collections import defaultdict
+from operator import attrgetter
 
 import pytest
 
@@ -8,14 +10,16 @@ from blockwise.estimate.plans import Plans
 from blockwise.run.pipeline import PROMPTS_FOLDER, Pipeline
 
 
-@pytest.fixture(params=["config", "small", "words", "paper", "gpu", "architectures"])
-def plans(request, project_folder, tmp_path, monkeypatch):
+@pytest.fixture(
+    scope="module", params=["config", "small", "words", "paper", "gpu", "architectures"]
+)
+def plans(request, project_folder, tmp_path_factory):
     """The plan of every batch of one profile, on documents of the published size."""
-    monkeypatch.chdir(project_folder)
-    names = dict.fromkeys(["config", request.param])
-    pipeline = Pipeline([project_folder / "config" / f"{name}.yaml" for name in names], {})
-    known = Plans(pipeline.profile, tmp_path, PROMPTS_FOLDER)
-    return [known.of(backbone, dataset).plan for backbone, dataset in pipeline.batches()]
+    with contextlib.chdir(project_folder):
+        names = dict.fromkeys(["config", request.param])
+        pipeline = Pipeline([project_folder / "config" / f"{name}.yaml" for name in names], {})
+        known = Plans(pipeline.profile, tmp_path_factory.mktemp("runs"), PROMPTS_FOLDER)
+        return [known.of(backbone, dataset).plan for backbone, dataset in pipeline.batches()]
 
 
 def test_cells_are_one_where_nothing_differs_and_only_there(plans):
@@ -29,25 +33,12 @@ def test_cells_are_one_where_nothing_differs_and_only_there(plans):
 
 
 def test_a_timing_block_holds_each_arm_of_one_place_once(plans):
+    arm = attrgetter("layout", "block_size_tokens", "max_concurrent_workers")
+    place = attrgetter(
+        "protocol", "session_id", "seed", "repeat", "server_start", "tau_tokens", "history_tokens",
+        "num_bystanders", "prompt",
+    )  # fmt: skip
     for plan in plans:
         for unit in plan.units:
-            arms = [
-                (one.layout, one.block_size_tokens, one.max_concurrent_workers)
-                for one in unit.cells
-            ]
-            assert len({*arms}) == len(arms)
-            assert (
-                len(
-                    {(one.session_id, one.seed, one.repeat, one.server_start) for one in unit.cells}
-                )
-                == 1
-            )
-            assert (
-                len(
-                    {
-                        (one.protocol, one.tau_tokens, one.history_tokens, one.prompt)
-                        for one in unit.cells
-                    }
-                )
-                == 1
-            )
+            assert len({arm(one) for one in unit.cells}) == len(unit.cells)
+            assert len({place(one) for one in unit.cells}) == 1
