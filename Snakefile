@@ -26,14 +26,13 @@ except BlockwiseError as error:
 RESULTS, FIGURES, PYTHON = pipeline.results, pipeline.figures, sys.executable
 # Timed jobs reserve it; on a cluster, which knows no cores, its profile asks for a node instead.
 WHOLE_MACHINE = workflow.resource_settings.cores or 1
+# `logged FILE COMMAND ...` in a job: its words go to the terminal and, beside, into the file.
+shell.prefix(
+    'logged() {{ exec "${{@:2}}" 2> >(trap "" INT TERM; exec tee -a "$1" >&2); }}; '
+)
 
 
 report: "workflow/report/workflow.rst"
-
-
-wildcard_constraints:
-    backbone="[a-z0-9._-]+",
-    dataset="[a-z0-9._-]+",
 
 
 include: "workflow/rules/data.smk"

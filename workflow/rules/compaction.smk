@@ -27,6 +27,7 @@ rule run_compaction:
     output:
         BATCH,
     log:
+        job="logs/jobs/run_compaction/{backbone}/{dataset}.log",
         server="logs/servers/{backbone}/{dataset}.log",
     benchmark:
         "logs/benchmarks/run_compaction/{backbone}/{dataset}.tsv"
@@ -49,7 +50,7 @@ rule run_compaction:
             f"--part={part}" for part in [wildcards.get("part")] if part
         ],
     shell:
-        "exec {PYTHON} -m blockwise.compaction.play_batch --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.compaction.play_batch --config {params.config}"
         " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
         " --prompts {params.prompts} --store {params.store} --server-log {log.server}"
         " {params.part} --output {output}"
@@ -61,6 +62,7 @@ use rule run_compaction as run_compaction_part with:
     output:
         f"{RESULTS}/runs/parts/{{backbone}}/{{dataset}}/{{part}}.json",
     log:
+        job="logs/jobs/run_compaction/{backbone}/{dataset}/{part}.log",
         server="logs/servers/{backbone}/{dataset}/{part}.log",
     benchmark:
         "logs/benchmarks/run_compaction/{backbone}/{dataset}/{part}.tsv"
@@ -80,6 +82,8 @@ rule join_compaction:
         ),
     output:
         BATCH,
+    log:
+        job="logs/jobs/join_compaction/{backbone}/{dataset}.log",
     benchmark:
         "logs/benchmarks/join_compaction/{backbone}/{dataset}.tsv"
     wildcard_constraints:
@@ -93,7 +97,7 @@ rule join_compaction:
         prompts="config/prompts",
         store=f"{RESULTS}/cells",
     shell:
-        "exec {PYTHON} -m blockwise.compaction.join --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.compaction.join --config {params.config}"
         " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
         " --prompts {params.prompts} --store {params.store} --parts {input.parts}"
         " --output {output}"
@@ -103,6 +107,8 @@ rule join_compaction:
 rule fetch_embedder:
     output:
         f"{RESULTS}/runs/embedder.json",
+    log:
+        job="logs/jobs/fetch_embedder.log",
     benchmark:
         "logs/benchmarks/fetch_embedder.tsv"
     retries: 2
@@ -112,7 +118,7 @@ rule fetch_embedder:
         key=lambda wildcards: pipeline.fetched_embedder_key(),
         config=pipeline.config_file,
     shell:
-        "exec {PYTHON} -m blockwise.compaction.embedder_model --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.compaction.embedder_model --config {params.config}"
         " --output {output}"
 
 
@@ -123,6 +129,8 @@ rule compare_summaries:
         fetched=pipeline.fetched_embedder_files(),
     output:
         f"{RESULTS}/runs/similarity/{{backbone}}/{{dataset}}.json",
+    log:
+        job="logs/jobs/compare_summaries/{backbone}/{dataset}.log",
     benchmark:
         "logs/benchmarks/compare_summaries/{backbone}/{dataset}.tsv"
     params:
@@ -130,7 +138,7 @@ rule compare_summaries:
         config=pipeline.config_file,
         store=f"{RESULTS}/cells",
     shell:
-        "exec {PYTHON} -m blockwise.compaction.similarity --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.compaction.similarity --config {params.config}"
         " --batch {input.batch} --store {params.store} --fetched {input.fetched}"
         " --output {output}"
 
@@ -141,6 +149,8 @@ rule judge_answers:
         batch=BATCH,
     output:
         f"{RESULTS}/runs/judge/{{backbone}}/{{dataset}}.json",
+    log:
+        job="logs/jobs/judge_answers/{backbone}/{dataset}.log",
     benchmark:
         "logs/benchmarks/judge_answers/{backbone}/{dataset}.tsv"
     params:
@@ -149,6 +159,6 @@ rule judge_answers:
         prompts="config/prompts",
         store=f"{RESULTS}/cells",
     shell:
-        "exec {PYTHON} -m blockwise.compaction.judging --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.compaction.judging --config {params.config}"
         " --batch {input.batch} --store {params.store} --prompts {params.prompts}"
         " --output {output}"

@@ -1,9 +1,15 @@
 """Datasets: official files, hub, or our generator -> documents -> sessions."""
 
 
+wildcard_constraints:
+    dataset="[a-z0-9._-]+",
+
+
 rule prepare_dataset:
     output:
         f"{RESULTS}/runs/data/{{dataset}}.json",
+    log:
+        job="logs/jobs/prepare_dataset/{dataset}.log",
     benchmark:
         "logs/benchmarks/prepare_dataset/{dataset}.tsv"
     params:
@@ -11,7 +17,7 @@ rule prepare_dataset:
         config=pipeline.config_file,
         cache=f"{RESULTS}/runs/downloads",
     shell:
-        "exec {PYTHON} -m blockwise.data.prepare --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.data.prepare --config {params.config}"
         " --dataset {wildcards.dataset} --cache {params.cache} --output {output}"
 
 
@@ -22,6 +28,8 @@ rule build_sessions:
         model=f"{RESULTS}/runs/backbones/{{backbone}}.json",
     output:
         f"{RESULTS}/runs/sessions/{{backbone}}/{{dataset}}.json",
+    log:
+        job="logs/jobs/build_sessions/{backbone}/{dataset}.log",
     benchmark:
         "logs/benchmarks/build_sessions/{backbone}/{dataset}.tsv"
     params:
@@ -31,9 +39,9 @@ rule build_sessions:
         config=pipeline.config_file,
         prompts="config/prompts",
     shell:
-        "{PYTHON} -m blockwise.compaction.sessions --config {params.config}"
+        "( logged {log.job} {PYTHON} -m blockwise.compaction.sessions --config {params.config}"
         " --dataset {wildcards.dataset} --backbone {wildcards.backbone}"
-        " --documents {input.documents} --model {input.model} --output {output}"
-        " && exec {PYTHON} -m blockwise.compaction.check_sessions --config {params.config}"
+        " --documents {input.documents} --model {input.model} --output {output} )"
+        " && logged {log.job} {PYTHON} -m blockwise.compaction.check_sessions --config {params.config}"
         " --backbone {wildcards.backbone} --sessions {output} --model {input.model}"
         " --prompts {params.prompts}"

@@ -14,6 +14,8 @@ rule prepare_corpus:
         f"{MXFP4_RUNS}/corpus/corpus.json",
         f"{MXFP4_RUNS}/corpus/train.bin",
         f"{MXFP4_RUNS}/corpus/validation.bin",
+    log:
+        job="logs/jobs/prepare_corpus.log",
     benchmark:
         "logs/benchmarks/prepare_corpus.tsv"
     params:
@@ -22,7 +24,7 @@ rule prepare_corpus:
         cache=f"{RESULTS}/runs/downloads",
         folder=f"{MXFP4_RUNS}/corpus",
     shell:
-        "exec {PYTHON} -m blockwise.mxfp4.corpus --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.mxfp4.corpus --config {params.config}"
         " --cache {params.cache} --output-dir {params.folder}"
 
 
@@ -32,6 +34,8 @@ rule train_mxfp4:
         corpus=rules.prepare_corpus.output,
     output:
         f"{MXFP4_RUNS}/training/{{experiment}}/{{run}}.json",
+    log:
+        job="logs/jobs/train_mxfp4/{experiment}/{run}.log",
     benchmark:
         "logs/benchmarks/train_mxfp4/{experiment}/{run}.tsv"
     threads: TRAINING.threads() * TRAINING.processes_per_node()
@@ -50,7 +54,7 @@ rule train_mxfp4:
         store=f"{RESULTS}/cells",
         checkpoints=f"{MXFP4_RUNS}/checkpoints",
     shell:
-        "exec {params.starter} {PYTHON} {params.launcher} -m blockwise.mxfp4.train_arm"
+        "logged {log.job} {params.starter} {PYTHON} {params.launcher} -m blockwise.mxfp4.train_arm"
         " --config {params.config}"
         " --experiment {wildcards.experiment} {params.what:q} --corpus {params.corpus}"
         " --store {params.store} --checkpoints {params.checkpoints} --output {output}"
@@ -62,6 +66,8 @@ rule measure_mxfp4:
         corpus=rules.prepare_corpus.output,
     output:
         f"{MXFP4_RUNS}/diagnostics/{{experiment}}.json",
+    log:
+        job="logs/jobs/measure_mxfp4/{experiment}.log",
     benchmark:
         "logs/benchmarks/measure_mxfp4/{experiment}.tsv"
     threads: 1
@@ -75,7 +81,7 @@ rule measure_mxfp4:
         config=pipeline.config_file,
         corpus=f"{MXFP4_RUNS}/corpus",
     shell:
-        "exec {PYTHON} -m blockwise.mxfp4.diagnostics --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.mxfp4.diagnostics --config {params.config}"
         " --experiment {wildcards.experiment} --corpus {params.corpus}"
         " --output {output}"
 
@@ -83,6 +89,8 @@ rule measure_mxfp4:
 rule stress_mxfp4:
     output:
         f"{MXFP4_RUNS}/outliers/{{experiment}}.json",
+    log:
+        job="logs/jobs/stress_mxfp4/{experiment}.log",
     benchmark:
         "logs/benchmarks/stress_mxfp4/{experiment}.tsv"
     threads: 1
@@ -92,7 +100,7 @@ rule stress_mxfp4:
         ),
         config=pipeline.config_file,
     shell:
-        "exec {PYTHON} -m blockwise.mxfp4.outliers --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.mxfp4.outliers --config {params.config}"
         " --experiment {wildcards.experiment} --output {output}"
 
 
@@ -100,6 +108,8 @@ rule stress_mxfp4:
 rule time_mxfp4:
     output:
         f"{MXFP4_RUNS}/speed/{{experiment}}.json",
+    log:
+        job="logs/jobs/time_mxfp4/{experiment}.log",
     benchmark:
         "logs/benchmarks/time_mxfp4/{experiment}.tsv"
     threads: WHOLE_MACHINE
@@ -112,5 +122,5 @@ rule time_mxfp4:
         ),
         config=pipeline.config_file,
     shell:
-        "exec {PYTHON} -m blockwise.mxfp4.speed --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.mxfp4.speed --config {params.config}"
         " --experiment {wildcards.experiment} --output {output}"

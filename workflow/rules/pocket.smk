@@ -10,6 +10,8 @@ POCKET_RUNS = f"{RESULTS}/pocket"
 rule train_pocket_backbone:
     output:
         f"{POCKET_RUNS}/{{backbone}}/training.json",
+    log:
+        job="logs/jobs/train_pocket_backbone/{backbone}.log",
     benchmark:
         "logs/benchmarks/train_pocket_backbone/{backbone}.tsv"
     threads: 1
@@ -20,9 +22,10 @@ rule train_pocket_backbone:
         checkpoint=f"{RESULTS}/runs/pocket/{{backbone}}.pt",
         folder=f"{POCKET_RUNS}/{{backbone}}",
     shell:
-        "exec {PYTHON} -m blockwise.pocket.train_backbone --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.pocket.train_backbone --config {params.config}"
         " --backbone {wildcards.backbone} --prompts {params.prompts}"
-        " --checkpoint {params.checkpoint} --threads {threads} --output-dir {params.folder}"
+        " --checkpoint {params.checkpoint} --threads {threads}"
+        " --output-dir {params.folder}"
 
 
 rule examine_pocket_backbone:
@@ -31,6 +34,7 @@ rule examine_pocket_backbone:
     output:
         f"{POCKET_RUNS}/{{backbone}}/skills.json",
     log:
+        job="logs/jobs/examine_pocket_backbone/{backbone}.log",
         server="logs/servers/{backbone}/examination.log",
     benchmark:
         "logs/benchmarks/examine_pocket_backbone/{backbone}.tsv"
@@ -41,7 +45,7 @@ rule examine_pocket_backbone:
         prompts="config/prompts",
         folder=f"{POCKET_RUNS}/{{backbone}}",
     shell:
-        "exec {PYTHON} -m blockwise.pocket.examine --config {params.config}"
+        "logged {log.job} {PYTHON} -m blockwise.pocket.examine --config {params.config}"
         " --backbone {wildcards.backbone} --prompts {params.prompts}"
         " --folder {params.folder} --server-log {log.server} --output {output}"
 
@@ -51,6 +55,7 @@ rule describe_pocket_backbone:
         rules.examine_pocket_backbone.output,
     output:
         f"{POCKET_RUNS}/{{backbone}}/README.md",
+    localrule: True
     params:
         folder=f"{POCKET_RUNS}/{{backbone}}",
     shell:

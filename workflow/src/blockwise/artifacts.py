@@ -209,9 +209,9 @@ def _validated(path: Path, content: Any, model: type[ModelT]) -> ModelT:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"])
         raise ArtifactError(
-            f"{path} does not match {model.__name__}: {place}: {first['msg']}. "
+            f"{path} does not match {model.__name__}: {where}: {first['msg']}. "
             "It was written by another version or damaged; delete it and rerun"
         ) from error
 

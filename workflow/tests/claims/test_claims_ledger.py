@@ -22,7 +22,7 @@ def claim(**changes):
     return Claim.model_validate(
         {
             "paper": "2605.23296",
-            "place": "abstract",
+            "locator": "abstract",
             "statement": "It gains.",
             "reported": {"text": "2", "effect": 2.0, "grade": "secondary"},
             "metric": ESTIMATE,
@@ -270,7 +270,7 @@ def test_every_committed_claim_names_what_is_there(project_folder):
 
 def test_claims_that_are_none_are_refused_with_their_place(tmp_path):
     file = tmp_path / "claims.yaml"
-    file.write_text("one: {paper: '2605.23296', place: x}\n")
+    file.write_text("one: {paper: '2605.23296', locator: x}\n")
     with pytest.raises(ConfigError, match=r"one.statement: Field required"):
         load_claims(Path(file))
 

@@ -22,7 +22,7 @@ from blockwise.tables.write import PROVENANCE
 
 SHARED = {
     "paper": "2605.23296",
-    "place": "abstract",
+    "locator": "abstract",
     "statement": "It gains.",
     "reported": {"text": "2", "effect": 2.0, "grade": "secondary"},
     "rule": {"kind": "above", "than": 1},

@@ -18,7 +18,7 @@ from blockwise.tables.columns import csv_bytes
 CLAIM = Claim.model_validate(
     {
         "paper": "2605.23296",
-        "place": "abstract",
+        "locator": "abstract",
         "statement": "It gains.",
         "reported": {"text": "2", "grade": "primary"},
         "metric": {"kind": "estimate", "table": "t", "name": "gain", "is_ratio": True},

@@ -17,7 +17,7 @@ from blockwise.run.reference import refresh
 CLAIM = {
     "claim": "c",
     "paper": "2605.1",
-    "place": "abstract",
+    "locator": "abstract",
     "statement": "It holds.",
     "reported": "-",
     "grade": "primary",

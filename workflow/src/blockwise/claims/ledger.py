@@ -25,7 +25,7 @@ VERDICTS = ", ".join(Verdict)
 CLAIM_COLUMNS: tuple[Column, ...] = (
     text("claim", "Its id in config/claims.yaml."),
     text("paper", "arXiv number of the paper."),
-    text("place", "Where the paper says so."),
+    text("locator", "Where in the paper it says so, e.g. Table 9."),
     text("statement", "The claim, in our words."),
     text("reported", "What the paper reports."),
     text("grade", "primary: the paper's own abstract; secondary: a reading of it by others."),
@@ -94,7 +94,7 @@ def _claim_row(one: JudgedClaim) -> dict[str, Any]:
     return {
         "claim": one.name,
         "paper": claim.paper.value,
-        "place": claim.place,
+        "locator": claim.locator,
         "statement": claim.statement,
         "reported": claim.reported.text,
         "grade": claim.reported.grade.value,

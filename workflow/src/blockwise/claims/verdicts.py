@@ -107,8 +107,8 @@ def _verdict(point: Point, claim: Claim, survivors: frozenset[int]) -> tuple[Ver
             f"alone it would be {side}; among all points of the ledger the false discovery rate "
             f"exceeds {MAX_FALSE_DISCOVERY_FRAC:.0%}",
         )
-    place = claim.rule.inside if side is Verdict.SUPPORTED else claim.rule.outside
-    return side, f"the whole {CONFIDENCE:.0%} interval is {place}"
+    region = claim.rule.inside if side is Verdict.SUPPORTED else claim.rule.outside
+    return side, f"the whole {CONFIDENCE:.0%} interval is {region}"
 
 
 def _why_untestable(point: Point, claim: Claim) -> str:

@@ -324,14 +324,14 @@ class Agent:
         completion: Completion,
         role: Literal["agent", "worker", "question", "bystander"],
         index: int,
-        place: tuple[int | None, int | None] = (None, None),
+        compaction_and_worker: tuple[int | None, int | None] = (None, None),
     ) -> None:
         self.playback.requests.append(
             RequestRecord(
                 role=role,
                 turn_index=index,
-                compaction_index=place[0],
-                worker_index=place[1],
+                compaction_index=compaction_and_worker[0],
+                worker_index=compaction_and_worker[1],
                 num_messages=len(request.messages),
                 prompt_tokens=completion.prompt_tokens,
                 cached_tokens=completion.cached_tokens,

@@ -37,7 +37,7 @@ async def play_cell(
     spec: CellSpec,
     session: Session,
     environment: Environment,
-    place: tuple[str, int] | None,
+    block_position: tuple[str, int] | None,
 ) -> CellRecord:
     """Run one cell and return its record.
 
@@ -46,13 +46,13 @@ async def play_cell(
         spec: the cell.
         session: the session it plays.
         environment: where and by what it is run.
-        place: id of its timing block and its position in it; None for a recall cell, which may
-            run beside others, so that nothing is observed which they could disturb.
+        block_position: id of its timing block and its position in it; None for a recall cell,
+            which may run beside others: nothing is observed that they could disturb.
 
     Raises:
         BlockwiseError: the cell failed; nothing of it is kept.
     """
-    is_alone = place is not None
+    is_alone = block_position is not None
     agent = Agent(
         stage.engine,
         stage.renderer,
@@ -75,8 +75,8 @@ async def play_cell(
     return CellRecord(
         cell_key=spec.key,
         spec=spec,
-        timing_block_id=place[0] if place else None,
-        position_in_block=place[1] if place else None,
+        timing_block_id=block_position[0] if block_position else None,
+        position_in_block=block_position[1] if block_position else None,
         engine_card_id=stage.card.id,
         timing_valid=is_alone and not reasons,
         timing_invalid_reasons=tuple(reasons),

@@ -145,10 +145,10 @@ class BatchJob:
         random.Random(unit.key).shuffle(order)
         records = []
         for position, spec in enumerate(order):
-            place = (unit.key, position) if unit.is_timing_block else None
+            block_position = (unit.key, position) if unit.is_timing_block else None
             session = self._plan.sessions[spec.session_id]
             try:
-                record = await play_cell(stage, spec, session, self._environment(), place)
+                record = await play_cell(stage, spec, session, self._environment(), block_position)
             except BlockwiseError as error:
                 self._note_failure(spec, error, replicas, progress)
                 continue

@@ -171,8 +171,8 @@ async def open_replicas(
 
 def _numbered(card: EngineCard, number: int, num_replicas: int) -> EngineCard:
     """The card of one of several, which says so."""
-    place = {"number": number, "of": num_replicas}
-    return card.model_copy(update={"arguments": {**card.arguments, "replica": place}})
+    replica = {"number": number, "of": num_replicas}
+    return card.model_copy(update={"arguments": {**card.arguments, "replica": replica}})
 
 
 async def _refuse_other_weights(name: str, engines: Sequence[EngineClient]) -> None:

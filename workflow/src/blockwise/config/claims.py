@@ -173,7 +173,7 @@ class Claim(ConfigModel):
     """One claim of a paper."""
 
     paper: Paper
-    place: str = Field(description="Where in the paper, e.g. abstract, Table 9.")
+    locator: str = Field(description="Where in the paper, e.g. abstract, Table 9.")
     statement: str = Field(min_length=1, description="In our words.")
     reported: Reported
     metric: Metric

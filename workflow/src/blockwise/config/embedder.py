@@ -50,7 +50,7 @@ class FilesEmbedder(ConfigModel):
     hub: HubPlace | None = Field(None, description="A repository of the hub that holds it.")
     package: PackagePlace | None = Field(None, description="A package whose wheel holds it.")
     otherwise: Literal["refuse", "tfidf"] = Field(
-        "refuse", description="Where no place has it: end, or compare by TF-IDF."
+        "refuse", description="Where no source has it: end, or compare by TF-IDF."
     )
 
 

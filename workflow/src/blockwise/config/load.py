@@ -181,21 +181,21 @@ def _problems(
 
 def _describe(problem: Any, merged: Mapping[str, Any]) -> str:
     """One pydantic problem as `key: what is wrong (value): remedy`."""
-    place = ".".join(_keys(problem, merged))
+    where = ".".join(_keys(problem, merged))
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "value_error":
         message = str(context["error"])
-        return f"{place}: {message}" if place else message
+        return f"{where}: {message}" if where else message
     if kind == "extra_forbidden":
-        return f"{place}: unknown key; config/README.md lists every key"
+        return f"{where}: unknown key; config/README.md lists every key"
     if kind == "missing":
-        return f"{place}: required and missing; config/README.md says what it means"
+        return f"{where}: required and missing; config/README.md says what it means"
     if kind == "union_tag_not_found":
         key = context["discriminator"].strip("'")
-        return f"{place}: {key} is required and missing; config/README.md says what it means"
+        return f"{where}: {key} is required and missing; config/README.md says what it means"
     if isinstance(value, Mapping | list) and len(value) == 0:
-        return f"{place}: is empty; name at least one entry"
-    return f"{place}: {_shown(value)} is refused: {problem['msg']}"
+        return f"{where}: is empty; name at least one entry"
+    return f"{where}: {_shown(value)} is refused: {problem['msg']}"
 
 
 def _shown(value: Any) -> str:

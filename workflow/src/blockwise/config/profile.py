@@ -117,10 +117,10 @@ def cross_problems(
 
 
 def _unknown(
-    place: str, wanted: Sequence[str] | None, names: Mapping[str, Set[str]], key: str
+    list_name: str, wanted: Sequence[str] | None, names: Mapping[str, Set[str]], key: str
 ) -> list[str]:
     return [
-        f"{place} names {name!r}, which is not in {key}: {', '.join(sorted(names[key]))}"
+        f"{list_name} names {name!r}, which is not in {key}: {', '.join(sorted(names[key]))}"
         for name in wanted or []
         if name not in names[key]
     ]

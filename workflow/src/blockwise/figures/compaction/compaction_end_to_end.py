@@ -49,17 +49,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.timing_settings(marks, "tau_tokens")
-    yield from notes.table_notes(marks)
-    yield (
+    means = (
         "Times: means over server starts, of n timing blocks; speed-up: geometric mean, formed "
         "inside timing blocks. Tokens: means over sessions and seeds."
     )
-    yield from notes.bars(marks)
-    yield from notes.few_starts(marks)
-    yield "Total tokens: prompt, cached or not, and completion of all requests."
-    yield from notes.left_out(marks)
+    more = ["Total tokens: prompt, cached or not, and completion of all requests."]
+    return notes.timing_notes(marks, "tau_tokens", means, more)
 
 
 SHEET = Sheet(

@@ -77,14 +77,9 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.timing_settings(marks, "history_tokens")
-    yield from notes.table_notes(marks)
-    yield "Marks: means over server starts, of n timing blocks; first token: mean over workers."
-    yield from notes.bars(marks)
-    yield from notes.few_starts(marks)
-    yield from _recall_notes(marks[(marks["measure"] == RECALL) & marks["value"].notna()])
-    yield from notes.left_out(marks)
+    means = "Marks: means over server starts, of n timing blocks; first token: mean over workers."
+    seen = marks[(marks["measure"] == RECALL) & marks["value"].notna()]
+    return notes.timing_notes(marks, "history_tokens", means, _recall_notes(seen))
 
 
 def _recall_notes(recall: pd.DataFrame) -> Iterator[str]:

@@ -73,12 +73,10 @@ def _num_words(group: pd.DataFrame) -> str:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.table_notes(marks)
-    yield "Marks: means over clusters (session and seed) of n compactions, thinking included."
-    yield from notes.bars(marks)
-    if marks["output_elasticity"].notna().any():
-        yield "Slope of log summary on log history: 0 is length-invariant, 1 in proportion."
+    means = "Marks: means over clusters (session and seed) of n compactions, thinking included."
+    slope = "Slope of log summary on log history: 0 is length-invariant, 1 in proportion."
+    has_slope = marks["output_elasticity"].notna().any()
+    return notes.mark_notes(marks, means, [slope] if has_slope else [])
 
 
 SHEET = Sheet(

@@ -73,18 +73,16 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.timing_settings(marks, "tau_tokens")
-    yield from notes.table_notes(marks)
-    yield (
+    means = (
         "Marks: means over server starts, of n timing blocks; ratios: geometric means, formed "
         "inside timing blocks."
     )
-    yield from notes.bars(marks)
-    yield from notes.few_starts(marks)
+    return notes.timing_notes(marks, "tau_tokens", means, _more(marks))
+
+
+def _more(marks: pd.DataFrame) -> Iterator[str]:
     yield "Wait: median over all compactions; of fewer than 20, the 95th percentile is the maximum."
     yield from _mismatches(marks)
-    yield from notes.left_out(marks)
 
 
 def _mismatches(marks: pd.DataFrame) -> Iterator[str]:

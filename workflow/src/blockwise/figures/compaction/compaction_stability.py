@@ -60,10 +60,10 @@ def _num_words(group: pd.DataFrame) -> str:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.table_notes(marks)
-    yield "Marks: one input each, over its n repeats."
-    yield from notes.bars(marks)
+    return notes.mark_notes(marks, "Marks: one input each, over its n repeats.", _more(marks))
+
+
+def _more(marks: pd.DataFrame) -> Iterator[str]:
     is_open = marks["low"].notna() & marks["high"].isna()
     if is_open.any():
         yield "A bar that ends at its mark is open there: the interval has no bound."

@@ -52,22 +52,20 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.timing_settings(marks, "history_tokens")
-    yield from notes.table_notes(marks)
-    yield (
+    means = (
         "Latencies: medians over all requests of n timing blocks, the gap of tokens is the mean "
         "inside one request; the rest: means over server starts."
     )
-    yield from notes.bars(marks)
-    yield from notes.few_starts(marks)
+    return notes.timing_notes(marks, "history_tokens", means, _more(marks))
+
+
+def _more(marks: pd.DataFrame) -> Iterator[str]:
     if marks["beyond"].notna().any():
         yield "Dashes above: 99th percentile, of 100 requests or more."
     caps = marks["max_concurrent_workers"].dropna().astype(int)
     if len(caps):
         yield f"By {caps.iloc[0]}: at most so many workers at once."
     yield "Tokens for everybody: of the compaction, and of bystanders' requests that ended in it."
-    yield from notes.left_out(marks)
 
 
 SHEET = Sheet(

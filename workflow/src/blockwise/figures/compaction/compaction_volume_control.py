@@ -57,14 +57,12 @@ def _num_words(group: pd.DataFrame) -> str:
 
 
 def _notes(marks: pd.DataFrame) -> Iterator[str]:
-    yield from notes.captions(marks)
-    yield from notes.table_notes(marks)
-    yield (
+    means = (
         "Marks: means over clusters (session and seed) of n compactions, thinking included; CV: "
         "over all of them."
     )
-    yield from notes.bars(marks)
-    yield "Prompts: from the one that asks for least to the one that asks for most."
+    order = "Prompts: from the one that asks for least to the one that asks for most."
+    return notes.mark_notes(marks, means, [order])
 
 
 SHEET = Sheet(

@@ -19,8 +19,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from blockwise.config.recipes import Precision
 from blockwise.figures import notes, style
 from blockwise.figures.axes import thousands
+from blockwise.figures.grid import Grid, PanelArray, drawn, entry, say_why_empty
 from blockwise.figures.marks import Panel, Statistic, marks_of
-from blockwise.figures.panels import empty_figure, entry, fix_layout, framed
 
 TABLE = "mxfp4_losses"
 TRAINED, UNQUANTIZED = "quantized_loss", "unquantized_loss"
@@ -56,11 +56,7 @@ def plotted(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame) -> Figure:
     """The figure of the table `mxfp4_losses`."""
-    marks = plotted(table)
-    with style.drawing():
-        if marks.empty:
-            return empty_figure("no training run")
-        return _figure_of(marks)
+    return drawn(plotted(table), "no training run", _figure_of)
 
 
 def _figure_of(marks: pd.DataFrame) -> Figure:
@@ -72,17 +68,18 @@ def _figure_of(marks: pd.DataFrame) -> Figure:
     row_in = PANEL_HEIGHT_IN + (num_lines + 2) * style.LINE_HEIGHT_IN
     num_rows = len(panels) // COLUMNS_A_BAND
     panels_in = num_rows * row_in + style.LINE_HEIGHT_IN
-    figure, bottom_in = framed(style.TEXT_WIDTH_IN, panels_in, _entries(marks), _notes(marks))
-    axes = figure.subplots(num_rows, COLUMNS_A_BAND, squeeze=False)
-    for ax, panel, title in zip(axes.ravel(), panels, titles, strict=True):
-        ax.set_visible(panel is not None)
-        if panel is not None:
-            ax.set_title(title)
-            _draw_panel(ax, panel)
-    for stack in axes:
-        stack[0].set_ylabel(PANELS[0].label)
-    fix_layout(figure, bottom_in, panels_in)
-    return figure
+
+    def fill(_: Figure, axes: PanelArray) -> None:
+        for ax, panel, title in zip(axes.ravel(), panels, titles, strict=True):
+            ax.set_visible(panel is not None)
+            if panel is not None:
+                ax.set_title(title)
+                _draw_panel(ax, panel)
+        for stack in axes:
+            stack[0].set_ylabel(PANELS[0].label)
+
+    grid = Grid(panels_in, _entries(marks), _notes(marks))
+    return grid.filled((num_rows, COLUMNS_A_BAND), fill)
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,8 @@ def _draw_panel(ax: Axes, panel: _Panel) -> None:
     own = seen[seen["arm"].isin(panel.own["arm"].unique())]
     ax.set_xlabel("tokens")
     if own.empty and (panel.arm is not None or references.empty):
-        _say_why_empty(ax, panel)
+        ax.set_xticks([])
+        say_why_empty(ax, _why_empty(panel), 0.8 * TITLE_IN)
         return
     for arm, marks in references.groupby("arm", sort=False):
         _draw_runs(ax, marks, **_reference_options(str(arm)))
@@ -169,13 +167,9 @@ def _draw_runs(ax: Axes, marks: pd.DataFrame, **options: Any) -> None:
             ax.plot([last["train_tokens"]], [last["value"]], color=options["color"], marker="x")
 
 
-def _say_why_empty(ax: Axes, panel: _Panel) -> None:
+def _why_empty(panel: _Panel) -> str:
     finite = panel.own.dropna(subset=["value"])
-    words = f"last finite loss at step {finite['step'].max()}" if len(finite) else "no finite loss"
-    ax.set_xticks([])
-    ax.set_yticks([])
-    words = style.wrapped(words, 0.8 * TITLE_IN)
-    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center")
+    return f"last finite loss at step {finite['step'].max()}" if len(finite) else "no finite loss"
 
 
 def _first_losses(panel: _Panel) -> list[float]:

@@ -6,7 +6,6 @@ part, it is the random signs that matter. Arms at one size stand beside each oth
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,8 +15,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from blockwise.figures import notes, style
 from blockwise.figures.axes import lane_shifts, thousands
-from blockwise.figures.marks import CAPPED, Panel, Statistic, marks_of
-from blockwise.figures.panels import bar_of, empty_figure, entry, fix_layout, framed
+from blockwise.figures.grid import Grid, PanelArray, draw_bar, drawn, entry
+from blockwise.figures.marks import Panel, Statistic, marks_of
 
 TABLE = "mxfp4_outliers"
 ERROR = Panel(
@@ -52,32 +51,27 @@ def plotted(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame) -> Figure:
     """The figure of the table `mxfp4_outliers`."""
-    marks = plotted(table)
-    with style.drawing():
-        if marks.empty:
-            return empty_figure("no outlier was made")
-        looks = {arm: style.look_of_rank(rank) for rank, arm in enumerate(marks["arm"].unique())}
-        return _figure_of(marks, looks)
+    return drawn(plotted(table), "no outlier was made", _figure_of)
 
 
-def _figure_of(marks: pd.DataFrame, looks: Mapping[str, style.Look]) -> Figure:
+def _figure_of(marks: pd.DataFrame) -> Figure:
+    looks = {arm: style.look_of_rank(rank) for rank, arm in enumerate(marks["arm"].unique())}
     bands = [own for _, own in marks.groupby("experiment", sort=False)]
     patterns = [name for name in PATTERN_WORDS if (marks["pattern"] == name).any()]
     panels_in = len(bands) * (PANEL_HEIGHT_IN + 5 * style.LINE_HEIGHT_IN)
-    figure, bottom_in = framed(style.TEXT_WIDTH_IN, panels_in, _entries(looks), _notes(marks))
     widths = [WITHOUT_SIZE_FRAC if name == "gaussian" else 1.0 for name in patterns]
-    axes = figure.subplots(
-        len(bands), len(patterns), squeeze=False, sharey="row", width_ratios=widths
-    )
-    for own, stack in zip(bands, axes, strict=True):
-        for ax, pattern in zip(stack, patterns, strict=True):
-            _draw_pattern(ax, own[own["pattern"] == pattern], looks)
-            several = len(bands) > 1 and ax is stack[0]
-            name = [own["experiment"].iloc[0]] if several else []
-            ax.set_title("\n".join([*name, PATTERN_WORDS[pattern]]))
-        stack[0].set_ylabel(ERROR.label)
-    fix_layout(figure, bottom_in, panels_in)
-    return figure
+
+    def fill(_: Figure, axes: PanelArray) -> None:
+        for own, stack in zip(bands, axes, strict=True):
+            for ax, pattern in zip(stack, patterns, strict=True):
+                _draw_pattern(ax, own[own["pattern"] == pattern], looks)
+                several = len(bands) > 1 and ax is stack[0]
+                name = [own["experiment"].iloc[0]] if several else []
+                ax.set_title("\n".join([*name, PATTERN_WORDS[pattern]]))
+            stack[0].set_ylabel(ERROR.label)
+
+    grid = Grid(panels_in, _entries(looks), _notes(marks))
+    return grid.filled((len(bands), len(patterns)), fill, sharey="row", width_ratios=widths)
 
 
 def _draw_pattern(ax: Axes, marks: pd.DataFrame, looks: Mapping[str, style.Look]) -> None:
@@ -92,10 +86,7 @@ def _draw_pattern(ax: Axes, marks: pd.DataFrame, looks: Mapping[str, style.Look]
         places = for_sizes * step ** shifts[arm] if has_line else for_sizes + shifts[arm]
         ax.plot(places, own["value"], color=look.color, linestyle=look.linestyle)
         for place, mark in zip(places, own.to_dict("records"), strict=True):
-            middle, half = bar_of(mark["low"], mark["high"], mark["value"])
-            capsize = 2.0 if mark["bar"] in CAPPED else 0.0
-            options: dict[str, Any] = {"color": look.color, "linestyle": "none", "elinewidth": 0.8}
-            ax.errorbar(place, middle, yerr=half, capsize=capsize, **options)
+            draw_bar(ax, mark, place, look.color)
             ax.plot([place], [mark["value"]], color=look.color, marker=look.marker)
     if has_line:
         ax.set_xscale("log", base=2)

@@ -19,8 +19,7 @@ from blockwise.compaction.records import AnswerContext, CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Reference, Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import natural_volume
+from blockwise.tables.compaction.parts import identity, natural_volume
 from blockwise.tables.compaction.parts.categories import CATEGORIES
 from blockwise.tables.compaction.parts.gates import GATE, Gate, gate_of
 from blockwise.tables.compaction.parts.natural_volume import same_blocks
@@ -87,8 +86,8 @@ COLUMNS: tuple[Column, ...] = (
     *LABELS,
     CATEGORIES,
     text("prompt", "Name of the compaction prompt; empty for the references."),
-    compaction_cells.TAU,
-    *compaction_cells.ARM,
+    identity.TAU,
+    *identity.ARM,
     text(
         "answer_context",
         "compacted: on the history that the arm compacted; truncation: on the last tokens, as many "
@@ -284,7 +283,7 @@ def _arm_values(context: _Context) -> dict[str, Any]:
     return {
         "prompt": cell.prompt or None,
         "tau_tokens": cell.record.spec.tau_tokens,
-        **compaction_cells.arm_values(cell),
+        **identity.arm_values(cell),
     }
 
 

@@ -14,8 +14,7 @@ import pandas as pd
 
 from blockwise.config.experiments import Protocol
 from blockwise.tables.columns import Column, ColumnKind, count, flag, frame, number, text, tokens
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import measures
+from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.categories import CATEGORIES
 from blockwise.tables.compaction.parts.load import selections_of
 from blockwise.tables.compaction.parts.recall import asked_in
@@ -24,18 +23,18 @@ from blockwise.tables.inputs import LoadedCell, TableInputs
 COLUMNS: tuple[Column, ...] = (
     text("experiments", "Experiments that select the cell, in order, with spaces between."),
     text("studies", "Their studies, each once: the tables and figures that they feed."),
-    compaction_cells.BACKBONE,
-    compaction_cells.NUM_PARAMETERS,
-    compaction_cells.DATASET,
-    compaction_cells.FORMAT,
+    identity.BACKBONE,
+    identity.NUM_PARAMETERS,
+    identity.DATASET,
+    identity.FORMAT,
     text("weights", "What the weights know: random (nothing), pocket, or published."),
-    compaction_cells.CELL_KEY,
+    identity.CELL_KEY,
     text("session_id", "Session that the agent played."),
     count("seed", "Seed of sampling.", unit=""),
     count("repeat", "Repeat of the same cell under the same seed.", unit=""),
-    *compaction_cells.ARM,
-    compaction_cells.PROMPT,
-    compaction_cells.TAU,
+    *identity.ARM,
+    identity.PROMPT,
+    identity.TAU,
     text("answer_context", "What the question was asked on; see compaction_accuracy_volume."),
     text("question_id", "The question; unique in its session."),
     text("cluster", "What its score counts in. LoCoMo: conversation; HotpotQA: session."),
@@ -90,7 +89,7 @@ def _rows(selections: Sequence[LoadedCell]) -> Iterator[dict[str, Any]]:
         "session_id": record.session_id,
         "seed": record.seed,
         "repeat": record.repeat,
-        **compaction_cells.arm_values(cell),
+        **identity.arm_values(cell),
         "prompt": cell.prompt,
         "tau_tokens": record.spec.tau_tokens,
         "compaction_output_tokens": measures.compaction_output_tokens(record),

@@ -16,8 +16,7 @@ from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext, CellRec
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, ContentType, Reference, Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import measures, natural_volume
+from blockwise.tables.compaction.parts import identity, measures, natural_volume
 from blockwise.tables.compaction.parts.categories import CATEGORIES
 from blockwise.tables.compaction.parts.gates import GATE, Gate, gate_of
 from blockwise.tables.compaction.parts.natural_volume import same_blocks
@@ -71,9 +70,9 @@ F1_MINUS_ONE_PROMPT = Difference(
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
     CATEGORIES,
-    compaction_cells.TAU,
-    *compaction_cells.ARM,
-    compaction_cells.PROMPT,
+    identity.TAU,
+    *identity.ARM,
+    identity.PROMPT,
     text("note", "Why the numbers of the row say nothing; empty: they count."),
     GATE,
     count("num_cells", "Cells behind the row.", ColumnKind.HOST),
@@ -174,7 +173,7 @@ def _arm_values(prompt: str, cells: Sequence[LoadedCell]) -> dict[str, Any]:
     row = {
         **label_values(cell),
         "tau_tokens": cell.record.spec.tau_tokens,
-        **compaction_cells.arm_values(cell),
+        **identity.arm_values(cell),
         "prompt": prompt,
         "note": NOISE if cell.weights is Weights.RANDOM else None,
         "num_cells": len(cells),

@@ -11,8 +11,7 @@ import pandas as pd
 
 from blockwise.config.experiments import Study
 from blockwise.tables.columns import Column, ColumnKind, frame
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import measures
+from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import LABELS, Arm, compared_arms, label_values
 from blockwise.tables.compaction.parts.summaries import (
     COMPACTION_OUTPUT,
@@ -39,8 +38,8 @@ MEASURES = (
 )
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
-    compaction_cells.TAU,
-    compaction_cells.TRANSCRIPT,
+    identity.TAU,
+    identity.TRANSCRIPT,
     *(column for measure in MEASURES for column in measure.columns()),
 )
 

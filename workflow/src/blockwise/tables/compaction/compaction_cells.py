@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.experiments import SEQUENTIAL, Reference
 from blockwise.tables.columns import (
     Column,
     ColumnKind,
@@ -20,64 +19,10 @@ from blockwise.tables.columns import (
     text,
     tokens,
 )
-from blockwise.tables.compaction.parts import cell_accuracy, measures
+from blockwise.tables.compaction.parts import cell_accuracy, identity, measures
 from blockwise.tables.inputs import LoadedCell, TableInputs
 
 ROLES = ("agent", "worker", "question", "bystander")
-
-BACKBONE = text("backbone", "Name of the backbone in the configuration.")
-DATASET = text("dataset", "Name of the dataset in the configuration.")
-CELL_KEY = text("cell_key", "Content key of the cell: everything that can change its record.")
-TIMING_BLOCK = text(
-    "timing_block_id",
-    "Timing block: all arms of one session and seed on one server start; times are compared "
-    "inside one only. Empty for a recall cell.",
-)
-NUM_PARAMETERS = number(
-    "num_parameters", "Total parameters of the backbone.", ColumnKind.EXACT, "parameters"
-)
-CAPTION = text("caption", "What every figure of this backbone must say, e.g. random weights.")
-FORMAT = text("format", "Official schema of the dataset: hotpotqa or locomo.")
-CELL_IDENTITY: tuple[Column, ...] = (BACKBONE, DATASET, CELL_KEY, TIMING_BLOCK)
-BOUNDARY = text("boundary", "Where history blocks may be cut: turn or token.")
-TAU = tokens(
-    "tau_tokens", "Trigger threshold of the rendered next request; empty: no session is compacted."
-)
-HISTORY = tokens(
-    "history_tokens", "Length asked for of the history that is compacted; empty for a session."
-)
-PROMPT = text(
-    "prompt", "Name of the compaction prompt, or `by content type` where each type has its own."
-)
-TRANSCRIPT = text(
-    "transcript",
-    "fixed: every arm replays the same answers; free: the model's own; empty: no answer enters a "
-    "history.",
-)
-VOLUME_MODE = text(
-    "volume_mode", "forced: a fixed decode volume; natural: workers stop by themselves."
-)
-VOLUME_TOKENS = tokens(
-    "volume_tokens", "Forced: decode volume V of one compaction; natural: cap of each worker."
-)
-ARM: tuple[Column, ...] = (
-    text(
-        "arm",
-        "sequential, the layout of the parallel compaction, or closed_book or full_history, which "
-        "compact nothing.",
-    ),
-    text("layout", "How a worker's request shows its history block; empty for other arms."),
-    tokens("block_size_tokens", "Configured history block size B; empty for other arms."),
-)
-SCOPE: tuple[Column, ...] = (
-    text("experiment", "Experiment that selects the cells."),
-    BACKBONE,
-    NUM_PARAMETERS,
-    DATASET,
-)
-"""Whose cells a row sums up: the first columns of every study's table."""
-ARM_IDENTITY: tuple[Column, ...] = (*SCOPE, CAPTION, PROMPT, *ARM, BOUNDARY)
-"""Which arm of them a row of a timing or volume table shows."""
 
 
 def _token_columns(role: str, requests: str) -> tuple[Column, ...]:
@@ -106,13 +51,13 @@ def _token_columns(role: str, requests: str) -> tuple[Column, ...]:
 COLUMNS: tuple[Column, ...] = (
     text("experiment", "Experiment that selects the cell."),
     text("study", "Study of the experiment: the table and the figure that it feeds."),
-    BACKBONE,
-    NUM_PARAMETERS,
-    DATASET,
-    FORMAT,
-    CAPTION,
+    identity.BACKBONE,
+    identity.NUM_PARAMETERS,
+    identity.DATASET,
+    identity.FORMAT,
+    identity.CAPTION,
     text("weights", "What the weights know: random (nothing), pocket, or published."),
-    CELL_KEY,
+    identity.CELL_KEY,
     text("session_id", "Session that the agent played."),
     count("seed", "Seed of sampling; the order of arms follows from the timing block.", unit=""),
     count("repeat", "Repeat of the same cell under the same seed.", unit=""),
@@ -122,30 +67,30 @@ COLUMNS: tuple[Column, ...] = (
         unit="",
     ),
     text("mode", "sequential or parallel compaction; empty: none."),
-    *ARM,
-    PROMPT,
+    *identity.ARM,
+    identity.PROMPT,
     number(
         "target_frac",
         "Output over input that the prompt asks for; empty: it names none.",
         ColumnKind.EXACT,
         "1",
     ),
-    BOUNDARY,
+    identity.BOUNDARY,
     count("max_concurrent_workers", "Most workers sent at once; empty: all."),
     text(
         "protocol",
         "immediate: a session, questions in their turn; deferred: a session, questions after a "
         "closing compaction; single: one compaction; shared: one while others use the engine.",
     ),
-    TAU,
-    HISTORY,
+    identity.TAU,
+    identity.HISTORY,
     count("num_bystanders", "Other sessions on the same engine."),
-    TRANSCRIPT,
+    identity.TRANSCRIPT,
     count("num_verbatim_turns", "Last turns that a compaction leaves as they are."),
     tokens("answer_tokens", "Budget of one answer."),
-    VOLUME_MODE,
-    VOLUME_TOKENS,
-    TIMING_BLOCK,
+    identity.VOLUME_MODE,
+    identity.VOLUME_TOKENS,
+    identity.TIMING_BLOCK,
     count(
         "position_in_timing_block",
         "Place of the cell in the random order of its timing block.",
@@ -211,46 +156,6 @@ def build(inputs: TableInputs) -> pd.DataFrame:
     return frame([_row(cell) for cell in inputs.cells], COLUMNS)
 
 
-def cell_identity(cell: LoadedCell) -> dict[str, Any]:
-    """Values of `CELL_IDENTITY`, for tables that are joined to this one."""
-    return {
-        "backbone": cell.backbone,
-        "dataset": cell.dataset,
-        "cell_key": cell.record.cell_key,
-        "timing_block_id": cell.record.timing_block_id,
-    }
-
-
-def arm_values(cell: LoadedCell) -> dict[str, Any]:
-    """Values of `ARM`."""
-    arm = cell.record.arm
-    return {
-        "arm": arm,
-        "layout": arm if _mode(arm) == "parallel" else None,
-        "block_size_tokens": cell.record.block_size_tokens,
-    }
-
-
-def arm_identity(cell: LoadedCell) -> dict[str, Any]:
-    """Values of `ARM_IDENTITY`, for a row of cells that all agree in them."""
-    return {
-        "experiment": cell.experiment,
-        "backbone": cell.backbone,
-        "num_parameters": cell.num_parameters,
-        "dataset": cell.dataset,
-        "caption": cell.caption,
-        "prompt": cell.prompt,
-        **arm_values(cell),
-        "boundary": cell.record.spec.boundary,
-    }
-
-
-def _mode(arm: str) -> str | None:
-    if arm in set(Reference):
-        return None
-    return SEQUENTIAL if arm == SEQUENTIAL else "parallel"
-
-
 def _row(cell: LoadedCell) -> dict[str, Any]:
     record = cell.record
     is_timing = record.timing_block_id is not None
@@ -264,7 +169,7 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         "seed": record.seed,
         "repeat": record.repeat,
         "server_start": record.server_start if is_timing else None,
-        "mode": _mode(record.arm),
+        "mode": identity.mode_of(record.arm),
         "position_in_timing_block": record.position_in_block,
         "timing_valid": record.timing_valid if is_timing else None,
         "timing_invalid_reasons": "; ".join(reasons) or None,
@@ -279,8 +184,8 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         "host": record.environment.host,
         "commit": record.environment.commit,
         "dirty": record.environment.dirty,
-        **cell_identity(cell),
-        **arm_identity(cell),
+        **identity.cell_identity(cell),
+        **identity.arm_identity(cell),
         **_settings(cell),
         **_compactions(cell),
         **_tokens(cell),

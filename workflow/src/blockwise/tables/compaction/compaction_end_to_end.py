@@ -14,8 +14,7 @@ import pandas as pd
 
 from blockwise.config.experiments import Study
 from blockwise.tables.columns import Column, ColumnKind, frame, text
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import measures
+from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import (
     LABELS,
     Arm,
@@ -70,8 +69,8 @@ MEASURES = (
 
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
-    compaction_cells.TAU,
-    compaction_cells.TRANSCRIPT,
+    identity.TAU,
+    identity.TRANSCRIPT,
     *WALL.columns(),
     *SPEEDUP.columns(),
     unequal_volume_column(),

@@ -16,7 +16,7 @@ from blockwise.tables.columns import (
     text,
     tokens,
 )
-from blockwise.tables.compaction.compaction_cells import (
+from blockwise.tables.compaction.parts.identity import (
     ARM,
     CELL_IDENTITY,
     arm_values,

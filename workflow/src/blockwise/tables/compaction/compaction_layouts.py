@@ -19,8 +19,7 @@ from blockwise.compaction.records import AnswerContext, CellRecord
 from blockwise.config.backbones import Weights
 from blockwise.config.experiments import SEQUENTIAL, Protocol, Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import measures, natural_volume
+from blockwise.tables.compaction.parts import identity, measures, natural_volume
 from blockwise.tables.compaction.parts.categories import HEADLINE
 from blockwise.tables.compaction.parts.comparison import (
     LABELS,
@@ -146,7 +145,7 @@ RECALL_COLUMNS: tuple[Column, ...] = (
 )
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
-    compaction_cells.HISTORY,
+    identity.HISTORY,
     *(column for measure in MEASURES for column in measure.columns()),
     *SPEEDUP.columns(),
     unequal_volume_column(),

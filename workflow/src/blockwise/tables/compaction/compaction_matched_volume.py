@@ -19,8 +19,7 @@ import pandas as pd
 from blockwise.compaction.records import CellRecord
 from blockwise.config.experiments import SEQUENTIAL, Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, seconds, text
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import measures
+from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import (
     LABELS,
     NO_PAIR,
@@ -82,8 +81,8 @@ COLUMNS: tuple[Column, ...] = (
         "is closest to sequential's, chosen on other seeds than those reported.",
     ),
     *LABELS,
-    compaction_cells.TAU,
-    compaction_cells.TRANSCRIPT,
+    identity.TAU,
+    identity.TRANSCRIPT,
     text(
         "omitted_reason",
         "Why there is no ratio and, in a matched row, why all its values are empty.",

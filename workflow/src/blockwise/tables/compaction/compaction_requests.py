@@ -6,7 +6,7 @@ import pandas as pd
 
 from blockwise.compaction.records import RequestRecord
 from blockwise.tables.columns import Column, ColumnKind, count, frame, seconds, text, tokens
-from blockwise.tables.compaction.compaction_cells import (
+from blockwise.tables.compaction.parts.identity import (
     ARM,
     CELL_IDENTITY,
     arm_values,

@@ -18,9 +18,9 @@ import pandas as pd
 from blockwise.compaction.records import CellRecord, RequestRecord
 from blockwise.config.experiments import Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, seconds, text
-from blockwise.tables.compaction.compaction_cells import HISTORY
 from blockwise.tables.compaction.parts import measures
 from blockwise.tables.compaction.parts.comparison import LABELS, Arm, compared_arms, label_values
+from blockwise.tables.compaction.parts.identity import HISTORY
 from blockwise.tables.compaction.parts.summaries import COMPACTION_OUTPUT, SPREAD, Measure
 from blockwise.tables.inputs import TableInputs
 

@@ -18,8 +18,7 @@ from blockwise.config.experiments import SEQUENTIAL, Study, Transcript
 from blockwise.errors import ArtifactError
 from blockwise.statistics import MIN_CLUSTERS
 from blockwise.tables.columns import Column, ColumnKind, count, text
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import measures, natural_volume
+from blockwise.tables.compaction.parts import identity, measures, natural_volume
 from blockwise.tables.compaction.parts.gates import Gate, gate_column, gate_of
 from blockwise.tables.compaction.parts.load import table_order
 from blockwise.tables.compaction.parts.summaries import start_of
@@ -95,9 +94,9 @@ class Pairs:
 
 NOTE = text("note", "Why the numbers of the row say nothing; empty: they count.")
 LABELS: tuple[Column, ...] = (
-    *compaction_cells.ARM_IDENTITY,
-    compaction_cells.VOLUME_MODE,
-    compaction_cells.VOLUME_TOKENS,
+    *identity.ARM_IDENTITY,
+    identity.VOLUME_MODE,
+    identity.VOLUME_TOKENS,
     count("num_timing_blocks", "Timing blocks with a valid cell of this arm.", ColumnKind.HOST),
     count(
         "num_server_starts",
@@ -119,7 +118,7 @@ def label_values(arm: Arm) -> dict[str, Any]:
     if arm.num_server_starts < MIN_CLUSTERS:
         gates.add(Gate.TOO_FEW_STARTS)
     return {
-        **compaction_cells.arm_identity(arm.cells[0]),
+        **identity.arm_identity(arm.cells[0]),
         "volume_mode": arm.settings.volume_mode,
         "volume_tokens": arm.settings.volume_tokens,
         "num_timing_blocks": len(arm.valid),

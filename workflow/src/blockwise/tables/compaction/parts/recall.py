@@ -23,7 +23,7 @@ from blockwise.proportions import (
 )
 from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, Interval
 from blockwise.tables.columns import Column, ColumnKind, count, number
-from blockwise.tables.compaction import compaction_cells
+from blockwise.tables.compaction.parts import identity
 from blockwise.tables.compaction.parts.categories import HEADLINE, categories_of
 from blockwise.tables.compaction.parts.summaries import COMPACTION_OUTPUT, Measure
 from blockwise.tables.inputs import LoadedCell, LoadedOmission
@@ -41,9 +41,9 @@ STATISTIC_MEANINGS = {
 RANGE = ("mean", "min", "max")
 
 LABELS: tuple[Column, ...] = (
-    *compaction_cells.SCOPE,
-    compaction_cells.FORMAT,
-    compaction_cells.CAPTION,
+    *identity.SCOPE,
+    identity.FORMAT,
+    identity.CAPTION,
 )
 """Where the answers of a row come from; each table adds the arm."""
 Label = LoadedCell | LoadedOmission

@@ -14,8 +14,7 @@ from blockwise.config.backbones import Weights
 from blockwise.config.experiments import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables.columns import Column, ColumnKind, count, number, text, tokens
-from blockwise.tables.compaction import compaction_cells
-from blockwise.tables.compaction.parts import measures, natural_volume
+from blockwise.tables.compaction.parts import identity, measures, natural_volume
 from blockwise.tables.compaction.parts.gates import GATE, gate_of
 from blockwise.tables.compaction.parts.load import table_order
 from blockwise.tables.compaction.parts.summaries import Measure
@@ -39,8 +38,8 @@ NOTE = text(
     ColumnKind.SAMPLED,
 )
 LABELS: tuple[Column, ...] = (
-    *compaction_cells.ARM_IDENTITY,
-    compaction_cells.HISTORY,
+    *identity.ARM_IDENTITY,
+    identity.HISTORY,
     tokens("worker_cap_tokens", "Most tokens that a worker may decode."),
     TEMPERATURE,
 )
@@ -130,7 +129,7 @@ def label_values(cell: LoadedCell) -> dict[str, Any]:
     """Values of `LABELS`."""
     settings = cell.record.spec
     return {
-        **compaction_cells.arm_identity(cell),
+        **identity.arm_identity(cell),
         "history_tokens": settings.history_tokens,
         "worker_cap_tokens": settings.volume_tokens,
         "temperature": settings.request.temperature,
