@@ -38,8 +38,9 @@ from blockwise.errors import BlockwiseError, CompactionError, ConfigError, Serve
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.api_key import NO_KEY, read_key
 from blockwise.serving.client import EngineClient
-from blockwise.serving.http_json import HttpError, get_json
+from blockwise.serving.http_json import HttpError
 from blockwise.serving.running_server import Server
+from blockwise.serving.served_models import served_models
 
 DEFAULT_PROMPT = prompt_path(Path(__file__).parents[3] / "config" / "prompts", "detailed")
 MESSAGES_KEY = "messages"
@@ -102,26 +103,19 @@ def find_server(base_url: str, model: str, api_key: str) -> tuple[Server, int | 
         ServerError: it cannot be reached, or does not serve the model.
     """
     try:
-        answer = get_json(f"{base_url}/models", api_key)
+        served = served_models(base_url, api_key)
     except HttpError as problem:
         raise ServerError(
             f"no server to use: {problem}. Check that it runs, --base-url (it ends in /v1) and "
             "--api-key-env"
         ) from problem
-    listed = answer.get("data") if isinstance(answer, dict) else None
-    entries = {
-        str(entry.get("id")): entry
-        for entry in (listed if isinstance(listed, list) else ())
-        if isinstance(entry, dict)
-    }
-    if entries and model not in entries:
+    if served and model not in served:
         raise ServerError(
-            f"{base_url} does not serve {model!r}; it serves {', '.join(entries)}. "
+            f"{base_url} does not serve {model!r}; it serves {', '.join(served)}. "
             "Give one of these as --model"
         )
-    window_tokens = entries.get(model, {}).get("max_model_len")  # vLLM's field; others lack it
     server = Server(base_url, model, uuid.uuid4().hex, 0.0, None, api_key)
-    return server, window_tokens if isinstance(window_tokens, int) else None
+    return server, served[model].max_model_len if served else None
 
 
 async def run(arguments: argparse.Namespace, conversation: Conversation) -> CompactedMessages:

@@ -416,8 +416,11 @@ def test_an_arm_whose_block_size_exceeds_the_history_is_left_out(tmp_path):
     [
         ("", r"poetic\.md holds no prompt"),
         ("---\ntarget_frac: 0.1\n---\n \n", r"poetic\.md holds no prompt"),
-        ("---\ntarget_frac: 2\n---\nDo.", r"target_frac 2 is no share"),
-        ("---\ntarget_frac: yes\n---\nDo.", r"target_frac True is no share"),
+        (
+            "---\ntarget_frac: 2\n---\nDo.",
+            r"it is \{'target_frac': 2\}: .* less than or equal to 1",
+        ),
+        ("---\ntarget_frac: yes\n---\nDo.", r"it is \{'target_frac': True\}"),
         ("---\nwords: 2\n---\nDo.", r"must hold target_frac and nothing else"),
         ("---\n: [\n---\nDo.", r"front matter of .*poetic\.md is not valid YAML"),
     ],

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blockwise.errors import ConfigError
 
@@ -30,6 +31,14 @@ class CompactionPrompt:
     name: str
     text: str
     target_frac: float | None  # output over input tokens; None: it names none
+
+
+class _Fields(BaseModel):
+    """The front matter of a prompt."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    target_frac: float = Field(gt=0, le=1)
 
 
 def prompt_path(folder: Path, name: str) -> Path:
@@ -55,16 +64,15 @@ def load_prompt(folder: Path, name: str) -> CompactionPrompt:
     return CompactionPrompt(name, text, _target_frac(path, match["fields"]) if match else None)
 
 
-def _target_frac(path: Path, fields_text: str) -> float | None:
+def _target_frac(path: Path, fields_text: str) -> float:
     try:
         fields: Any = yaml.safe_load(fields_text)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"the front matter of {path} is not valid YAML: {error}") from None
-    if not isinstance(fields, dict) or set(fields) != {"target_frac"}:
-        raise ConfigError(f"the front matter of {path} must hold target_frac and nothing else")
-    value = fields["target_frac"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+    try:
+        return _Fields.model_validate(fields).target_frac
+    except ValidationError as error:
         raise ConfigError(
-            f"{path}: target_frac {value!r} is no share; give a number above 0 and at most 1"
-        )
-    return float(value)
+            f"the front matter of {path} must hold target_frac and nothing else, a number above 0 "
+            f"and at most 1; it is {fields!r}: {error.errors()[0]['msg']}"
+        ) from None

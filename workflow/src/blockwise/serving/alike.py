@@ -7,16 +7,14 @@ engine cards say. The size of the KV cache may differ: vLLM takes what memory is
 blocks more on one GPU than on the next, and a timing cell is held against its own replica's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from blockwise.errors import ServerError
 from blockwise.serving.engine_card import EngineCard
 from blockwise.serving.http_json import HttpError, get_json
 from blockwise.serving.running_server import Server
-
-MODEL_KEYS = ("root", "max_model_len", "owned_by")
-"""What vLLM's /v1/models says of a model beside its name: files, window, software."""
+from blockwise.serving.served_models import ServedModel, served_models
 
 CARD_FIELDS = (
     "engine",
@@ -74,17 +72,15 @@ def _refuse_unlike(name: str, labels: Sequence[str], found: Sequence[Mapping[str
 
 def _says_of_itself(server: Server) -> dict[str, Any]:
     """Version and served model by the endpoint's own words; None where it has none."""
-    entry: Mapping[str, Any] = {}
-    for one in _asked(server, f"{server.base_url}/models").get("data") or ():
-        if isinstance(one, dict) and one.get("id") == server.served_model:
-            entry = one
-    version = _asked(server, f"{server.base_url.removesuffix('/v1')}/version").get("version")
-    return {"version": version, **{key: entry.get(key) for key in MODEL_KEYS}}
+    served = _asked(served_models, server.base_url, server.api_key) or {}
+    model = served.get(server.served_model, ServedModel(id=server.served_model))
+    said = _asked(get_json, f"{server.base_url.removesuffix('/v1')}/version", server.api_key)
+    version = said.get("version") if isinstance(said, dict) else None
+    return {"version": version, **model.model_dump(exclude={"id"})}
 
 
-def _asked(server: Server, url: str) -> Mapping[str, Any]:
+def _asked(question: Callable[[str, str], Any], url: str, api_key: str) -> Any:
     try:
-        answer = get_json(url, server.api_key)
+        return question(url, api_key)
     except HttpError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
+        return None

@@ -26,9 +26,10 @@ from blockwise.models.prepared_model import PreparedModel
 from blockwise.serving.alike import refuse_unlike_endpoints
 from blockwise.serving.api_key import NO_KEY, read_key
 from blockwise.serving.devices import DeviceShare, reserved_devices, share_out
-from blockwise.serving.http_json import HttpError, get_json, is_up
+from blockwise.serving.http_json import HttpError, is_up
 from blockwise.serving.process_signals import end_with_parent, raise_on_sigterm
 from blockwise.serving.running_server import Server
+from blockwise.serving.served_models import served_models
 from blockwise.serving.server_log import ADDRESS_IN_USE, ServerLog
 from blockwise.serving.vllm_command import HOST, pinned_port, vllm_command, vllm_environment
 from blockwise.serving.watchdog import GIVE_UP_S, GRACE_S
@@ -223,7 +224,7 @@ class _Launch:
 
     def _check_identity(self, root_url: str) -> None:
         try:
-            served = _model_ids(get_json(f"{root_url}/v1/models", NO_KEY))
+            served = list(served_models(f"{root_url}/v1", NO_KEY))
         except HttpError as problem:
             served = []
             detail = str(problem)
@@ -249,7 +250,7 @@ def _external_server(name: str, engine: ExternalEngine, base_url: str) -> Server
         reraise=True,
     )
     try:
-        served = _model_ids(attempts(get_json, f"{base_url}/models", key))
+        served = attempts(served_models, base_url, key)
     except HttpError as problem:
         raise ServerError(
             f"the external server of {name} cannot be used: {problem} ({EXTERNAL_ATTEMPTS} "
@@ -268,11 +269,6 @@ def _external_server(name: str, engine: ExternalEngine, base_url: str) -> Server
         log_path=None,
         api_key=key,
     )
-
-
-def _model_ids(answer: object) -> list[str]:
-    entries = answer.get("data") if isinstance(answer, dict) else None
-    return [str(entry.get("id")) for entry in entries or () if isinstance(entry, dict)]
 
 
 def _free_port() -> int:
