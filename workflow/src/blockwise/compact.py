@@ -24,6 +24,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from blockwise.compaction.compactor import CompactionRule
 from blockwise.compaction.messages import CompactedMessages, compact_messages, read_history
+from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.backbones import (
     Architecture,
     Backbone,
@@ -31,7 +32,7 @@ from blockwise.config.backbones import (
     PathModel,
     RequestDefaults,
 )
-from blockwise.config.experiments import SEQUENTIAL, Boundary, VolumeMode, known_layouts
+from blockwise.config.experiments import Boundary, VolumeMode
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command

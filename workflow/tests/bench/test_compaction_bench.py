@@ -6,7 +6,8 @@ from blockwise.bench import client
 from blockwise.bench.compaction import OURS, PAPER, RANDOM_NAME, bench_profile, engine_figures
 from blockwise.bench.rounds import figure
 from blockwise.compaction.records import TimingBlock
-from blockwise.config.experiments import SEQUENTIAL, Study
+from blockwise.config.arms import SEQUENTIAL
+from blockwise.config.experiments import Study
 from blockwise.errors import ConfigError
 from record_factory import compaction, record
 

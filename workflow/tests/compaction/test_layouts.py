@@ -12,8 +12,8 @@ from blockwise.compaction.history import Cut, History, Turn, slice_turns
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import partition
 from blockwise.compaction.target_name import MAX_CHARS, MIN_WORDS, name_place
+from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.datasets import MalformedRows, SyntheticSource
-from blockwise.config.experiments import SEQUENTIAL, known_layouts
 from blockwise.data.formats import hotpotqa, locomo
 from blockwise.data.synthetic import hotpotqa_rows, locomo_rows
 

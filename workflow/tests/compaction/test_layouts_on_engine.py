@@ -7,7 +7,7 @@ import pytest
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
-from blockwise.config.experiments import SEQUENTIAL, known_layouts
+from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.serving.client import ChatRequest, EngineClient
 
 pytestmark = pytest.mark.engine

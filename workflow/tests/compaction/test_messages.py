@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from blockwise.compaction.compactor import WRAPPER_HEADING, CompactionRule
 from blockwise.compaction.messages import compact_messages
-from blockwise.config.experiments import SEQUENTIAL, known_layouts
+from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.errors import CompactionError
 
 SYSTEM = {"role": "system", "content": "Be brief.", "cache_control": {"type": "ephemeral"}}

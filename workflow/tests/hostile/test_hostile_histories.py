@@ -19,7 +19,7 @@ from blockwise.compaction.judging import fill_prompt
 from blockwise.compaction.messages import compact_messages
 from blockwise.compaction.partition import partition
 from blockwise.compaction.protocols import immediate
-from blockwise.config.experiments import SEQUENTIAL, known_layouts
+from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.data.documents import Document, Question, Session
 from blockwise.errors import BlockwiseError, CompactionError
 from compaction.doubles import CachingEngine, CharRenderer

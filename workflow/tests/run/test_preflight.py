@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from blockwise.compaction.layouts import load_layout
-from blockwise.config.experiments import SEQUENTIAL, known_layouts
+from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.models.renderer import Renderer
 from blockwise.run.preflight import (
     Check,

@@ -11,19 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from blockwise.artifacts import digest
 from blockwise.compaction.compactor import CompactionRule
+from blockwise.config.arms import SEQUENTIAL, Reference, is_reference, known_layouts
 from blockwise.config.backbones import ArgumentValue, RequestSettings
 from blockwise.config.datasets import FormatName
 from blockwise.config.experiments import (
-    SEQUENTIAL,
     Boundary,
     Bystanders,
     ContentType,
     Protocol,
-    Reference,
     Transcript,
     VolumeMode,
-    is_reference,
-    known_layouts,
 )
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from blockwise.artifacts import digest
 from blockwise.compaction.cell_spec import CellSpec
+from blockwise.config.arms import LAYOUT_PACKAGE
 from blockwise.config.datasets import format_module
-from blockwise.config.experiments import LAYOUT_PACKAGE, PROTOCOL_PACKAGE, Protocol
+from blockwise.config.experiments import PROTOCOL_PACKAGE, Protocol
 from blockwise.provenance import code_digest
 
 PLAYING_MODULE = "blockwise.compaction.play"

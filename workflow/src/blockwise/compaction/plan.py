@@ -21,9 +21,9 @@ from blockwise.compaction.cell_spec import (
 from blockwise.compaction.cells import Unit, cell_code_digest, group_units
 from blockwise.compaction.fit import full_history_tokens
 from blockwise.compaction.records import BY_CONTENT_TYPE, OmittedCell
+from blockwise.config.arms import SEQUENTIAL, Reference, is_reference
 from blockwise.config.backbones import Backbone, RequestSettings
 from blockwise.config.experiments import (
-    SEQUENTIAL,
     Boundary,
     Bystanders,
     CompactionExperiment,
@@ -31,12 +31,10 @@ from blockwise.config.experiments import (
     Experiment,
     LoadExperiment,
     RecallExperiment,
-    Reference,
     SessionExperiment,
     Study,
     Transcript,
     VolumeMode,
-    is_reference,
 )
 from blockwise.config.keys import secret_variables
 from blockwise.config.profile import Profile

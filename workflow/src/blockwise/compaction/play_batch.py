@@ -32,8 +32,8 @@ from blockwise.compaction.records import (
 )
 from blockwise.compaction.replicas import Replicas, open_replicas
 from blockwise.compaction.store import CellStore
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.backbones import Backbone
-from blockwise.config.experiments import SEQUENTIAL
 from blockwise.config.split import Part
 from blockwise.data.documents import SessionSet
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, run_command

@@ -12,13 +12,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from blockwise.config.base import ConfigModel, Name, PositiveTokens, modules_of
-
-SEQUENTIAL = "sequential"
-"""The arm that summarises the whole history in one call."""
-
-LAYOUT_PACKAGE = "blockwise.compaction.layouts"
-"""Where the layouts are; named, not imported, because a configuration loads no code."""
+from blockwise.config.arms import SEQUENTIAL, Reference, known_layouts
+from blockwise.config.base import ConfigModel, Name, PositiveTokens
 
 PROTOCOL_PACKAGE = "blockwise.compaction.protocols"
 """Where the protocols are: one module for each member of `Protocol`."""
@@ -68,24 +63,6 @@ class ContentType(StrEnum):
     DIALOGUE = "dialogue"
     EVIDENCE = "evidence"
     TOOL_OUTPUT = "tool_output"
-
-
-class Reference(StrEnum):
-    """Floors and ceilings of recall: what a question is asked on instead of the summaries."""
-
-    CLOSED_BOOK = "closed_book"  # nothing but the question
-    TRUNCATION = "truncation"  # the last tokens, as many as the compacted history holds
-    FULL_HISTORY = "full_history"  # everything, where the window holds it
-
-
-def is_reference(arm: str) -> bool:
-    """Whether an arm compacts nothing: a floor or a ceiling of recall."""
-    return arm in set(Reference)
-
-
-def known_layouts() -> list[str]:
-    """Names of the parallel layouts: the modules of their package."""
-    return [name for name in modules_of(LAYOUT_PACKAGE) if name != SEQUENTIAL]
 
 
 class VolumeMode(StrEnum):

@@ -16,13 +16,8 @@ from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import split_exactly
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.protocols.deferred import CONCURRENT_QUESTIONS
-from blockwise.config.experiments import (
-    Boundary,
-    Protocol,
-    Reference,
-    Transcript,
-    VolumeMode,
-)
+from blockwise.config.arms import Reference
+from blockwise.config.experiments import Boundary, Protocol, Transcript, VolumeMode
 from blockwise.data.documents import Session
 from blockwise.errors import CompactionError
 from blockwise.estimate.sizes import Exchange, Sizes

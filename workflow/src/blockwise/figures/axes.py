@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from blockwise.config.experiments import SEQUENTIAL
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.figures import style
 
 DODGE = 0.14  # distance of marks that share a place, in units of the distance of places

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from blockwise.config.experiments import SEQUENTIAL
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.figures import notes, style
 from blockwise.figures.axes import Amounts, XAxis, known, thousands, value_ticks
 from blockwise.figures.grid import Grid, PanelArray, draw_bar, drawn, entry, say_why_empty

@@ -24,8 +24,8 @@ from blockwise.compaction.agent import SYSTEM_PROMPT
 from blockwise.compaction.history import Cut, History
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.datasets import Split
-from blockwise.config.experiments import SEQUENTIAL
 from blockwise.config.pocket import Examination
 from blockwise.config.profile import Profile
 from blockwise.data.formats.locomo import REFUSALS

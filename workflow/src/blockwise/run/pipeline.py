@@ -12,16 +12,11 @@ from typing import Any
 
 from blockwise.artifacts import canonical_json, digest, digest_file, file_states, write_bytes
 from blockwise.compaction.judge_probe import PROBE_FILE
+from blockwise.config.arms import LAYOUT_PACKAGE, SEQUENTIAL, known_layouts
 from blockwise.config.backbones import GgufModel, HubModel, PathModel, PocketModel
 from blockwise.config.claims import load_claims
 from blockwise.config.datasets import Source, format_module, local_file
-from blockwise.config.experiments import (
-    LAYOUT_PACKAGE,
-    PROTOCOL_PACKAGE,
-    SEQUENTIAL,
-    Protocol,
-    known_layouts,
-)
+from blockwise.config.experiments import PROTOCOL_PACKAGE, Protocol
 from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_profile
 from blockwise.config.prompts import prompt_path
 from blockwise.config.split import Part, Phase

@@ -15,7 +15,7 @@ from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import last_tokens_cut
 from blockwise.compaction.records import AnswerContext
-from blockwise.config.experiments import Reference
+from blockwise.config.arms import Reference
 from blockwise.data.documents import Question, Session
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion

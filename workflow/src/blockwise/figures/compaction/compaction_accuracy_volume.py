@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
-from blockwise.config.experiments import SEQUENTIAL
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.figures import notes
 from blockwise.figures.axes import Amounts
 from blockwise.figures.marks import Panel, Statistic, marks_of

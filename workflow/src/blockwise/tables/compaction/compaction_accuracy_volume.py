@@ -16,8 +16,9 @@ import pandas as pd
 
 from blockwise.compaction.judgements import Item, Judgements, Verdict
 from blockwise.compaction.records import AnswerContext, CellRecord
+from blockwise.config.arms import SEQUENTIAL, Reference
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import SEQUENTIAL, Reference, Study
+from blockwise.config.experiments import Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text
 from blockwise.tables.compaction.parts import identity, natural_volume
 from blockwise.tables.compaction.parts.categories import CATEGORIES

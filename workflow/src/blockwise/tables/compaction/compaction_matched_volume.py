@@ -17,7 +17,8 @@ from typing import Any
 import pandas as pd
 
 from blockwise.compaction.records import CellRecord
-from blockwise.config.experiments import SEQUENTIAL, Study
+from blockwise.config.arms import SEQUENTIAL
+from blockwise.config.experiments import Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, seconds, text
 from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import (

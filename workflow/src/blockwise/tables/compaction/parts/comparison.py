@@ -13,8 +13,9 @@ from typing import Any
 
 from blockwise.compaction.cell_spec import CellSettings
 from blockwise.compaction.records import CellRecord
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import SEQUENTIAL, Study, Transcript
+from blockwise.config.experiments import Study, Transcript
 from blockwise.errors import ArtifactError
 from blockwise.statistics import MIN_CLUSTERS
 from blockwise.tables.columns import Column, ColumnKind, count, text

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from blockwise.config.experiments import SEQUENTIAL, Reference
+from blockwise.config.arms import SEQUENTIAL, Reference
 from blockwise.tables.columns import Column, ColumnKind, number, text, tokens
 from blockwise.tables.inputs import LoadedCell
 

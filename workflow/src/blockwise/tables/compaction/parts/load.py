@@ -13,7 +13,7 @@ from typing import Any
 
 from blockwise.artifacts import inside, read_json, read_model, read_sealed
 from blockwise.compaction.records import Batch, CellRecord, TimingBlock
-from blockwise.config.experiments import SEQUENTIAL
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.errors import ArtifactError
 from blockwise.serving.engine_card import EngineCard
 from blockwise.tables.inputs import BatchLabels, LoadedCell, LoadedOmission

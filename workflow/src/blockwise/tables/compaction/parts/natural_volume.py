@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from blockwise.compaction.records import CellRecord
-from blockwise.config.experiments import SEQUENTIAL
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.tables.columns import Column, ColumnKind, number, text
 from blockwise.tables.compaction.parts import measures
 from blockwise.tables.compaction.parts.gates import (

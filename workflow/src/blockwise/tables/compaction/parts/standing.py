@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from blockwise.compaction.records import AnswerContext
-from blockwise.config.experiments import Protocol, Reference
+from blockwise.config.arms import Reference
+from blockwise.config.experiments import Protocol
 from blockwise.tables.compaction.parts.load import distinct_cells
 from blockwise.tables.compaction.parts.recall import (
     F1,
