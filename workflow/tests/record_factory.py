@@ -57,6 +57,7 @@ def request(role="agent", **changes):
         "queue_s": 0.0,
         "decode_s": 0.25,
         "finish_reason": "length",
+        "summary_fault": None,
         "retry_reasons": (),
         "text": "words that no table shows",
         "thinking_text": "",

@@ -32,7 +32,7 @@ from blockwise.config.backbones import (
     PathModel,
     RequestDefaults,
 )
-from blockwise.config.experiments import Boundary, VolumeMode
+from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
@@ -201,12 +201,15 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
     boundaries = [boundary.value for boundary in Boundary]
     text = "where history blocks may be cut (default: %(default)s)"
     add("--boundary", choices=boundaries, default=Boundary.TURN.value, help=text)
-    text = "messages at the end that stay verbatim, at least (default: 0)"
+    text = "messages at the end that stay verbatim, at least; one that waits always does"
     add("--keep-last", type=_count, default=0, metavar="TURNS", help=text)
     text = "leave a history of at most so many tokens as it is (default: compact any)"
     add("--tau", type=_positive, metavar="TOKENS", help=text)
     text = "what workers are told (default: config/prompts/detailed.md of the repository)"
     add("--prompt", type=Path, default=DEFAULT_PROMPT, metavar="FILE.md", help=text)
+    faults = [fault.value for fault in SummaryFault]
+    text = "keep a summary with this fault instead of refusing it; may be given several times"
+    add("--accept", choices=faults, action="append", default=[], help=text)
     text = "default: all at once"
     add("--max-concurrent-workers", type=_positive, metavar="WORKERS", help=text)
     volume = group.add_mutually_exclusive_group()
@@ -281,6 +284,7 @@ def _rule(arguments: argparse.Namespace) -> CompactionRule:
         volume_tokens=forced_tokens or arguments.max_tokens or arguments.block_size,
         last_turns=arguments.keep_last,
         max_concurrent_workers=arguments.max_concurrent_workers,
+        accept=frozenset(map(SummaryFault, arguments.accept)),
     )
 
 

@@ -43,7 +43,11 @@ class CachingEngine:
 
     window_tokens = 100_000
 
-    def __init__(self, answer: Callable[[ChatRequest], str] | None = None, delays=()):
+    def __init__(
+        self,
+        answer: Callable[[ChatRequest], str | tuple[str, str]] | None = None,  # text, finish reason
+        delays=(),
+    ):
         self.requests: list[ChatRequest] = []
         self.renderer = CharRenderer()
         self.failures: list[int] = []  # how many attempts of request i fail
@@ -63,11 +67,12 @@ class CachingEngine:
         prompt = self.renderer.render(request.messages, True)
         cached = self._cached_tokens(request.cache_salt, prompt)
         forced = request.min_tokens == request.max_tokens
-        text = self._answer(request)
+        said = self._answer(request)
+        text, finish_reason = said if isinstance(said, tuple) else (said, "stop")
         return Completion(
             text=text,
             thinking_text="",
-            finish_reason="length" if forced else "stop",
+            finish_reason="length" if forced else finish_reason,
             prompt_tokens=len(prompt),
             cached_tokens=cached,
             completion_tokens=request.max_tokens if forced else len(text),

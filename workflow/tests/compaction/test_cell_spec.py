@@ -29,6 +29,7 @@ EDITS = {
     "transcript": "free",
     "volume_mode": "natural",
     "volume_tokens": 256,
+    "accept": ["length"],
     "answer_tokens": 32,
     "seed": 1,
     "repeat": 1,

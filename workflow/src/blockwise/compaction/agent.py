@@ -18,6 +18,7 @@ from blockwise.compaction.records import (
     CompactionRecord,
     RequestRecord,
 )
+from blockwise.config.experiments import SummaryFault
 from blockwise.data.dataset_format import load_format
 from blockwise.data.documents import Document, Question
 from blockwise.errors import CompactionError
@@ -162,10 +163,10 @@ class Agent:
             seed=derive_seed(self._rule.seed, 1, number),
             keep_last_turns=not closing,
         )
-        for worker, (request, completion) in enumerate(
-            zip(compaction.requests, compaction.workers, strict=True)
+        for worker, (request, completion, fault) in enumerate(
+            zip(compaction.requests, compaction.workers, compaction.faults, strict=True)
         ):
-            self._record(request, completion, "worker", index, (number, worker))
+            self._record(request, completion, "worker", index, (number, worker), fault=fault)
         self.history = compaction.history
         self.playback.compactions.append(
             _compaction_record(
@@ -325,6 +326,8 @@ class Agent:
         role: Literal["agent", "worker", "question", "bystander"],
         index: int,
         compaction_and_worker: tuple[int | None, int | None] = (None, None),
+        *,
+        fault: SummaryFault | None = None,
     ) -> None:
         self.playback.requests.append(
             RequestRecord(
@@ -344,6 +347,7 @@ class Agent:
                 queue_s=completion.queue_s,
                 decode_s=completion.decode_s,
                 finish_reason=completion.finish_reason,
+                summary_fault=fault,
                 retry_reasons=completion.retry_reasons,
                 text=completion.text,
                 thinking_text=completion.thinking_text,

@@ -19,6 +19,7 @@ from blockwise.config.experiments import (
     Bystanders,
     ContentType,
     Protocol,
+    SummaryFault,
     Transcript,
     VolumeMode,
 )
@@ -70,6 +71,7 @@ class CellSettings(_Ingredient):
     transcript: Transcript | None = None  # None: no answer enters a history
     volume_mode: VolumeMode
     volume_tokens: int  # forced: total; natural: cap of each worker
+    accept: tuple[SummaryFault, ...] = ()  # faults that a summary of natural volume may have
     answer_tokens: int = 1  # 1 where nothing is asked
     asks_truncated: bool = False  # deferred: also ask on the last tokens instead of the summaries
     max_concurrent_workers: int | None = None  # None: all at once
@@ -167,4 +169,6 @@ class CellSpec(CellSettings):
             volume_tokens=self.volume_tokens,
             last_turns=self.last_turns,
             max_concurrent_workers=self.max_concurrent_workers,
+            accept=frozenset(self.accept),
+            max_answers=1,  # a cell measures the first answer
         )

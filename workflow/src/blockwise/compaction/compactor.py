@@ -3,26 +3,29 @@
 All workers are sent at once and every answer is checked by the engine client; summaries are
 merged in the order of their history blocks, whatever order they arrive in. Every mode leaves
 the same shape: the verbatim part and one wrapper message. The compaction prompt and any
-thinking never stay. A worker whose failure may pass is retried once; if it fails for good
-the compaction fails loudly, and the history, which is immutable, is untouched.
+thinking never stay. A worker whose failure may pass is retried once, and an answer that is no
+summary is asked for again (blockwise.compaction.acceptance); if it fails for good the compaction
+fails loudly, and the history, which is immutable, is untouched.
 
 Source: arXiv 2605.23296, phases 1 to 3 (secondary reading).
 """
 
 import asyncio
 import hashlib
+import itertools
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
+from blockwise.compaction.acceptance import IN_WORDS, fault_of, summary_of
 from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.fences import fenced
 from blockwise.compaction.history import Cut, History, Turn, slice_turns
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
-from blockwise.config.experiments import Boundary, ContentType, VolumeMode
+from blockwise.config.experiments import Boundary, ContentType, SummaryFault, VolumeMode
 from blockwise.errors import BlockwiseError, CompactionError
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
@@ -52,6 +55,9 @@ class CompactionRule:
     block_prompts: Mapping[ContentType, str] = field(default_factory=dict)
     """Prompts by content type of the history block; a type without one has `prompt`."""
     max_concurrent_workers: int | None = None  # None: all at once
+    accept: frozenset[SummaryFault] = frozenset()
+    """Faults of a summary of natural volume that are recorded and kept; any other is refused."""
+    max_answers: int = 2  # of a worker: an answer that is refused is asked for again
 
     def prompt_of(self, content: ContentType) -> str:
         """What the worker of a history block is told."""
@@ -68,9 +74,21 @@ class Compaction:
     turn_range: tuple[int, int]  # turns of the old history that the summaries replace
     untouched_tokens: tuple[int, ...]  # by worker: rendered tokens it shares with the history
     workers: tuple[Completion, ...]
-    requests: tuple[ChatRequest, ...]
+    requests: tuple[ChatRequest, ...]  # those that the workers answered
+    faults: tuple[SummaryFault | None, ...]  # by worker, as accepted; None: it is a summary
+    refused: tuple[Completion, ...]  # answers that were no summary and were asked for again
     wall_s: float  # first request sent to last answer complete
     stall_s: float  # from the call to the new history, client work included
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a worker came to."""
+
+    request: ChatRequest  # the one that was answered
+    completion: Completion
+    fault: SummaryFault | None
+    refused: tuple[Completion, ...]
 
 
 class Compactor:
@@ -100,15 +118,16 @@ class Compactor:
             keep_last_turns: False compacts the rule's verbatim tail too (closing compaction).
 
         Raises:
-            CompactionError: nothing to compact, or a worker failed twice.
+            CompactionError: nothing to compact, a worker failed twice, or wrote no summary.
         """
         begin_s = time.perf_counter()
         turn_range = history.compactable(self._rule.last_turns if keep_last_turns else 0)
         blocks = self._blocks(history, turn_range)
         content = [content_of(slice_turns(history.turns, *part.span)) for part in blocks]
         requests = self._requests(history, blocks, content, cache_salt, seed)
-        workers = await self._dispatch(requests)
-        summaries = [worker.text.strip() for worker in workers]
+        answers = await self._dispatch(requests)
+        workers = [answer.completion for answer in answers]
+        summaries = [summary_of(worker) for worker in workers]
         compacted = replace_by_summaries(history, turn_range, summaries)
         stall_s = time.perf_counter() - begin_s
         return Compaction(
@@ -118,7 +137,9 @@ class Compactor:
             turn_range=turn_range,
             untouched_tokens=tuple(self._untouched_tokens(history, turn_range[0], blocks)),
             workers=tuple(workers),
-            requests=tuple(requests),
+            requests=tuple(answer.request for answer in answers),
+            faults=tuple(answer.fault for answer in answers),
+            refused=tuple(refused for answer in answers for refused in answer.refused),
             wall_s=_span_s(workers),
             stall_s=stall_s,
         )
@@ -174,20 +195,51 @@ class Compactor:
             return [self._rule.volume_tokens] * num_workers
         return split_exactly(self._rule.volume_tokens, num_workers)
 
-    async def _dispatch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+    async def _dispatch(self, requests: Sequence[ChatRequest]) -> list[_Answer]:
         gate = asyncio.Semaphore(self._rule.max_concurrent_workers or len(requests))
 
-        async def work(request: ChatRequest) -> Completion:
+        async def work(number: int, request: ChatRequest) -> _Answer:
             async with gate:
-                return await self._engine.complete(request, max_attempts=WORKER_ATTEMPTS)
+                return await self._summarise(f"worker {number + 1} of {len(requests)}", request)
 
         try:
-            return await run_together(work(request) for request in requests)
+            return await run_together(itertools.starmap(work, enumerate(requests)))
         except BlockwiseError as error:
             raise CompactionError(
                 f"a compaction of {len(requests)} workers failed, one of them for good: {error}. "
                 "The history is unchanged"
             ) from error
+
+    async def _summarise(self, worker: str, request: ChatRequest) -> _Answer:
+        """Ask until an answer is a summary, or has a fault that is accepted.
+
+        Raises:
+            CompactionError: no answer was one.
+        """
+        refused: list[Completion] = []
+        while True:
+            completion = await self._engine.complete(request, max_attempts=WORKER_ATTEMPTS)
+            fault = None if request.is_forced else fault_of(completion, request)
+            if fault is None or fault in self._rule.accept:
+                return _Answer(request, completion, fault, tuple(refused))
+            refused.append(completion)
+            if len(refused) >= self._rule.max_answers:
+                raise CompactionError(
+                    f"{worker} wrote no summary, {len(refused)} times asked "
+                    f"({completion.completion_tokens} tokens): {IN_WORDS[fault]}"
+                )
+            request = self._once_more(request, completion, fault)
+
+    def _once_more(
+        self, request: ChatRequest, completion: Completion, fault: SummaryFault
+    ) -> ChatRequest:
+        """The request with another seed, and twice the budget where that was too small."""
+        max_tokens = request.max_tokens
+        if fault is SummaryFault.LENGTH:
+            room = self._engine.window_tokens - completion.prompt_tokens
+            max_tokens = max(max_tokens, min(2 * max_tokens, room))
+        seed = None if request.seed is None else derive_seed(request.seed, 1)
+        return replace(request, max_tokens=max_tokens, seed=seed)
 
 
 def content_of(turns: Sequence[Turn]) -> ContentType:

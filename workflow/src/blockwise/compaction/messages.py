@@ -1,29 +1,38 @@
 """The compactor on its own: OpenAI messages in, OpenAI messages out.
 
 What stays verbatim comes out as the very messages that went in, unknown fields and images
-included; what is compacted becomes one message with the summaries. Workers are shown the text
-and the tool calls of the messages and nothing else, because strict servers refuse fields they do
-not know. A conversation that a server would refuse (a tool's result without its call) is refused
-here, with the number of the message, before anything is sent. The prefix cache carries no salt:
-the agent whose history this is may have filled it.
+included; a last message of the user's, which nobody has answered, always stays. What is compacted
+becomes one message with the summaries, and only if that makes the history shorter. Workers are
+shown the text and the tool calls of the messages and nothing else, because strict servers refuse
+fields they do not know. A conversation that a server would refuse (a tool's result without its
+call) is refused here, with the number of the message, before anything is sent. The prefix cache
+carries no salt: the agent whose history this is may have filled it.
 """
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from blockwise.compaction.compactor import Compaction, CompactionRule, Compactor
+from blockwise.compaction.acceptance import summary_of
+from blockwise.compaction.compactor import (
+    Compaction,
+    CompactionRule,
+    Compactor,
+    replace_by_summaries,
+)
 from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
-from blockwise.config.experiments import Boundary, VolumeMode
+from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
+USER_ROLE = "user"
 DEVELOPER_ROLE = "developer"  # OpenAI's newer name of the system role; templates know the older
-ROLES = frozenset({SYSTEM_ROLE, DEVELOPER_ROLE, "user", "assistant", TOOL_ROLE})
+ROLES = frozenset({SYSTEM_ROLE, DEVELOPER_ROLE, USER_ROLE, "assistant", TOOL_ROLE})
 SENT_FIELDS = ("name", "tool_calls", "tool_call_id")
 """Fields beside role and content that every OpenAI-compatible server takes."""
 
@@ -33,6 +42,14 @@ PART_SEPARATOR = "\n"
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Outcome(StrEnum):
+    """What a call came to."""
+
+    COMPACTED = "compacted"
+    UNCHANGED = "unchanged"  # it does not exceed tau
+    CANNOT_SHRINK = "cannot_shrink"  # what would stand in its place is not smaller
 
 
 class WorkerRecord(_Record):
@@ -45,6 +62,7 @@ class WorkerRecord(_Record):
     completion_tokens: int  # thinking included
     thinking_tokens: int
     finish_reason: str
+    fault: SummaryFault | None  # accepted by the rule; None: it is a summary
     start_s: float  # after the first worker's request was sent
     ttft_s: float
     wall_s: float
@@ -54,15 +72,15 @@ class WorkerRecord(_Record):
 class MessagesRecord(_Record):
     """Volumes and times of one call; an unchanged history took none."""
 
-    schema_version: Literal[1] = 1
-    outcome: Literal["compacted", "unchanged"]
-    reason: str  # of an unchanged history; else empty
+    schema_version: Literal[2] = 2
+    outcome: Outcome
+    reason: str  # of a history that comes out as it went in; else empty
     layout: str
     block_size_tokens: int | None  # None: sequential
     boundary: Boundary
     volume_mode: VolumeMode
     volume_tokens: int  # forced: total of all workers; natural: cap of each worker
-    last_turns: int
+    last_turns: int  # verbatim messages at the end: those asked for, and one that waits
     max_concurrent_workers: int | None  # None: all at once
     tau_tokens: int | None  # None: compacts whatever the length
     num_messages_before: int
@@ -81,6 +99,8 @@ class MessagesRecord(_Record):
     uncached_tokens: int | None = 0
     num_length_finishes: int = 0
     num_retried_workers: int = 0
+    num_refused_answers: int = 0  # no summaries, asked for again
+    refused_tokens: int = 0  # decoded by them
     wall_s: float = 0.0  # first request sent to last answer complete
     stall_s: float  # the whole call, client work included
     workers: tuple[WorkerRecord, ...] = ()
@@ -120,20 +140,30 @@ async def compact_messages(
     """
     begin_s = time.perf_counter()
     history = read_history(messages)
+    waits = messages[-1]["role"] == USER_ROLE
+    rule = replace(rule, last_turns=max(rule.last_turns, int(waits)))
     before_tokens = _history_tokens(history, renderer)
-    if tau_tokens is not None and before_tokens <= tau_tokens:
-        reason = f"a history of {before_tokens} tokens does not exceed tau, {tau_tokens}"
-        compacted, after_tokens, volumes = list(messages), before_tokens, {}
-    else:
-        reason = ""
+    reason = _reason_to_leave(history, before_tokens, rule, tau_tokens, renderer)
+    if reason is None:
         _check_compactable(messages, history.compactable(rule.last_turns))
         compactor = Compactor(engine, renderer, rule)
         compaction = await compactor.compact(history, cache_salt=None, seed=seed)
+        volumes = _volumes(compaction, renderer)
         compacted = _replaced(messages, compaction)
         after_tokens = _history_tokens(compaction.history, renderer)
-        volumes = _volumes(compaction, renderer)
+        outcome, reason = Outcome.COMPACTED, ""
+        if after_tokens >= before_tokens:
+            outcome = Outcome.CANNOT_SHRINK
+            reason = (
+                f"summaries would make {after_tokens} tokens of {before_tokens}; lower the volume, "
+                "ask for less or compact a longer history"
+            )
+            compacted, after_tokens = list(messages), before_tokens
+    else:
+        outcome = Outcome.UNCHANGED if before_tokens <= (tau_tokens or 0) else Outcome.CANNOT_SHRINK
+        compacted, after_tokens, volumes = list(messages), before_tokens, {}
     record = MessagesRecord(
-        outcome="unchanged" if reason else "compacted",
+        outcome=outcome,
         reason=reason,
         layout=rule.layout,
         block_size_tokens=rule.block_size_tokens,
@@ -153,6 +183,31 @@ async def compact_messages(
         **volumes,
     )
     return CompactedMessages(compacted, record)
+
+
+def _reason_to_leave(
+    history: History,
+    tokens: int,
+    rule: CompactionRule,
+    tau_tokens: int | None,
+    renderer: Renderer,
+) -> str | None:
+    """Why nothing needs to be sent: the history is short enough, or nothing can make it so."""
+    if tau_tokens is None:
+        return None
+    if tokens <= tau_tokens:
+        return f"a history of {tokens} tokens does not exceed tau, {tau_tokens}"
+    start, stop = history.compactable(rule.last_turns)
+    if start >= stop:
+        return None  # the compactor says so
+    kept = _history_tokens(replace_by_summaries(history, (start, stop), [""]), renderer)
+    least_tokens = kept + (rule.volume_tokens if rule.volume_mode is VolumeMode.FORCED else 0)
+    if least_tokens <= tau_tokens:
+        return None
+    return (
+        f"what stays verbatim and the marks around summaries take {least_tokens} tokens, tau is "
+        f"{tau_tokens}; raise tau or keep fewer messages verbatim"
+    )
 
 
 def read_history(messages: Sequence[Message]) -> History:
@@ -268,10 +323,11 @@ def _replaced(messages: Sequence[Message], compaction: Compaction) -> list[Messa
     """The messages with the wrapper in place of what was summarised.
 
     Raises:
-        CompactionError: a worker wrote nothing, so its history block would vanish.
+        CompactionError: a worker of forced volume wrote nothing, so its history block would vanish.
     """
-    for number, worker in enumerate(compaction.workers):
-        if not worker.text.strip():
+    answered = zip(compaction.workers, compaction.faults, strict=True)
+    for number, (worker, fault) in enumerate(answered):
+        if fault is None and not summary_of(worker):
             raise CompactionError(
                 f"worker {number} of {len(compaction.workers)} wrote no summary "
                 f"({worker.completion_tokens} tokens, {worker.thinking_tokens} of them thinking, "
@@ -285,9 +341,13 @@ def _volumes(compaction: Compaction, renderer: Renderer) -> dict[str, Any]:
     """What a compaction adds to the record."""
     first_s = min(worker.started_at_s for worker in compaction.workers)
     workers = [
-        _worker_record(part.num_tokens, request, answer, renderer, first_s)
-        for part, request, answer in zip(
-            compaction.blocks, compaction.requests, compaction.workers, strict=True
+        _worker_record(part.num_tokens, request, (answer, fault), renderer, first_s)
+        for part, request, answer, fault in zip(
+            compaction.blocks,
+            compaction.requests,
+            compaction.workers,
+            compaction.faults,
+            strict=True,
         )
     ]
     prompt_tokens = sum(worker.prompt_tokens for worker in workers)
@@ -304,14 +364,21 @@ def _volumes(compaction: Compaction, renderer: Renderer) -> dict[str, Any]:
         "uncached_tokens": None if cached_tokens is None else prompt_tokens - cached_tokens,
         "num_length_finishes": sum(worker.finish_reason == "length" for worker in workers),
         "num_retried_workers": sum(bool(worker.retry_reasons) for worker in workers),
+        "num_refused_answers": len(compaction.refused),
+        "refused_tokens": sum(answer.completion_tokens for answer in compaction.refused),
         "wall_s": compaction.wall_s,
         "workers": tuple(workers),
     }
 
 
 def _worker_record(
-    block_tokens: int, request: ChatRequest, answer: Completion, renderer: Renderer, first_s: float
+    block_tokens: int,
+    request: ChatRequest,
+    answered: tuple[Completion, SummaryFault | None],
+    renderer: Renderer,
+    first_s: float,
 ) -> WorkerRecord:
+    answer, fault = answered
     return WorkerRecord(
         block_tokens=block_tokens,
         rendered_prompt_tokens=renderer.count(request.messages, add_generation_prompt=True),
@@ -320,6 +387,7 @@ def _worker_record(
         completion_tokens=answer.completion_tokens,
         thinking_tokens=answer.thinking_tokens,
         finish_reason=answer.finish_reason,
+        fault=fault,
         start_s=answer.started_at_s - first_s,
         ttft_s=answer.ttft_s,
         wall_s=answer.wall_s,

@@ -33,6 +33,7 @@ from blockwise.config.experiments import (
     RecallExperiment,
     SessionExperiment,
     Study,
+    SummaryFault,
     Transcript,
     VolumeMode,
 )
@@ -145,6 +146,7 @@ class Player:
             transcript=setting.transcript,
             volume_mode=VolumeMode(experiment.volume_rule.mode),
             volume_tokens=_volume_tokens(experiment, arm.layout) if compacts else 0,
+            accept=_accepted(experiment) if compacts else (),
             answer_tokens=setting.answer_tokens,
             asks_truncated=setting.asks_truncated,
             max_concurrent_workers=arm.max_concurrent_workers,
@@ -290,6 +292,11 @@ def _why_omitted(arm: Arm, session: Session, backbone: Backbone, renderer: Rende
     if needed <= backbone.context_window_tokens:
         return None
     return f"needs {needed} tokens, the window holds {backbone.context_window_tokens}"
+
+
+def _accepted(experiment: Experiment) -> tuple[SummaryFault, ...]:
+    volume = experiment.volume_rule
+    return () if volume.mode == "forced" else tuple(sorted(volume.accept))
 
 
 def _volume_tokens(experiment: Experiment, layout: str) -> int:

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import ContentType, Protocol, Study
+from blockwise.config.experiments import ContentType, Protocol, Study, SummaryFault
 from blockwise.serving.engine_card import EngineCard
 
-SCHEMA_VERSION: Literal[5] = 5
+SCHEMA_VERSION: Literal[6] = 6
 
 BY_CONTENT_TYPE = "by content type"
 """Label of arms in which each content type has a prompt of its own; no prompt can be so named."""
@@ -55,6 +55,7 @@ class RequestRecord(Record):
     queue_s: float | None  # by the engine's clock; None: it does not report it
     decode_s: float | None  # first token to last, by the engine's clock
     finish_reason: str
+    summary_fault: SummaryFault | None  # workers of natural volume: accepted by the experiment
     retry_reasons: tuple[str, ...]  # why each earlier attempt failed
     text: str
     thinking_text: str
@@ -126,7 +127,7 @@ class Environment(Record):
 class CellRecord(Record):
     """One configured run of one session."""
 
-    schema_version: Literal[5] = SCHEMA_VERSION
+    schema_version: Literal[6] = SCHEMA_VERSION
     cell_key: str
     spec: CellSpec  # every ingredient of the key, in words
     timing_block_id: str | None  # None: a recall cell
@@ -185,7 +186,7 @@ class TimingBlock(Record):
     The unit of every timing comparison; it is stored whole or not at all.
     """
 
-    schema_version: Literal[5] = SCHEMA_VERSION
+    schema_version: Literal[6] = SCHEMA_VERSION
     id: str
     engine_card_id: str
     cells: tuple[CellRecord, ...]
@@ -223,7 +224,7 @@ class OmittedCell(Record):
 class Batch(Record):
     """The finished cells of one backbone and dataset: what the tables read."""
 
-    schema_version: Literal[5] = SCHEMA_VERSION
+    schema_version: Literal[6] = SCHEMA_VERSION
     backbone: str
     dataset: str
     format: str

@@ -72,6 +72,17 @@ class VolumeMode(StrEnum):
     NATURAL = "natural"  # the model, below a cap
 
 
+class SummaryFault(StrEnum):
+    """Why a worker's answer is no summary (blockwise.compaction.acceptance has the rules)."""
+
+    LENGTH = "length"  # its budget of tokens ended it
+    EMPTY = "empty"  # no word, thinking apart
+    CONTENT_FILTER = "content_filter"
+    TOOL_CALLS = "tool_calls"
+    ECHO = "echo"  # it repeats what it was asked
+    LOOP = "loop"  # it says one thing over and over
+
+
 class ForcedVolume(ConfigModel):
     """Every compaction decodes exactly this many tokens, split over its workers."""
 
@@ -85,6 +96,10 @@ class NaturalVolume(ConfigModel):
     mode: Literal["natural"]
     sequential_max_tokens: PositiveTokens
     worker_max_tokens: PositiveTokens
+    accept: list[SummaryFault] = Field(
+        default_factory=list,
+        description="Faults of a summary that are recorded and kept; any other ends the job.",
+    )
 
 
 Volume = Annotated[ForcedVolume | NaturalVolume, Field(discriminator="mode")]

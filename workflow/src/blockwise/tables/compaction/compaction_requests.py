@@ -48,6 +48,12 @@ REQUEST_COLUMNS: tuple[Column, ...] = (
     seconds("queue_s", "Time before the engine took it up, by its clock; empty: not reported."),
     seconds("decode_s", "First token to last, by the engine's clock; empty: not reported."),
     text("finish_reason", "Why decoding ended: stop or length.", ColumnKind.SAMPLED),
+    text(
+        "summary_fault",
+        "Worker of natural volume: why its answer is no summary (length, empty, echo, loop), which "
+        "the experiment accepts. Empty: it is one.",
+        ColumnKind.SAMPLED,
+    ),
     count("num_retries", "Attempts that failed before this answer.", ColumnKind.HOST),
 )
 COLUMNS: tuple[Column, ...] = (

@@ -1,0 +1,162 @@
+"""What agent builders need of the compactor; each test names the kind of public report behind it.
+
+The engine is a script: it answers what a test tells it to.
+"""
+
+import asyncio
+from itertools import count
+
+import pytest
+from doubles import CachingEngine, CharRenderer
+
+from blockwise.compaction.compactor import CompactionRule
+from blockwise.compaction.messages import Outcome, compact_messages
+from blockwise.config.arms import SEQUENTIAL
+from blockwise.config.experiments import SummaryFault
+from blockwise.errors import CompactionError
+
+PROMPT = "Write a detailed summary: who did what, where and when, with all names and numbers."
+GOOD = "The user asked for a deploy of the web service; the assistant changed the port to 8080."
+CUT = "the deploy is blo"
+LOOP = "He then tried a new way of doing the laundry. " * 20
+ECHO = "Here is what I shall do: write a detailed summary: who did what, where and when."
+NO_WORD = " \n\t"
+
+
+def chat(num_exchanges=4):
+    return [
+        {"role": "system", "content": "You are a careful engineer."},
+        *(
+            {"role": role, "content": f"{role} says in message {number} what has to be done. " * 3}
+            for number in range(num_exchanges)
+            for role in ("user", "assistant")
+        ),
+    ]
+
+
+def compact(messages, answer, *, tau_tokens=None, **changes):
+    engine = CachingEngine(answer)
+    values = {
+        "layout": SEQUENTIAL,
+        "block_size_tokens": None,
+        "boundary": "turn",
+        "prompt": PROMPT,
+        "volume_mode": "natural",
+        "volume_tokens": 200,
+        "last_turns": 0,
+    }
+    rule = CompactionRule(**{**values, **changes})
+    done = asyncio.run(
+        compact_messages(engine, CharRenderer(), messages, rule, tau_tokens=tau_tokens)
+    )
+    return done, engine
+
+
+def in_turn(*answers):
+    """One answer after the other; the last one for ever."""
+    numbers = count()
+    return lambda _: answers[min(next(numbers), len(answers) - 1)]
+
+
+def summary_in(done):
+    return done.messages[1]["content"]
+
+
+FAULTS = {
+    "A1 cut off by its budget": (SummaryFault.LENGTH, (CUT, "length")),
+    "A2 empty": (SummaryFault.EMPTY, ""),
+    "A2 white space": (SummaryFault.EMPTY, NO_WORD),
+    "A2 thinking alone": (SummaryFault.EMPTY, "<think>The user wants a summary.</think>"),
+    "A2 thinking that never ends": (SummaryFault.EMPTY, "<think>The user wants a summary, so"),
+    "A3 filtered": (SummaryFault.CONTENT_FILTER, (GOOD, "content_filter")),
+    "A3 tool calls beside text": (SummaryFault.TOOL_CALLS, (GOOD, "tool_calls")),
+    "A3 echo of the prompt": (SummaryFault.ECHO, ECHO),
+    "A3 loop": (SummaryFault.LOOP, LOOP),
+    "A3 loop to its budget": (SummaryFault.LOOP, (LOOP, "length")),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_an_answer_that_is_no_summary_is_asked_for_again_and_then_committed(kind):
+    _, bad = FAULTS[kind]
+    done, engine = compact(chat(), in_turn(bad, GOOD))
+    assert len(engine.requests) == 2
+    assert GOOD in summary_in(done)
+    assert done.record.outcome is Outcome.COMPACTED
+    assert done.record.num_refused_answers == 1
+    assert done.record.refused_tokens > 0 or bad == ""
+    assert done.record.workers[0].fault is None
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_an_answer_that_never_is_one_is_refused_in_words(kind):
+    _, bad = FAULTS[kind]
+    messages = chat()
+    with pytest.raises(CompactionError, match=r"worker 1 of 1 wrote no summary, 2 times asked"):
+        compact(messages, in_turn(bad))
+    assert messages == chat()
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_that_the_policy_accepts_is_kept_and_recorded(kind):
+    fault, bad = FAULTS[kind]
+    done, engine = compact(chat(), in_turn(bad), accept=frozenset({fault}))
+    assert len(engine.requests) == 1
+    assert done.record.workers[0].fault is fault
+
+
+def test_a1_the_second_try_has_twice_the_budget_as_far_as_the_window_goes():
+    _, engine = compact(chat(), in_turn((CUT, "length"), GOOD))
+    assert [request.max_tokens for request in engine.requests] == [200, 400]
+
+
+def test_a3_inline_thinking_is_not_part_of_the_summary():
+    done, _ = compact(chat(), in_turn(f"<think>What matters?</think>\n\n{GOOD}"))
+    assert GOOD in summary_in(done)
+    assert "What matters" not in summary_in(done)
+
+
+def test_a3_a_run_of_words_that_the_history_holds_too_is_no_echo():
+    messages = chat()
+    messages[1]["content"] = f"My note of yesterday: {PROMPT}"
+    done, _ = compact(messages, in_turn(f"The user noted: {PROMPT}"))
+    assert done.record.outcome is Outcome.COMPACTED
+
+
+def test_a4_what_is_not_shorter_is_not_taken():
+    messages = chat()
+    long_summary = " ".join(f"word{number}" for number in range(500))
+    done, engine = compact(messages, in_turn(long_summary))
+    assert engine.requests
+    assert done.messages == messages
+    assert done.record.outcome is Outcome.CANNOT_SHRINK
+    assert "lower the volume" in done.record.reason
+    assert done.record.history_after_tokens == done.record.history_before_tokens
+
+
+def test_a5_what_no_summary_can_bring_below_tau_is_said_before_anything_is_paid():
+    messages = chat()
+    done, engine = compact(messages, in_turn(GOOD), tau_tokens=400, last_turns=4)
+    assert not engine.requests
+    assert done.messages == messages
+    assert done.record.outcome is Outcome.CANNOT_SHRINK
+    assert "raise tau" in done.record.reason
+
+
+def test_b1_the_message_that_waits_for_an_answer_stays():
+    waits = {"role": "user", "content": "STOP: only touch docs/"}
+    done, _ = compact([*chat(), waits], in_turn(GOOD))
+    assert done.messages[-1] == waits
+    assert done.record.last_turns == 1
+
+
+def test_texts_that_are_summaries_have_no_fault():
+    texts = [
+        GOOD,
+        "No.",
+        "Die Nutzerin bat um ein Backup; es liegt unter /var/backups.",
+        "".join(f"第{number}章で利用者は設定{number}を変えた。" for number in range(60)),
+        " ".join(f"Anna met Ben in Rome in {year}." for year in range(1990, 2010)),
+    ]
+    done = [compact(chat(), in_turn(text), accept=frozenset(SummaryFault)) for text in texts]
+    assert {one.record.workers[0].fault for one, _ in done} == {None}
