@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from blockwise.compaction.compactor import CompactionRule
-from blockwise.compaction.messages import CompactedMessages, compact_messages, read_history
+from blockwise.compaction.conversation import read_history
+from blockwise.compaction.messages import CompactedMessages, compact_messages
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.backbones import (
     Architecture,
@@ -210,6 +211,8 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
     faults = [fault.value for fault in SummaryFault]
     text = "keep a summary with this fault instead of refusing it; may be given several times"
     add("--accept", choices=faults, action="append", default=[], help=text)
+    text = "add so many identifiers that summaries lost (paths, numbers, codes; default: none)"
+    add("--keep-identifiers", type=_count, default=0, metavar="NUMBER", help=text)
     text = "default: all at once"
     add("--max-concurrent-workers", type=_positive, metavar="WORKERS", help=text)
     volume = group.add_mutually_exclusive_group()
@@ -285,6 +288,7 @@ def _rule(arguments: argparse.Namespace) -> CompactionRule:
         last_turns=arguments.keep_last,
         max_concurrent_workers=arguments.max_concurrent_workers,
         accept=frozenset(map(SummaryFault, arguments.accept)),
+        keep_identifiers=arguments.keep_identifiers,
     )
 
 

@@ -64,7 +64,12 @@ EXPERIMENTS = {
         "study": "compaction_accuracy_volume",
         "tau_tokens": [2400],
         "block_sizes_tokens": [1024],
-        "volume": {"mode": "natural", "sequential_max_tokens": 96, "worker_max_tokens": 32},
+        "volume": {
+            "mode": "natural",
+            "sequential_max_tokens": 96,
+            "worker_max_tokens": 32,
+            "accept": ["length", "empty", "echo", "loop"],
+        },
         "answer_tokens": 4,
     },
 }

@@ -15,6 +15,8 @@ KV_BLOCK_TOKENS = 16
 
 
 class CharRenderer:
+    takes_user_runs = True
+
     def render(self, messages, add_generation_prompt):
         rendered = []
         for message in messages:

@@ -10,6 +10,8 @@ import pytest
 from doubles import CachingEngine, CharRenderer
 
 from blockwise.compaction.compactor import CompactionRule
+from blockwise.compaction.conversation import pins_system_messages
+from blockwise.compaction.identifiers import identifiers
 from blockwise.compaction.messages import Outcome, compact_messages
 from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.experiments import SummaryFault
@@ -34,7 +36,7 @@ def chat(num_exchanges=4):
     ]
 
 
-def compact(messages, answer, *, tau_tokens=None, **changes):
+def compact(messages, answer, *, tau_tokens=None, pin=pins_system_messages, **changes):
     engine = CachingEngine(answer)
     values = {
         "layout": SEQUENTIAL,
@@ -46,10 +48,8 @@ def compact(messages, answer, *, tau_tokens=None, **changes):
         "last_turns": 0,
     }
     rule = CompactionRule(**{**values, **changes})
-    done = asyncio.run(
-        compact_messages(engine, CharRenderer(), messages, rule, tau_tokens=tau_tokens)
-    )
-    return done, engine
+    call = compact_messages(engine, CharRenderer(), messages, rule, tau_tokens=tau_tokens, pin=pin)
+    return asyncio.run(call), engine
 
 
 def in_turn(*answers):
@@ -160,3 +160,71 @@ def test_texts_that_are_summaries_have_no_fault():
     ]
     done = [compact(chat(), in_turn(text), accept=frozenset(SummaryFault)) for text in texts]
     assert {one.record.workers[0].fault for one, _ in done} == {None}
+
+
+IDENTIFIED = (
+    "See https://example.org/a?b=1, then ./src/app/main.py and notes.md; commit 9f8e7d6c5b4a, "
+    "release v2.13.0, 4096 rows, error E0425 and ECONNRESET; MAX_RETRIES is set. "
+)
+
+
+def test_a6_identifiers_are_found_and_words_are_not():
+    assert list(identifiers(IDENTIFIED)) == [
+        "https://example.org/a?b=1",
+        "./src/app/main.py",
+        "notes.md",
+        "9f8e7d6c5b4a",
+        "v2.13.0",
+        "4096",
+        "E0425",
+        "ECONNRESET",
+        "MAX_RETRIES",
+    ]
+    assert not identifiers("He said e.g. that the 12 boxes, i.e. all of them, are in a faded row.")
+
+
+def test_a6_survival_is_recorded():
+    messages = chat()
+    messages[1]["content"] += IDENTIFIED
+    done, _ = compact(messages, in_turn("Rows: 4096, in notes.md; 140960 is another number."))
+    assert (done.record.num_identifiers, done.record.num_identifiers_kept) == (9, 2)
+
+
+@pytest.mark.parametrize("bound", [2, 100])
+def test_a6_lost_identifiers_are_added_as_far_as_asked(bound):
+    messages = chat()
+    messages[1]["content"] += IDENTIFIED + "E0425 again. "
+    done, _ = compact(messages, in_turn(GOOD), keep_identifiers=bound)
+    assert done.record.num_identifiers_kept == min(bound, 9)
+    assert "E0425" in summary_in(done)  # the most frequent comes first
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_b3_an_order_in_mid_history_stays_an_order(role):
+    messages = chat()
+    order = {"role": role, "content": "From here on answer in French."}
+    messages.insert(4, order)
+    done, engine = compact(messages, in_turn(GOOD))
+    assert done.messages[2:] == [order]
+    assert order["content"] in str(engine.requests[0].messages)
+
+
+def test_b2_what_is_pinned_stays_and_a_tool_round_stays_whole():
+    messages = chat()
+    stop = {"role": "user", "content": "STOP: only touch docs/"}
+    calls = [
+        {"id": name, "type": "function", "function": {"name": "ls", "arguments": "{}"}}
+        for name in ("a", "b")
+    ]
+    tool_round = [
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "a", "content": "docs src"},
+        {"role": "tool", "tool_call_id": "b", "content": "KEEP: the licence"},
+    ]
+    messages[3:3] = [stop, *tool_round]
+    done, _ = compact(
+        messages,
+        in_turn(GOOD),
+        pin=lambda _, message: str(message["content"]).startswith(("STOP", "KEEP")),
+    )
+    assert done.messages[2:] == [stop, *tool_round]

@@ -38,7 +38,12 @@ PROFILE = {
             **ONE_BLOCK_SIZE,
             "study": "compaction_accuracy_volume",
             "layouts": ["target_block", "suffix_target"],
-            "volume": {"mode": "natural", "sequential_max_tokens": 64, "worker_max_tokens": 32},
+            "volume": {
+                "mode": "natural",
+                "sequential_max_tokens": 64,
+                "worker_max_tokens": 32,
+                "accept": ["length", "empty", "echo", "loop"],
+            },
             "references": ["full_history"],
         },
     },

@@ -30,7 +30,12 @@ EXPERIMENTS = {
         "study": "compaction_accuracy_volume",
         "tau_tokens": [1000],
         "block_sizes_tokens": [300],
-        "volume": {"mode": "natural", "sequential_max_tokens": 60, "worker_max_tokens": 20},
+        "volume": {
+            "mode": "natural",
+            "sequential_max_tokens": 60,
+            "worker_max_tokens": 20,
+            "accept": ["length", "empty", "echo", "loop"],
+        },
         "prompts": ["p"],
         "answer_tokens": 8,
         "references": [],

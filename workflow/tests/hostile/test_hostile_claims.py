@@ -151,7 +151,7 @@ def test_markup_in_a_claim_is_text_in_the_report(tables, tmp_path):
     marked = {
         **SHARED,
         "statement": IMAGE,
-        "place": IMAGE,
+        "locator": IMAGE,
         "reported": {"text": IMAGE, "grade": "primary"},
         "metric": {**METRICS[0], "name": IMAGE},
         "scale_reason": IMAGE,

@@ -69,12 +69,14 @@ class StubServer:
     def behaviour(self, number: int, body: dict) -> str:
         return self._behaviours[min(number, len(self._behaviours) - 1)]
 
-    def _status(self, writer, code: int, body: object) -> None:
-        self._send(writer, code, json.dumps(body))
+    def _status(self, writer, code: int, body: object, **headers: str) -> None:
+        self._send(writer, code, json.dumps(body), **headers)
 
-    def _send(self, writer, code: int, page: str) -> None:
+    def _send(self, writer, code: int, page: str, **headers: str) -> None:
         text = page.encode()
         writer.write(f"HTTP/1.1 {code} X\r\nContent-Type: application/json\r\n".encode())
+        for name, value in headers.items():
+            writer.write(f"{name.replace('_', '-')}: {value}\r\n".encode())
         writer.write(f"Content-Length: {len(text)}\r\nConnection: close\r\n\r\n".encode() + text)
 
     def _stream(self, writer, *parts: bytes) -> None:
@@ -133,6 +135,9 @@ class StubServer:
 
     async def _error_500(self, writer, body) -> None:
         self._status(writer, 500, {"error": {"message": "the engine core is dead"}})
+
+    async def _busy(self, writer, body) -> None:
+        self._status(writer, 429, {"error": {"message": "eight at once"}}, retry_after="0")
 
     async def _error_400(self, writer, body) -> None:
         self._status(writer, 400, {"error": {"message": "the template is unhappy"}})

@@ -1,6 +1,7 @@
 """The client against a server that goes wrong: what is accepted, retried, refused, and said."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from stub_server import StubServer
@@ -8,6 +9,7 @@ from stub_server import StubServer
 from blockwise.config.backbones import ExternalEngine, PathModel, RequestDefaults
 from blockwise.errors import EngineError
 from blockwise.serving import client as engine_module
+from blockwise.serving.answer import BusyEngineError, TransientEngineError
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
 from blockwise.serving.endpoint_metrics import parse_metrics
 from blockwise.serving.server import Server
@@ -228,3 +230,34 @@ def test_metrics_of_another_engine_are_none_and_a_broken_page_is_said(tiny_rende
     assert metrics_of(tiny_renderer, "vllm:num_preemptions_total 3\n").num_preemptions == 3
     with pytest.raises(EngineError, match=r"/metrics is no Prometheus page"):
         metrics_of(tiny_renderer, "<p>vllm:num_preemptions_total is 3</p>\n")
+
+
+def test_c4_a_full_server_is_asked_again_more_often_than_a_broken_one(tiny_renderer):
+    answer, sent = ask(tiny_renderer, ["busy"] * 4 + ["good"], max_attempts=2)
+    assert isinstance(answer, Completion)
+    assert answer.num_retries == 4
+    assert "429" in answer.retry_reasons[0]
+    answer, sent = ask(tiny_renderer, ["busy"], max_attempts=2)
+    assert "429" in answer
+    assert len(sent) == engine_module.BUSY_ATTEMPTS
+    answer, sent = ask(tiny_renderer, ["error_500"] * 4 + ["good"], max_attempts=2)
+    assert len(sent) == 2
+    assert len(ask(tiny_renderer, ["busy"])[1]) == 1  # with one attempt nothing is asked twice
+
+
+def wait_s(attempt_number, error):
+    state = SimpleNamespace(
+        attempt_number=attempt_number, outcome=SimpleNamespace(exception=lambda: error)
+    )
+    return engine_module._wait_s(state)
+
+
+def test_c4_waits_grow_differ_and_follow_the_server(monkeypatch):
+    monkeypatch.setattr(engine_module, "RETRY_WAIT_S", 1.0)
+    broken = TransientEngineError("x")
+    for attempt, least in ((1, 1.0), (2, 2.0), (3, 4.0), (9, engine_module.MAX_RETRY_WAIT_S)):
+        assert least <= wait_s(attempt, broken) <= least + 1.0
+    assert len({wait_s(1, broken) for _ in range(20)}) > 10
+    assert 7.0 <= wait_s(1, BusyEngineError("x", 7.0)) <= 8.0
+    assert 2.0 <= wait_s(2, BusyEngineError("x", None)) <= 3.0
+    assert wait_s(1, BusyEngineError("x", 86400.0)) <= engine_module.MAX_RETRY_WAIT_S + 1.0

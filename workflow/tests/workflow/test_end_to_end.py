@@ -28,16 +28,27 @@ from report.click_through import read_report
 
 pytestmark = pytest.mark.engine
 
+KEPT = ["length", "empty", "echo", "loop"]  # random weights write no summaries
 RECALL = {
     "study": "compaction_accuracy_volume",
     "tau_tokens": [2400],
     "block_sizes_tokens": [1024],
-    "volume": {"mode": "natural", "sequential_max_tokens": 96, "worker_max_tokens": 32},
+    "volume": {
+        "mode": "natural",
+        "sequential_max_tokens": 96,
+        "worker_max_tokens": 32,
+        "accept": KEPT,
+    },
     "answer_tokens": 4,
 }
 ONE = {"datasets": ["hotpotqa"], "block_sizes_tokens": [512]}
 FORCED = {"mode": "forced", "total_tokens": 64}
-NATURAL = {"mode": "natural", "sequential_max_tokens": 32, "worker_max_tokens": 16}
+NATURAL = {
+    "mode": "natural",
+    "sequential_max_tokens": 32,
+    "worker_max_tokens": 16,
+    "accept": KEPT,
+}
 EXPERIMENTS = {
     "compaction_end_to_end": SMALL_TIMING,
     "recall": RECALL,

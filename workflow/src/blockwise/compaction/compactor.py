@@ -20,14 +20,16 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from blockwise.compaction.acceptance import IN_WORDS, fault_of, summary_of
+from blockwise.compaction.conversation import merged_user_runs
 from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.fences import fenced
 from blockwise.compaction.history import Cut, History, Turn, slice_turns
+from blockwise.compaction.identifiers import survival
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
 from blockwise.config.experiments import Boundary, ContentType, SummaryFault, VolumeMode
 from blockwise.errors import BlockwiseError, CompactionError
-from blockwise.models.renderer import Renderer
+from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
 WRAPPER_ROLE = "user"
@@ -37,6 +39,7 @@ WRAPPER_HEADING = (
 )
 WRAPPER_MARK = "SUMMARY"
 SUMMARY_SEPARATOR = "\n\n"
+IDENTIFIERS_HEADING = "Also named there:"
 WORKER_ATTEMPTS = 2  # METHOD.md: one failed worker is retried, then the compaction fails
 SEED_BITS = 31  # engines take a signed 32-bit seed
 
@@ -57,6 +60,8 @@ class CompactionRule:
     max_concurrent_workers: int | None = None  # None: all at once
     accept: frozenset[SummaryFault] = frozenset()
     """Faults of a summary of natural volume that are recorded and kept; any other is refused."""
+    keep_identifiers: int = 0
+    """At most so many identifiers that the summaries lost are added behind them."""
     max_answers: int = 2  # of a worker: an answer that is refused is asked for again
 
     def prompt_of(self, content: ContentType) -> str:
@@ -128,6 +133,7 @@ class Compactor:
         answers = await self._dispatch(requests)
         workers = [answer.completion for answer in answers]
         summaries = [summary_of(worker) for worker in workers]
+        summaries += self._lost_identifiers(history, turn_range, summaries)
         compacted = replace_by_summaries(history, turn_range, summaries)
         stall_s = time.perf_counter() - begin_s
         return Compaction(
@@ -170,8 +176,10 @@ class Compactor:
         forced = self._rule.volume_mode == VolumeMode.FORCED
         return [
             ChatRequest(
-                messages=self._layout.worker_messages(
-                    history, blocks, index, self._rule.prompt_of(content[index])
+                messages=self._fitted(
+                    self._layout.worker_messages(
+                        history, blocks, index, self._rule.prompt_of(content[index])
+                    )
                 ),
                 max_tokens=budget,
                 min_tokens=budget if forced else 0,
@@ -181,6 +189,10 @@ class Compactor:
             for index, budget in enumerate(budgets)
         ]
 
+    def _fitted(self, messages: list[Message]) -> list[Message]:
+        """The messages as the template takes them."""
+        return messages if self._renderer.takes_user_runs else merged_user_runs(messages)
+
     def _untouched_tokens(
         self, history: History, first: int, blocks: Sequence[HistoryBlock]
     ) -> list[int]:
@@ -189,6 +201,16 @@ class Compactor:
         ends = list(accumulate((part.num_tokens for part in blocks), initial=tokens))
         num_blocks = len(blocks)
         return [ends[self._layout.cached_blocks(index, num_blocks)] for index in range(num_blocks)]
+
+    def _lost_identifiers(
+        self, history: History, turn_range: tuple[int, int], summaries: Sequence[str]
+    ) -> list[str]:
+        """A line with identifiers that no summary holds, where the rule asks for one."""
+        if not self._rule.keep_identifiers:
+            return []
+        lost = survival(text_of(history, turn_range), "\n".join(summaries)).lost
+        kept = lost[: self._rule.keep_identifiers]
+        return [f"{IDENTIFIERS_HEADING} {', '.join(kept)}"] if kept else []
 
     def _budgets(self, num_workers: int) -> list[int]:
         if self._rule.volume_mode == VolumeMode.NATURAL:
@@ -248,6 +270,11 @@ def content_of(turns: Sequence[Turn]) -> ContentType:
     for turn in turns:
         chars[turn.content] += len(turn.text)
     return max(ContentType, key=lambda kind: chars[kind])
+
+
+def text_of(history: History, turn_range: tuple[int, int]) -> str:
+    """All text of the turns [start, stop)."""
+    return "\n".join(turn.text for turn in history.turns[slice(*turn_range)])
 
 
 def replace_by_summaries(

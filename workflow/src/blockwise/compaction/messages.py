@@ -2,11 +2,8 @@
 
 What stays verbatim comes out as the very messages that went in, unknown fields and images
 included; a last message of the user's, which nobody has answered, always stays. What is compacted
-becomes one message with the summaries, and only if that makes the history shorter. Workers are
-shown the text and the tool calls of the messages and nothing else, because strict servers refuse
-fields they do not know. A conversation that a server would refuse (a tool's result without its
-call) is refused here, with the number of the message, before anything is sent. The prefix cache
-carries no salt: the agent whose history this is may have filled it.
+becomes one message with the summaries, and only if that makes the history shorter. The prefix
+cache carries no salt: the agent whose history this is may have filled it.
 """
 
 import time
@@ -23,21 +20,24 @@ from blockwise.compaction.compactor import (
     CompactionRule,
     Compactor,
     replace_by_summaries,
+    text_of,
 )
-from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
+from blockwise.compaction.conversation import (
+    USER_ROLE,
+    Pin,
+    check_compactable,
+    merged_user_runs,
+    pinned_in,
+    pins_system_messages,
+    read_history,
+    unread_parts,
+)
+from blockwise.compaction.history import History
+from blockwise.compaction.identifiers import survival
 from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
-
-USER_ROLE = "user"
-DEVELOPER_ROLE = "developer"  # OpenAI's newer name of the system role; templates know the older
-ROLES = frozenset({SYSTEM_ROLE, DEVELOPER_ROLE, USER_ROLE, "assistant", TOOL_ROLE})
-SENT_FIELDS = ("name", "tool_calls", "tool_call_id")
-"""Fields beside role and content that every OpenAI-compatible server takes."""
-
-PART_SEPARATOR = "\n"
-"""Between the text parts of one content. Source: vLLM 0.32, renderers/chat_utils.py."""
 
 
 class _Record(BaseModel):
@@ -101,6 +101,8 @@ class MessagesRecord(_Record):
     num_retried_workers: int = 0
     num_refused_answers: int = 0  # no summaries, asked for again
     refused_tokens: int = 0  # decoded by them
+    num_identifiers: int = 0  # distinct ones of what was compacted (compaction/identifiers.py)
+    num_identifiers_kept: int = 0  # those that stand in the message that replaces it
     wall_s: float = 0.0  # first request sent to last answer complete
     stall_s: float  # the whole call, client work included
     workers: tuple[WorkerRecord, ...] = ()
@@ -122,6 +124,7 @@ async def compact_messages(
     *,
     tau_tokens: int | None = None,
     seed: int = 0,
+    pin: Pin = pins_system_messages,
 ) -> CompactedMessages:
     """Replace everything but the verbatim part of a conversation by summaries of it.
 
@@ -132,6 +135,8 @@ async def compact_messages(
         rule: layout, block size, volume, prompt, verbatim turns.
         tau_tokens: a history of at most so many tokens is left as it is; None compacts any.
         seed: workers sample with seeds derived from it.
+        pin: which messages stay as they are, in their order, behind the summaries; workers read
+            them with the rest. By default system and developer messages.
 
     Raises:
         CompactionError: the messages are no conversation, nothing is left to compact, what is
@@ -142,15 +147,19 @@ async def compact_messages(
     history = read_history(messages)
     waits = messages[-1]["role"] == USER_ROLE
     rule = replace(rule, last_turns=max(rule.last_turns, int(waits)))
-    before_tokens = _history_tokens(history, renderer)
+    before_tokens = _history_tokens(messages, renderer)
     reason = _reason_to_leave(history, before_tokens, rule, tau_tokens, renderer)
     if reason is None:
-        _check_compactable(messages, history.compactable(rule.last_turns))
+        turn_range = history.compactable(rule.last_turns)
+        check_compactable(messages, turn_range)
+        foreseen = replace_by_summaries(history, turn_range, ["words"])
+        _history_tokens(_replaced(messages, foreseen, turn_range, pin, renderer), renderer)
         compactor = Compactor(engine, renderer, rule)
         compaction = await compactor.compact(history, cache_salt=None, seed=seed)
-        volumes = _volumes(compaction, renderer)
-        compacted = _replaced(messages, compaction)
-        after_tokens = _history_tokens(compaction.history, renderer)
+        volumes = _volumes(history, compaction, renderer)
+        _refuse_blanks(compaction)
+        compacted = _replaced(messages, compaction.history, turn_range, pin, renderer)
+        after_tokens = _history_tokens(compacted, renderer)
         outcome, reason = Outcome.COMPACTED, ""
         if after_tokens >= before_tokens:
             outcome = Outcome.CANNOT_SHRINK
@@ -175,7 +184,7 @@ async def compact_messages(
         tau_tokens=tau_tokens,
         num_messages_before=len(messages),
         num_messages_after=len(compacted),
-        num_unread_parts=sum(len(_unread_parts(message)) for message in compacted),
+        num_unread_parts=sum(len(unread_parts(message)) for message in compacted),
         history_before_tokens=before_tokens,
         history_after_tokens=after_tokens,
         exceeds_tau=tau_tokens is not None and after_tokens > tau_tokens,
@@ -200,7 +209,8 @@ def _reason_to_leave(
     start, stop = history.compactable(rule.last_turns)
     if start >= stop:
         return None  # the compactor says so
-    kept = _history_tokens(replace_by_summaries(history, (start, stop), [""]), renderer)
+    left = replace_by_summaries(history, (start, stop), [""]).messages()
+    kept = renderer.count(left, add_generation_prompt=False)
     least_tokens = kept + (rule.volume_tokens if rule.volume_mode is VolumeMode.FORCED else 0)
     if least_tokens <= tau_tokens:
         return None
@@ -210,120 +220,15 @@ def _reason_to_leave(
     )
 
 
-def read_history(messages: Sequence[Message]) -> History:
-    """The text of a conversation, checked to be one that a chat server takes.
+def _history_tokens(messages: Sequence[Message], renderer: Renderer) -> int:
+    return renderer.count(read_history(messages).messages(), add_generation_prompt=False)
+
+
+def _refuse_blanks(compaction: Compaction) -> None:
+    """Refuse a worker of forced volume that wrote nothing: its history block would vanish.
 
     Raises:
-        CompactionError: there is no message, one has no role, its content is neither text nor a
-            list of parts, or a tool's result has no call that it answers.
-    """
-    if not messages:
-        raise CompactionError("there is no message; give at least one beside the system prompt")
-    for number, message in enumerate(messages):
-        _check_message(number, message)
-    _check_results(messages)
-    return History(tuple(_turn(message) for message in messages))
-
-
-def _check_message(number: int, message: Any) -> None:
-    if not isinstance(message, dict):
-        raise CompactionError(
-            f"messages[{number}] is {type(message).__name__}; give an object with role and content"
-        )
-    role = message.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        raise CompactionError(
-            f"messages[{number}]: the role is {role!r}; give one of {', '.join(sorted(ROLES))}"
-        )
-    content = message.get("content")
-    is_parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
-    if not (content is None or isinstance(content, str) or is_parts):
-        raise CompactionError(
-            f"messages[{number}]: content is {type(content).__name__}; give text or a list of parts"
-        )
-    calls = message.get("tool_calls") or []
-    if not isinstance(calls, list) or not all(
-        isinstance(call, dict) and isinstance(call.get("id"), str) for call in calls
-    ):
-        raise CompactionError(
-            f"messages[{number}]: tool_calls is no list of calls with an id each; give every call "
-            "the id that its result names"
-        )
-
-
-def _check_results(messages: Sequence[Message]) -> None:
-    """Every tool's result stands behind its call, with nothing but other results between."""
-    open_calls: set[str] = set()
-    for number, message in enumerate(messages):
-        if message["role"] != TOOL_ROLE:
-            open_calls = {call["id"] for call in message.get("tool_calls") or ()}
-            continue
-        answered = message.get("tool_call_id")
-        if not isinstance(answered, str) or answered not in open_calls:
-            raise CompactionError(
-                f"messages[{number}]: the tool's result for call {answered!r} does not follow an "
-                "assistant message with that call; add the call or leave the result out"
-            )
-        open_calls.remove(answered)
-
-
-def _check_compactable(messages: Sequence[Message], turn_range: tuple[int, int]) -> None:
-    """Nothing in the turns [start, stop) would be lost unread or torn apart."""
-    start, stop = turn_range
-    unanswered: set[str] = set()
-    for number in range(start, stop):
-        message = messages[number]
-        kinds = sorted({str(part.get("type")) for part in _unread_parts(message)})
-        if kinds:
-            raise CompactionError(
-                f"messages[{number}] is to be compacted and holds {', '.join(kinds)}, which cannot "
-                "be summarised as text; keep it verbatim (more last turns) or take the part out"
-            )
-        if message["role"] == TOOL_ROLE:
-            unanswered.discard(message["tool_call_id"])
-        elif unanswered:
-            break
-        else:
-            unanswered = {call["id"] for call in message.get("tool_calls") or ()}
-    if unanswered:
-        raise CompactionError(
-            f"the results of tool calls {', '.join(sorted(unanswered))} are missing from what is "
-            "to be compacted; add them, or keep the calls verbatim (more last turns)"
-        )
-
-
-def _unread_parts(message: Message) -> list[dict[str, Any]]:
-    """Parts of a content that are no text."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return []
-    return [
-        part
-        for part in content
-        if part.get("type") != "text" or not isinstance(part.get("text"), str)
-    ]
-
-
-def _turn(message: Message) -> Turn:
-    """What workers are shown of a message."""
-    content = message.get("content") or ""
-    if isinstance(content, list):
-        unread = _unread_parts(message)
-        content = PART_SEPARATOR.join(part["text"] for part in content if part not in unread)
-    role = SYSTEM_ROLE if message["role"] == DEVELOPER_ROLE else message["role"]
-    sent = {key: message[key] for key in SENT_FIELDS if message.get(key)}
-    return Turn.from_message({"role": role, "content": content, **sent})
-
-
-def _history_tokens(history: History, renderer: Renderer) -> int:
-    return renderer.count(history.messages(), add_generation_prompt=False)
-
-
-def _replaced(messages: Sequence[Message], compaction: Compaction) -> list[Message]:
-    """The messages with the wrapper in place of what was summarised.
-
-    Raises:
-        CompactionError: a worker of forced volume wrote nothing, so its history block would vanish.
+        CompactionError: there is one.
     """
     answered = zip(compaction.workers, compaction.faults, strict=True)
     for number, (worker, fault) in enumerate(answered):
@@ -333,11 +238,23 @@ def _replaced(messages: Sequence[Message], compaction: Compaction) -> list[Messa
                 f"({worker.completion_tokens} tokens, {worker.thinking_tokens} of them thinking, "
                 f"finish reason {worker.finish_reason}); raise the volume or change the prompt"
             )
-    start, stop = compaction.turn_range
-    return [*messages[:start], compaction.history.turns[start].message(), *messages[stop:]]
 
 
-def _volumes(compaction: Compaction, renderer: Renderer) -> dict[str, Any]:
+def _replaced(
+    messages: Sequence[Message],
+    shorter: History,
+    turn_range: tuple[int, int],
+    pin: Pin,
+    renderer: Renderer,
+) -> list[Message]:
+    """The messages with the wrapper, and what is pinned, in place of what was summarised."""
+    start, stop = turn_range
+    pinned = pinned_in(messages, turn_range, pin)
+    replaced = [*messages[:start], shorter.turns[start].message(), *pinned, *messages[stop:]]
+    return replaced if renderer.takes_user_runs else merged_user_runs(replaced)
+
+
+def _volumes(history: History, compaction: Compaction, renderer: Renderer) -> dict[str, Any]:
     """What a compaction adds to the record."""
     first_s = min(worker.started_at_s for worker in compaction.workers)
     workers = [
@@ -353,6 +270,8 @@ def _volumes(compaction: Compaction, renderer: Renderer) -> dict[str, Any]:
     prompt_tokens = sum(worker.prompt_tokens for worker in workers)
     cached = [worker.cached_tokens for worker in workers if worker.cached_tokens is not None]
     cached_tokens = sum(cached) if len(cached) == len(workers) else None
+    wrapper = compaction.history.turns[compaction.turn_range[0]]
+    found = survival(text_of(history, compaction.turn_range), wrapper.text)
     return {
         "num_blocks": len(compaction.blocks),
         "block_tokens": tuple(part.num_tokens for part in compaction.blocks),
@@ -366,6 +285,8 @@ def _volumes(compaction: Compaction, renderer: Renderer) -> dict[str, Any]:
         "num_retried_workers": sum(bool(worker.retry_reasons) for worker in workers),
         "num_refused_answers": len(compaction.refused),
         "refused_tokens": sum(answer.completion_tokens for answer in compaction.refused),
+        "num_identifiers": found.num_identifiers,
+        "num_identifiers_kept": found.num_kept,
         "wall_s": compaction.wall_s,
         "workers": tuple(workers),
     }

@@ -82,6 +82,7 @@ class Renderer:
         if not self._segments_are_exact():
             self._borders = None
         self._plain = self._learn_plain_template()
+        self.takes_user_runs = self._takes_user_runs()
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
         """Token ids of the rendered conversation.
@@ -216,6 +217,15 @@ class Renderer:
     def _tokenize_segment(self, segment: tuple[str, str]) -> "array[int]":
         border, text = segment
         return array("I", self._encode(border + text))  # 4 bytes a token: thousands are kept
+
+    def _takes_user_runs(self) -> bool:
+        """Whether two messages of the user's may follow each other: some templates refuse it."""
+        run = [{"role": "user", "content": text} for text in ("One.", "Two.")]
+        try:
+            self.render_text(run, add_generation_prompt=True)
+        except EngineError:
+            return False
+        return True
 
     def _learn_plain_template(self) -> plain_template.PlainTemplate | None:
         """How messages are wrapped, where each also begins at a place to cut a text."""

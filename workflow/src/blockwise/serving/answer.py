@@ -23,6 +23,19 @@ class TransientEngineError(EngineError):
     """A failure that the same request may not meet again: worth another attempt."""
 
 
+class BusyEngineError(TransientEngineError):
+    """The server takes no more requests for now: worth several attempts.
+
+    Args:
+        message: in words.
+        retry_after_s: when it wants to be asked again; None: it does not say.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 @dataclass
 class StreamedAnswer:
     """What has arrived of one answer."""

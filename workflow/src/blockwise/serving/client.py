@@ -6,9 +6,11 @@ alone (the library's are off), because a retried request must be counted.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
@@ -19,15 +21,17 @@ import tenacity
 from blockwise.config.backbones import Backbone, ExternalEngine, RequestForm
 from blockwise.errors import EngineError
 from blockwise.models.renderer import Message, Renderer
-from blockwise.serving.answer import StreamedAnswer, TransientEngineError
+from blockwise.serving.answer import BusyEngineError, StreamedAnswer, TransientEngineError
 from blockwise.serving.api_key import holds_key, without_key
 from blockwise.serving.endpoint_metrics import PREEMPTIONS, EngineMetrics, parse_metrics
 from blockwise.serving.http_json import HttpError, get_text, is_local
 from blockwise.serving.running_server import Server
 
 CONNECT_TIMEOUT_S = 30.0  # a live server accepts at once, but this process may be busy meanwhile
-RETRY_WAIT_S = 1.0  # lets a busy server finish what it holds
-HTTP_TOO_MANY_REQUESTS = 429
+RETRY_WAIT_S = 1.0  # before the second attempt; twice as long before each further one
+MAX_RETRY_WAIT_S = 30.0
+BUSY_ATTEMPTS = 8  # where retries are allowed: two minutes of a server that is full
+BUSY_STATUSES = (429, 503)  # too many requests, service unavailable
 HTTP_SERVER_ERROR = 500
 NUM_QUOTED_CHARS = 500
 
@@ -122,6 +126,10 @@ class EngineClient:
     async def complete(self, request: ChatRequest, *, max_attempts: int = 1) -> Completion:
         """Ask, and ask again after a transient failure while attempts are left.
 
+        Waits grow from attempt to attempt, by chance too, so that workers that were refused
+        together do not come back together. A server that is full is asked more often, when it
+        wants to be; with one attempt nothing is asked twice.
+
         Raises:
             EngineError: the request does not fit the window, or no attempt gave an answer that
                 can be trusted.
@@ -130,8 +138,8 @@ class EngineClient:
         arguments = self._arguments(request)
         reasons: list[str] = []
         attempts = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(max_attempts),
-            wait=tenacity.wait_fixed(RETRY_WAIT_S),
+            stop=partial(_gives_up, max_attempts),
+            wait=_wait_s,
             retry=tenacity.retry_if_exception_type(TransientEngineError),
             before_sleep=lambda state: reasons.append(_reason(state)),
             reraise=True,
@@ -268,7 +276,8 @@ class EngineClient:
         try:
             await self._exchange(answer, arguments)
         except EngineError as error:
-            raise type(error)(without_key(str(error), self._server.api_key)) from error
+            error.args = (without_key(str(error), self._server.api_key),)
+            raise
         if holds_key("".join([*answer.text_parts, *answer.thinking_parts]), self._server.api_key):
             raise EngineError(
                 f"{self._server.base_url} answers with the key that it was sent, and answers are "
@@ -297,16 +306,14 @@ class EngineClient:
                 "the server's log"
             ) from error
         except openai.APIStatusError as error:
-            kind = (
-                TransientEngineError
-                if error.status_code >= HTTP_SERVER_ERROR
-                or error.status_code == HTTP_TOO_MANY_REQUESTS
-                else EngineError
-            )
-            raise kind(
+            words = (
                 f"{where} answers HTTP {error.status_code}: {self._quote(error)}; see the server's "
                 "log"
-            ) from error
+            )
+            if error.status_code in BUSY_STATUSES:
+                raise BusyEngineError(words, _retry_after_s(error)) from error
+            is_transient = error.status_code >= HTTP_SERVER_ERROR
+            raise (TransientEngineError if is_transient else EngineError)(words) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise TransientEngineError(
@@ -326,6 +333,35 @@ class EngineClient:
     def _quote(self, error: openai.APIError) -> str:
         """The beginning of what the server said; a key that the cut parts is none any more."""
         return without_key(error.message, self._server.api_key).strip()[:NUM_QUOTED_CHARS]
+
+
+def _gives_up(max_attempts: int, state: tenacity.RetryCallState) -> bool:
+    """Whether this attempt was the last."""
+    if max_attempts > 1 and isinstance(_error_of(state), BusyEngineError):
+        max_attempts = max(max_attempts, BUSY_ATTEMPTS)
+    return state.attempt_number >= max_attempts
+
+
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next attempt: as the server says, else ever longer, and by chance more."""
+    error = _error_of(state)
+    if isinstance(error, BusyEngineError) and error.retry_after_s is not None:
+        least_s = error.retry_after_s
+    else:
+        least_s = RETRY_WAIT_S * 2 ** (state.attempt_number - 1)
+    return min(least_s, MAX_RETRY_WAIT_S) + random.uniform(0.0, RETRY_WAIT_S)
+
+
+def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None
+
+
+def _retry_after_s(error: openai.APIStatusError) -> float | None:
+    """The seconds of a `Retry-After`; None where there is none or it is a date."""
+    try:
+        return max(0.0, float(error.response.headers.get("retry-after", "")))
+    except ValueError:
+        return None
 
 
 def _reason(state: tenacity.RetryCallState) -> str:

@@ -1,0 +1,163 @@
+"""Conversations of others: OpenAI chat messages, checked, and as the text that workers are shown.
+
+Workers are shown the text and the tool calls of the messages and nothing else, because strict
+servers refuse fields they do not know. A conversation that a server would refuse (a tool's result
+without its call) is refused here, with the number of the message, before anything is sent.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
+from blockwise.errors import CompactionError
+from blockwise.models.renderer import Message
+
+USER_ROLE = "user"
+DEVELOPER_ROLE = "developer"  # OpenAI's newer name of the system role; templates know the older
+ROLES = frozenset({SYSTEM_ROLE, DEVELOPER_ROLE, USER_ROLE, "assistant", TOOL_ROLE})
+SENT_FIELDS = ("name", "tool_calls", "tool_call_id")
+"""Fields beside role and content that every OpenAI-compatible server takes."""
+
+RUN_SEPARATOR = "\n\n"
+PART_SEPARATOR = "\n"
+"""Between the text parts of one content. Source: vLLM 0.32, renderers/chat_utils.py."""
+
+
+def merged_user_runs(messages: Sequence[Message]) -> list[Message]:
+    """The messages with neighbours of the user's in one, for templates that want alternation."""
+    merged: list[Message] = []
+    for message in messages:
+        is_text = message["role"] == USER_ROLE and isinstance(message.get("content"), str)
+        last = merged[-1] if merged else None
+        if is_text and last and last["role"] == USER_ROLE and isinstance(last["content"], str):
+            text = f"{last['content']}{RUN_SEPARATOR}{message['content']}"
+            merged[-1] = {**message, "content": text}
+        else:
+            merged.append(message)
+    return merged
+
+
+Pin = Callable[[int, Message], bool]
+"""Whether a message, by its place and itself, stays as it is wherever it stands."""
+
+
+def pins_system_messages(_place: int, message: Message) -> bool:
+    """System and developer messages: as a user's text their orders would weigh less."""
+    return message["role"] in {SYSTEM_ROLE, DEVELOPER_ROLE}
+
+
+def pinned_in(messages: Sequence[Message], turn_range: tuple[int, int], pin: Pin) -> list[Message]:
+    """The messages of the range [start, stop) that stay; a tool round stays or goes as a whole."""
+    rounds: list[list[int]] = []
+    for place in range(*turn_range):
+        if rounds and messages[place]["role"] == TOOL_ROLE:
+            rounds[-1].append(place)
+        else:
+            rounds.append([place])
+    kept = (places for places in rounds if any(pin(place, messages[place]) for place in places))
+    return [messages[place] for places in kept for place in places]
+
+
+def read_history(messages: Sequence[Message]) -> History:
+    """The text of a conversation, checked to be one that a chat server takes.
+
+    Raises:
+        CompactionError: there is no message, one has no role, its content is neither text nor a
+            list of parts, or a tool's result has no call that it answers.
+    """
+    if not messages:
+        raise CompactionError("there is no message; give at least one beside the system prompt")
+    for number, message in enumerate(messages):
+        _check_message(number, message)
+    _check_results(messages)
+    return History(tuple(_turn(message) for message in messages))
+
+
+def _check_message(number: int, message: Any) -> None:
+    if not isinstance(message, dict):
+        raise CompactionError(
+            f"messages[{number}] is {type(message).__name__}; give an object with role and content"
+        )
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        raise CompactionError(
+            f"messages[{number}]: the role is {role!r}; give one of {', '.join(sorted(ROLES))}"
+        )
+    content = message.get("content")
+    is_parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
+    if not (content is None or isinstance(content, str) or is_parts):
+        raise CompactionError(
+            f"messages[{number}]: content is {type(content).__name__}; give text or a list of parts"
+        )
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list) or not all(
+        isinstance(call, dict) and isinstance(call.get("id"), str) for call in calls
+    ):
+        raise CompactionError(
+            f"messages[{number}]: tool_calls is no list of calls with an id each; give every call "
+            "the id that its result names"
+        )
+
+
+def _check_results(messages: Sequence[Message]) -> None:
+    """Every tool's result stands behind its call, with nothing but other results between."""
+    open_calls: set[str] = set()
+    for number, message in enumerate(messages):
+        if message["role"] != TOOL_ROLE:
+            open_calls = {call["id"] for call in message.get("tool_calls") or ()}
+            continue
+        answered = message.get("tool_call_id")
+        if not isinstance(answered, str) or answered not in open_calls:
+            raise CompactionError(
+                f"messages[{number}]: the tool's result for call {answered!r} does not follow an "
+                "assistant message with that call; add the call or leave the result out"
+            )
+        open_calls.remove(answered)
+
+
+def check_compactable(messages: Sequence[Message], turn_range: tuple[int, int]) -> None:
+    """Nothing in the turns [start, stop) would be lost unread or torn apart."""
+    start, stop = turn_range
+    unanswered: set[str] = set()
+    for number in range(start, stop):
+        message = messages[number]
+        kinds = sorted({str(part.get("type")) for part in unread_parts(message)})
+        if kinds:
+            raise CompactionError(
+                f"messages[{number}] is to be compacted and holds {', '.join(kinds)}, which cannot "
+                "be summarised as text; keep it verbatim (more last turns) or take the part out"
+            )
+        if message["role"] == TOOL_ROLE:
+            unanswered.discard(message["tool_call_id"])
+        elif unanswered:
+            break
+        else:
+            unanswered = {call["id"] for call in message.get("tool_calls") or ()}
+    if unanswered:
+        raise CompactionError(
+            f"the results of tool calls {', '.join(sorted(unanswered))} are missing from what is "
+            "to be compacted; add them, or keep the calls verbatim (more last turns)"
+        )
+
+
+def unread_parts(message: Message) -> list[dict[str, Any]]:
+    """Parts of a content that are no text."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return []
+    return [
+        part
+        for part in content
+        if part.get("type") != "text" or not isinstance(part.get("text"), str)
+    ]
+
+
+def _turn(message: Message) -> Turn:
+    """What workers are shown of a message."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        unread = unread_parts(message)
+        content = PART_SEPARATOR.join(part["text"] for part in content if part not in unread)
+    role = SYSTEM_ROLE if message["role"] == DEVELOPER_ROLE else message["role"]
+    sent = {key: message[key] for key in SENT_FIELDS if message.get(key)}
+    return Turn.from_message({"role": role, "content": content, **sent})

@@ -1,0 +1,95 @@
+"""C2: three families of chat templates, written here, and a compaction that each of them takes."""
+
+import asyncio
+import shutil
+
+import pytest
+from doubles import CachingEngine
+
+from blockwise.compaction.compactor import CompactionRule
+from blockwise.compaction.messages import Outcome, compact_messages
+from blockwise.config.arms import SEQUENTIAL, known_layouts
+from blockwise.errors import EngineError
+from blockwise.models.renderer import Renderer
+
+CHATML = """\
+{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+LLAMA3 = """\
+{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>
+
+{{ message.content | trim }}<|eot_id|>{% endfor %}\
+{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>
+
+{% endif %}"""
+STRICT = """\
+{% if messages[0].role == 'system' %}{% set system = messages[0].content %}\
+{% set rest = messages[1:] %}{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}\
+{% for message in rest %}\
+{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}\
+{{ raise_exception('roles must alternate user/assistant/user/assistant/...') }}{% endif %}\
+{% if message.role == 'user' %}[INST] {% if loop.first and system %}{{ system }}
+
+{% endif %}{{ message.content }}[/INST]{% else %} {{ message.content }}</s>{% endif %}\
+{% endfor %}"""
+TEMPLATES = {"ChatML": CHATML, "Llama 3": LLAMA3, "strict alternation": STRICT}
+SUMMARY = "The user asked what has to be done and the assistant said it."
+
+
+@pytest.fixture(params=TEMPLATES)
+def renderer(request, tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model.tokenizer_path, folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATES[request.param])
+    return Renderer(str(folder))
+
+
+def chat(num_exchanges=4):
+    return [
+        {"role": "system", "content": "You are a careful engineer."},
+        *(
+            {"role": role, "content": f"{role} says in message {number} what has to be done. " * 6}
+            for number in range(num_exchanges)
+            for role in ("user", "assistant")
+        ),
+    ]
+
+
+def compact(renderer, messages, layout):
+    engine = CachingEngine(lambda request: SUMMARY)
+    engine.renderer = renderer
+    rule = CompactionRule(
+        layout=layout,
+        block_size_tokens=None if layout == SEQUENTIAL else 300,
+        boundary="turn",
+        prompt="Write a summary of it.",
+        volume_mode="natural",
+        volume_tokens=200,
+        last_turns=0,
+    )
+    return asyncio.run(compact_messages(engine, renderer, messages, rule)), engine
+
+
+@pytest.mark.parametrize("layout", [SEQUENTIAL, *known_layouts()])
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_is_sent_and_what_comes_out_can_be_rendered(renderer, layout, waits):
+    messages = [*chat(), {"role": "user", "content": "And now?"}] if waits else chat()
+    done, engine = compact(renderer, messages, layout)
+    assert done.record.outcome is Outcome.COMPACTED
+    for request in engine.requests:
+        renderer.render(request.messages, add_generation_prompt=True)
+    renderer.render(done.messages, add_generation_prompt=True)
+    assert done.messages[-1]["content"].endswith("And now?" if waits else ">")
+    assert SUMMARY in done.messages[1]["content"]
+
+
+def test_what_the_template_refuses_afterwards_is_refused_before_anything_is_paid(renderer):
+    messages = chat()
+    messages.insert(3, {"role": "system", "content": "From here on answer in French."})
+    if renderer.takes_user_runs:
+        assert compact(renderer, messages, SEQUENTIAL)[0].messages[2] == messages[3]
+        return
+    with pytest.raises(EngineError, match="roles must alternate"):
+        compact(renderer, messages, SEQUENTIAL)
