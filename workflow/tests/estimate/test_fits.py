@@ -71,6 +71,12 @@ def test_what_fits_is_said_to_by_nobody(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_shipped_profile_of_a_night_is_warned_of_nothing(project_folder, capsys):
+    names = ("config.yaml", "small.yaml")  # its data are not here: documents of usual size
+    check_fits(Pipeline([project_folder / "config" / name for name in names], {}))
+    assert capsys.readouterr().err == ""
+
+
 def test_data_that_is_elsewhere_is_warned_of_and_not_refused(tmp_path, capsys):
     elsewhere = {"kind": "hub", "id": "a/b"}
     source = {"datasets": {"rows": {"source": elsewhere}, "chats": {"source": elsewhere}},

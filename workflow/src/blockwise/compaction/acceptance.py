@@ -8,8 +8,8 @@ few runs, and nothing of it is refused by them:
   nowhere in the history that the worker was shown.
 
 Measured on 214 summaries of Qwen2.5-Coder 0.5B and 1.5B that one reader had classed
-(workflow/docs/prompts.md): 23 of 28 loops are found, and none of 105 summaries that say what the
-text says is refused.
+(workflow/docs/prompts.md): 23 of 28 loops and 3 of 5 echoes are found, and none of the 105 that
+say what the text says is refused.
 """
 
 import re
