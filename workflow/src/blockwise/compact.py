@@ -2,10 +2,11 @@
 
     python -m blockwise.compact --base-url URL --model M --layout L --block-size B < in > out
 
-Reads OpenAI chat messages (a list, or an object with a list `messages`) and writes them in the
-same form with everything but the verbatim part replaced by summaries. One line of JSON on
-standard error records volumes and times. Whatever is wrong ends with exit status 2, one line on
-standard error and nothing on standard output; the input is only ever read.
+Reads OpenAI chat messages (a list, or an object with a list `messages` and perhaps the agent's
+`tools`) and writes them in the same form with everything but the verbatim part replaced by
+summaries. One line of JSON on standard error records volumes and times. Whatever is wrong ends with
+exit status 2, one line on standard error and nothing on standard output; the input is only ever
+read.
 """
 
 import argparse
@@ -16,14 +17,13 @@ import math
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from blockwise.compaction.compactor import CompactionRule
-from blockwise.compaction.conversation import read_history
+from blockwise.compaction.conversation_document import Conversation, read_conversation
 from blockwise.compaction.messages import CompactedMessages, compact_messages
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.backbones import (
@@ -36,8 +36,8 @@ from blockwise.config.backbones import (
 from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
-from blockwise.errors import BlockwiseError, CompactionError, ConfigError, ServerError, run_command
-from blockwise.models.renderer import Message, Renderer
+from blockwise.errors import BlockwiseError, ConfigError, ServerError, run_command
+from blockwise.models.renderer import Renderer
 from blockwise.serving.api_key import NO_KEY, read_key
 from blockwise.serving.client import EngineClient
 from blockwise.serving.http_json import HttpError
@@ -45,7 +45,6 @@ from blockwise.serving.running_server import Server
 from blockwise.serving.served_models import served_models
 
 DEFAULT_PROMPT = prompt_path(Path(__file__).parents[3] / "config" / "prompts", "detailed")
-MESSAGES_KEY = "messages"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,49 +52,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see python -m blockwise.compact --help")
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """What stood on standard input."""
-
-    document: Any  # the list of messages, or the object that holds it
-
-    @property
-    def messages(self) -> list[Message]:
-        """The messages."""
-        is_object = isinstance(self.document, dict)
-        return list(self.document[MESSAGES_KEY] if is_object else self.document)
-
-    def with_messages(self, messages: list[Message]) -> Any:
-        """The same document with other messages."""
-        if isinstance(self.document, dict):
-            return {**self.document, MESSAGES_KEY: messages}
-        return messages
-
-
-def read_conversation(content: bytes) -> Conversation:
-    """Parse and check standard input.
-
-    Raises:
-        CompactionError: it is no JSON, no list of messages, or no conversation.
-    """
-    try:
-        document = json.loads(content, parse_constant=_refuse_constant)
-        json.dumps(document, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise CompactionError(
-            f"standard input ({len(content)} bytes) is not JSON in UTF-8: {error}; give a list of "
-            "OpenAI chat messages"
-        ) from error
-    messages = document.get(MESSAGES_KEY) if isinstance(document, dict) else document
-    if not isinstance(messages, list):
-        raise CompactionError(
-            "standard input holds no list of messages; give a JSON list of OpenAI chat messages, "
-            f"or an object with one under {MESSAGES_KEY!r}"
-        )
-    read_history(messages)
-    return Conversation(document)
 
 
 def find_server(base_url: str, model: str, api_key: str) -> tuple[Server, int | None]:
@@ -146,6 +102,7 @@ async def run(arguments: argparse.Namespace, conversation: Conversation) -> Comp
             rule,
             tau_tokens=arguments.tau,
             seed=arguments.seed,
+            tools=conversation.tools,
         )
 
 
@@ -340,10 +297,6 @@ def _renderer(arguments: argparse.Namespace) -> Renderer:
         return Renderer(name, revision=arguments.tokenizer_revision)
     except ConfigError as error:
         raise ConfigError(f"--tokenizer: {error}") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def compact() -> None:

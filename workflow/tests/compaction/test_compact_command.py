@@ -52,7 +52,8 @@ class Summariser(StubServer):
         await super()._serve(whole, writer)
 
     async def _summary(self, writer, body):
-        tokens = self._renderer.count(body["messages"], add_generation_prompt=True)
+        renderer = self._renderer.with_tools(body["tools"]) if "tools" in body else self._renderer
+        tokens = renderer.count(body["messages"], add_generation_prompt=True)
         done = body.get("min_tokens", 5)
         usage = self._usage(body, completion_tokens=done, prompt_tokens=tokens)
         chunk = self._chunk(body, f"summary {len(self.requests)}", "stop")
@@ -98,6 +99,26 @@ def command(monkeypatch, capsysbinary, tiny_model):
         return SimpleNamespace(output=json.loads(written.out), record=json.loads(written.err))
 
     return run
+
+
+TOOL = {"type": "function", "function": {"name": "ls", "parameters": {"type": "object"}}}
+
+
+def test_the_agents_tools_are_sent_and_none_may_be_called(command, tiny_renderer):
+    given = {"messages": CHAT, "tools": [TOOL], "model": "m"}
+    with serving(tiny_renderer) as stub:
+        done = command(stub.base_url, given=given)
+    assert stub.requests
+    assert {body["tool_choice"] for body in stub.requests} == {"none"}
+    assert all(body["tools"] == [TOOL] for body in stub.requests)
+    assert (done.output["tools"], done.output["model"]) == ([TOOL], "m")
+    assert len(done.output["messages"]) < len(CHAT)
+
+
+@pytest.mark.parametrize("tools", ["ls", [{"function": {"name": "ls"}}], [{"type": "function"}]])
+def test_what_is_no_list_of_tools_is_refused(command, tools):
+    done = command(UNREACHABLE, given={"messages": CHAT, "tools": tools})
+    assert "'tools' is no list of OpenAI tools" in done.error
 
 
 def test_a_list_goes_in_and_a_shorter_one_comes_out(command, tiny_renderer):

@@ -93,3 +93,55 @@ def test_what_the_template_refuses_afterwards_is_refused_before_anything_is_paid
         return
     with pytest.raises(EngineError, match="roles must alternate"):
         compact(renderer, messages, SEQUENTIAL)
+
+
+WITH_TOOLS = """\
+{% if tools %}<|im_start|>system
+{{ messages[0].content }}
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}<|im_end|>
+{% endif %}{% for message in messages %}{% if not (tools and loop.first) %}\
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+TOOLS = [
+    {"type": "function", "function": {"name": name, "description": f"Use it to {name}. " * 20}}
+    for name in ("read_file", "run_tests")
+]
+
+
+@pytest.mark.parametrize("template", [WITH_TOOLS, CHATML], ids=["with tools", "without"])
+def test_c1_workers_begin_as_the_agent_does_tools_included(template, tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model.tokenizer_path, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    renderer = Renderer(str(folder))
+    messages = chat()
+    engine = CachingEngine(lambda request: SUMMARY)
+    engine.renderer = renderer
+    offered = []
+    engine.with_tools = lambda tools: offered.extend(tools) or engine
+    rule = CompactionRule(
+        layout="suffix_target",
+        block_size_tokens=300,
+        boundary="turn",
+        prompt="Write a summary of it.",
+        volume_mode="natural",
+        volume_tokens=200,
+        last_turns=0,
+    )
+    done = asyncio.run(compact_messages(engine, renderer, messages, rule, tools=TOOLS))
+    assert offered == TOOLS
+
+    with_tools = renderer.with_tools(TOOLS)
+    agents = with_tools.render(messages, add_generation_prompt=False)
+    assert done.record.history_before_tokens == len(agents)
+    assert (len(agents) > renderer.count(messages, False)) == (template == WITH_TOOLS)
+    for request in engine.requests:
+        prompt = with_tools.render(request.messages, add_generation_prompt=True)
+        assert with_tools.count(request.messages, add_generation_prompt=True) == len(prompt)
+        shown = with_tools.count(request.messages[:-1], add_generation_prompt=False)
+        assert prompt[:shown] == agents[:shown]
+    assert with_tools.count(messages[:3], False) == len(with_tools.render(messages[:3], False))
+    assert renderer.count(messages, False) == len(renderer.render(messages, False))

@@ -9,10 +9,10 @@ from hostile_values import REPEATABLE, WORDS, values, words
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from blockwise.compact import read_conversation
 from blockwise.compaction.agent import ANSWER_FORM, SYSTEM_PROMPT, Agent, AgentRule
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import CompactionRule, Compactor
+from blockwise.compaction.conversation_document import read_conversation
 from blockwise.compaction.history import History, Turn, slice_turns
 from blockwise.compaction.judgements import Item
 from blockwise.compaction.judging import fill_prompt

@@ -7,7 +7,7 @@ cache carries no salt: the agent whose history this is may have filled it.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -125,6 +125,7 @@ async def compact_messages(
     tau_tokens: int | None = None,
     seed: int = 0,
     pin: Pin = pins_system_messages,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> CompactedMessages:
     """Replace everything but the verbatim part of a conversation by summaries of it.
 
@@ -137,6 +138,8 @@ async def compact_messages(
         seed: workers sample with seeds derived from it.
         pin: which messages stay as they are, in their order, behind the summaries; workers read
             them with the rest. By default system and developer messages.
+        tools: those of the agent's own requests, in its order: workers are sent the same, so that
+            their prompts begin as the agent's do, and are told to call none. Counted everywhere.
 
     Raises:
         CompactionError: the messages are no conversation, nothing is left to compact, what is
@@ -144,6 +147,8 @@ async def compact_messages(
         EngineError: the chat template refuses the conversation.
     """
     begin_s = time.perf_counter()
+    if tools:
+        engine, renderer = engine.with_tools(tools), renderer.with_tools(tools)
     history = read_history(messages)
     waits = messages[-1]["role"] == USER_ROLE
     rule = replace(rule, last_turns=max(rule.last_turns, int(waits)))

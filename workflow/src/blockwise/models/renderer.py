@@ -84,6 +84,14 @@ class Renderer:
         self._plain = self._learn_plain_template()
         self.takes_user_runs = self._takes_user_runs()
 
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> "Renderer":
+        """The same renderer for requests that offer these tools, which templates write out."""
+        other = copy.copy(self)
+        other._arguments = {**self._arguments, "tools": [dict(tool) for tool in tools]}
+        other._message_tokens = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(other._count_message)
+        other._plain = other._learn_plain_template()
+        return other
+
     def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
         """Token ids of the rendered conversation.
 

@@ -6,9 +6,10 @@ alone (the library's are off), because a retried request must be counted.
 """
 
 import asyncio
+import copy
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -97,6 +98,7 @@ class EngineClient:
         self._server = server
         self._backbone = backbone
         self._renderer = renderer
+        self._tools: list[Mapping[str, Any]] = []
         timeout = openai.Timeout(backbone.request.timeout_s, connect=CONNECT_TIMEOUT_S)
         # A proxy of the environment is for other machines. Idle connections are not kept:
         # uvicorn closes them after 5 s, and a request sent into that moment is lost.
@@ -112,6 +114,17 @@ class EngineClient:
             timeout=timeout,
             http_client=http_client,
         )
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Self:
+        """The same client, whose requests offer these tools and allow none to be called.
+
+        An agent's tools stand at the head of its prompts: a request without them shares no prefix
+        with the agent's own.
+        """
+        other = copy.copy(self)
+        other._renderer = self._renderer.with_tools(tools)
+        other._tools = list(tools)
+        return other
 
     @property
     def window_tokens(self) -> int:
@@ -229,6 +242,8 @@ class EngineClient:
         else:
             arguments["messages"] = []
             extra["messages"] = list(request.messages)
+            if self._tools:
+                extra |= {"tools": self._tools, "tool_choice": "none"}
             if defaults.chat_template_arguments:
                 extra["chat_template_kwargs"] = dict(defaults.chat_template_arguments)
         return {**arguments, "extra_body": extra}
