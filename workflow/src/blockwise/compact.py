@@ -23,6 +23,7 @@ from typing import NoReturn
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from blockwise.compaction.compactor import CompactionRule
+from blockwise.compaction.conversation import OnMedia
 from blockwise.compaction.conversation_document import Conversation, read_conversation
 from blockwise.compaction.messages import CompactedMessages, compact_messages
 from blockwise.config.arms import SEQUENTIAL, known_layouts
@@ -103,6 +104,7 @@ async def run(arguments: argparse.Namespace, conversation: Conversation) -> Comp
             tau_tokens=arguments.tau,
             seed=arguments.seed,
             tools=conversation.tools,
+            on_media=OnMedia(arguments.on_media),
         )
 
 
@@ -168,6 +170,9 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
     faults = [fault.value for fault in SummaryFault]
     text = "keep a summary with this fault instead of refusing it; may be given several times"
     add("--accept", choices=faults, action="append", default=[], help=text)
+    text = "images and the like that are to be summarised (default: %(default)s)"
+    ways = [way.value for way in OnMedia]
+    add("--on-media", choices=ways, default=OnMedia.PLACEHOLDER.value, help=text)
     text = "add so many identifiers that summaries lost (paths, numbers, codes; default: none)"
     add("--keep-identifiers", type=_count, default=0, metavar="NUMBER", help=text)
     text = "default: all at once"

@@ -190,7 +190,7 @@ def test_prompt_and_key_come_from_where_they_are_said_to(
         ({"options": ["--api-key-env", "NO_SUCH_KEY"]}, "NO_SUCH_KEY .* is not set"),
         ({"given": b""}, r"standard input \(0 bytes\) is not JSON"),
         ({"given": b"\xff\xfe["}, "is not JSON"),
-        ({"given": b'[{"role": "user", "content": "\\ud800"}]'}, "is not JSON in UTF-8"),
+        ({"given": b'[{"role": "user", "content": "\\ud800"}]'}, r"messages\[0\] holds half"),
         ({"given": b'[{"role": "user", "content": "x", "score": NaN}]'}, "NaN is no JSON value"),
         ({"given": b"3"}, "no list of messages"),
         ({"given": {"turns": []}}, "no list of messages"),

@@ -228,3 +228,30 @@ def test_b2_what_is_pinned_stays_and_a_tool_round_stays_whole():
         pin=lambda _, message: str(message["content"]).startswith(("STOP", "KEEP")),
     )
     assert done.messages[2:] == [stop, *tool_round]
+
+
+PARTS = {
+    "D2 image": ({"type": "image_url", "image_url": {"url": "data:,x"}}, "[image]", 1),
+    "D2 audio": ({"type": "input_audio", "input_audio": {"data": "x"}}, "[audio]", 1),
+    "D2 file": ({"type": "file", "file": {"file_id": "x"}}, "[file]", 1),
+    "D2 what nobody knows": ({"type": "hologram"}, "[hologram]", 1),
+    "D3 refusal": ({"type": "refusal", "refusal": "I will not."}, "I will not.", 0),
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_what_is_no_text_is_shown_as_a_placeholder_and_counted(kind):
+    part, shown, num_placeholders = PARTS[kind]
+    messages = chat()
+    messages[2]["content"] = [{"type": "text", "text": messages[2]["content"]}, part]
+    done, engine = compact(messages, in_turn(GOOD))
+    assert f"\n{shown}" in engine.requests[0].messages[2]["content"]
+    assert done.record.num_placeholders == num_placeholders
+    assert done.record.outcome is Outcome.COMPACTED
+
+
+def test_d4_half_a_character_is_named_with_its_message():
+    messages = chat()
+    messages[3]["content"] += "a smile \ud83d"
+    with pytest.raises(CompactionError, match=r"messages\[3\] holds half a character.*a smile"):
+        compact(messages, in_turn(GOOD))

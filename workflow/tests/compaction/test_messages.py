@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockwise.compaction.compactor import WRAPPER_HEADING, CompactionRule
+from blockwise.compaction.conversation import OnMedia
 from blockwise.compaction.messages import compact_messages
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.errors import CompactionError
@@ -33,9 +34,14 @@ def rule(**changes):
     return CompactionRule(**{**values, **changes})
 
 
-def compact(messages, engine=None, tau_tokens=None, **changes):
+def compact(messages, engine=None, tau_tokens=None, on_media=OnMedia.PLACEHOLDER, **changes):
     call = compact_messages(
-        engine or CachingEngine(), CharRenderer(), messages, rule(**changes), tau_tokens=tau_tokens
+        engine or CachingEngine(),
+        CharRenderer(),
+        messages,
+        rule(**changes),
+        tau_tokens=tau_tokens,
+        on_media=on_media,
     )
     return asyncio.run(call)
 
@@ -165,7 +171,7 @@ def test_the_record_adds_up():
 def test_a_history_at_tau_stays_and_one_above_it_does_not(excess):
     messages = [*chat(), {"role": "user", "content": [{"type": "text", "text": "é"}, IMAGE]}]
     engine = CachingEngine()
-    length = CharRenderer().count([*chat(), say("user", "é")], False)
+    length = CharRenderer().count([*chat(), say("user", "é\n[image]")], False)
     done = compact(messages, engine, tau_tokens=length - excess, last_turns=1)
     assert (done.record.outcome == "unchanged") == (excess == 0)
     assert bool(engine.requests) == (excess == 1)
@@ -199,14 +205,19 @@ def test_no_salt_and_no_field_a_server_may_refuse_is_sent():
     assert done.record.num_messages_after == 2
 
 
-def test_an_image_stays_where_it_is_verbatim_and_is_refused_where_it_is_not():
+def test_an_image_stays_where_it_is_verbatim_and_leaves_a_placeholder_where_it_is_not():
     shown = say("user", [{"type": "text", "text": "Look:"}, IMAGE])
-    messages = [*chat(2), shown, say("assistant", "A cat.")]
-    done = compact(messages, last_turns=2)
-    assert done.messages[-2] is shown
-    assert done.record.num_unread_parts == 1
+    messages = [*chat(2), shown, say("assistant", "A cat."), *chat(2)[1:]]
+    done = compact(messages, last_turns=6)
+    assert done.messages[-6] is shown
+    assert (done.record.num_unread_parts, done.record.num_placeholders) == (1, 0)
+    engine = CachingEngine()
+    done = compact(messages, engine)
+    assert (done.record.num_unread_parts, done.record.num_placeholders) == (0, 1)
+    read = [message["content"] for request in engine.requests for message in request.messages]
+    assert any("Look:\n[image]" in text for text in read)
     with pytest.raises(CompactionError, match=r"messages\[5\].*holds image_url.*keep it verbatim"):
-        compact(messages, last_turns=1)
+        compact(messages, on_media=OnMedia.REFUSE)
 
 
 @pytest.mark.parametrize("kept", [0, 2])

@@ -5,7 +5,9 @@ servers refuse fields they do not know. A conversation that a server would refus
 without its call) is refused here, with the number of the message, before anything is sent.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any
 
 from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
@@ -17,6 +19,17 @@ DEVELOPER_ROLE = "developer"  # OpenAI's newer name of the system role; template
 ROLES = frozenset({SYSTEM_ROLE, DEVELOPER_ROLE, USER_ROLE, "assistant", TOOL_ROLE})
 SENT_FIELDS = ("name", "tool_calls", "tool_call_id")
 """Fields beside role and content that every OpenAI-compatible server takes."""
+
+TEXT_PARTS = ("text", "refusal")  # each holds its text under its own name
+MEDIA_WORDS = {"image_url": "image", "input_audio": "audio", "file": "file"}
+
+
+class OnMedia(StrEnum):
+    """What becomes of parts of a content that are no text where they are to be summarised."""
+
+    PLACEHOLDER = "placeholder"  # workers read `[image]`; the record counts them
+    REFUSE = "refuse"
+
 
 RUN_SEPARATOR = "\n\n"
 PART_SEPARATOR = "\n"
@@ -78,6 +91,17 @@ def _check_message(number: int, message: Any) -> None:
         raise CompactionError(
             f"messages[{number}] is {type(message).__name__}; give an object with role and content"
         )
+    try:
+        json.dumps(message, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise CompactionError(
+            f"messages[{number}] holds half a character (a lone surrogate), which no server takes, "
+            f"after {error.object[max(0, error.start - 20) : error.start]!r}; take it out"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise CompactionError(
+            f"messages[{number}] is no JSON: {error}; give plain dictionaries, lists and texts"
+        ) from error
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise CompactionError(
@@ -115,17 +139,24 @@ def _check_results(messages: Sequence[Message]) -> None:
         open_calls.remove(answered)
 
 
-def check_compactable(messages: Sequence[Message], turn_range: tuple[int, int]) -> None:
-    """Nothing in the turns [start, stop) would be lost unread or torn apart."""
+def check_compactable(
+    messages: Sequence[Message], turn_range: tuple[int, int], on_media: OnMedia
+) -> None:
+    """Refuse turns [start, stop) that would tear a tool round apart, or media where asked.
+
+    Raises:
+        CompactionError: there is one.
+    """
     start, stop = turn_range
     unanswered: set[str] = set()
     for number in range(start, stop):
         message = messages[number]
         kinds = sorted({str(part.get("type")) for part in unread_parts(message)})
-        if kinds:
+        if kinds and on_media is OnMedia.REFUSE:
             raise CompactionError(
                 f"messages[{number}] is to be compacted and holds {', '.join(kinds)}, which cannot "
-                "be summarised as text; keep it verbatim (more last turns) or take the part out"
+                "be summarised as text; keep it verbatim (more last turns), take the part out, or "
+                "let a placeholder stand for it (on_media)"
             )
         if message["role"] == TOOL_ROLE:
             unanswered.discard(message["tool_call_id"])
@@ -148,7 +179,7 @@ def unread_parts(message: Message) -> list[dict[str, Any]]:
     return [
         part
         for part in content
-        if part.get("type") != "text" or not isinstance(part.get("text"), str)
+        if part.get("type") not in TEXT_PARTS or not isinstance(part.get(part["type"]), str)
     ]
 
 
@@ -156,8 +187,14 @@ def _turn(message: Message) -> Turn:
     """What workers are shown of a message."""
     content = message.get("content") or ""
     if isinstance(content, list):
-        unread = unread_parts(message)
-        content = PART_SEPARATOR.join(part["text"] for part in content if part not in unread)
+        content = PART_SEPARATOR.join(map(_part_text, content))
     role = SYSTEM_ROLE if message["role"] == DEVELOPER_ROLE else message["role"]
     sent = {key: message[key] for key in SENT_FIELDS if message.get(key)}
     return Turn.from_message({"role": role, "content": content, **sent})
+
+
+def _part_text(part: dict[str, Any]) -> str:
+    """A part's text, that of a refusal included, or what stands for it."""
+    kind = str(part.get("type"))
+    text = part.get(kind) if kind in TEXT_PARTS else None
+    return text if isinstance(text, str) else f"[{MEDIA_WORDS.get(kind, kind)}]"

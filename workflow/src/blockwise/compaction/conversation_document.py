@@ -63,7 +63,6 @@ def read_conversation(content: bytes) -> Conversation:
     """
     try:
         document = json.loads(content, parse_constant=_refuse_constant)
-        json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise CompactionError(
             f"standard input ({len(content)} bytes) is not JSON in UTF-8: {error}; give a list of "
@@ -77,6 +76,12 @@ def read_conversation(content: bytes) -> Conversation:
         )
     read_history(messages)
     conversation = Conversation(document)
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise CompactionError(
+            f"the object beside its messages holds half a character ({error.reason}); take it out"
+        ) from error
     try:
         TypeAdapter(list[Tool]).validate_python(conversation.tools)
     except ValidationError as error:

@@ -24,6 +24,7 @@ from blockwise.compaction.compactor import (
 )
 from blockwise.compaction.conversation import (
     USER_ROLE,
+    OnMedia,
     Pin,
     check_compactable,
     merged_user_runs,
@@ -85,7 +86,8 @@ class MessagesRecord(_Record):
     tau_tokens: int | None  # None: compacts whatever the length
     num_messages_before: int
     num_messages_after: int
-    num_unread_parts: int  # parts that are no text, all of them verbatim; in no token count
+    num_unread_parts: int  # of what comes out: images and the like, counted as placeholders
+    num_placeholders: int  # of what was compacted: workers read `[image]` in their place
     history_before_tokens: int
     history_after_tokens: int
     exceeds_tau: bool  # the history that comes out still does
@@ -126,6 +128,7 @@ async def compact_messages(
     seed: int = 0,
     pin: Pin = pins_system_messages,
     tools: Sequence[Mapping[str, Any]] = (),
+    on_media: OnMedia = OnMedia.PLACEHOLDER,
 ) -> CompactedMessages:
     """Replace everything but the verbatim part of a conversation by summaries of it.
 
@@ -140,10 +143,12 @@ async def compact_messages(
             them with the rest. By default system and developer messages.
         tools: those of the agent's own requests, in its order: workers are sent the same, so that
             their prompts begin as the agent's do, and are told to call none. Counted everywhere.
+        on_media: what becomes of images, audio and files that are to be summarised.
 
     Raises:
         CompactionError: the messages are no conversation, nothing is left to compact, what is
-            to be compacted holds images or unanswered tool calls, or a worker failed.
+            to be compacted holds unanswered tool calls, or media that are refused, or a
+            worker failed.
         EngineError: the chat template refuses the conversation.
     """
     begin_s = time.perf_counter()
@@ -156,7 +161,7 @@ async def compact_messages(
     reason = _reason_to_leave(history, before_tokens, rule, tau_tokens, renderer)
     if reason is None:
         turn_range = history.compactable(rule.last_turns)
-        check_compactable(messages, turn_range)
+        check_compactable(messages, turn_range, on_media)
         foreseen = replace_by_summaries(history, turn_range, ["words"])
         _history_tokens(_replaced(messages, foreseen, turn_range, pin, renderer), renderer)
         compactor = Compactor(engine, renderer, rule)
@@ -189,7 +194,8 @@ async def compact_messages(
         tau_tokens=tau_tokens,
         num_messages_before=len(messages),
         num_messages_after=len(compacted),
-        num_unread_parts=sum(len(unread_parts(message)) for message in compacted),
+        num_unread_parts=_num_unread(compacted),
+        num_placeholders=_num_unread(messages) - _num_unread(compacted),
         history_before_tokens=before_tokens,
         history_after_tokens=after_tokens,
         exceeds_tau=tau_tokens is not None and after_tokens > tau_tokens,
@@ -227,6 +233,10 @@ def _reason_to_leave(
 
 def _history_tokens(messages: Sequence[Message], renderer: Renderer) -> int:
     return renderer.count(read_history(messages).messages(), add_generation_prompt=False)
+
+
+def _num_unread(messages: Sequence[Message]) -> int:
+    return sum(len(unread_parts(message)) for message in messages)
 
 
 def _refuse_blanks(compaction: Compaction) -> None:
