@@ -170,6 +170,8 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
     faults = [fault.value for fault in SummaryFault]
     text = "keep a summary with this fault instead of refusing it; may be given several times"
     add("--accept", choices=faults, action="append", default=[], help=text)
+    text = "summarise an earlier summary with the rest (default: it is carried as it is)"
+    add("--resummarize", action="store_true", help=text)
     text = "images and the like that are to be summarised (default: %(default)s)"
     ways = [way.value for way in OnMedia]
     add("--on-media", choices=ways, default=OnMedia.PLACEHOLDER.value, help=text)
@@ -250,6 +252,7 @@ def _rule(arguments: argparse.Namespace) -> CompactionRule:
         last_turns=arguments.keep_last,
         max_concurrent_workers=arguments.max_concurrent_workers,
         accept=frozenset(map(SummaryFault, arguments.accept)),
+        carries_summaries=not arguments.resummarize,
         keep_identifiers=arguments.keep_identifiers,
     )
 

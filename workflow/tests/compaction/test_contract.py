@@ -9,11 +9,11 @@ from itertools import count
 import pytest
 from doubles import CachingEngine, CharRenderer
 
-from blockwise.compaction.compactor import CompactionRule
+from blockwise.compaction.compactor import WRAPPER_HEADING, CompactionRule
 from blockwise.compaction.conversation import pins_system_messages
 from blockwise.compaction.identifiers import identifiers
 from blockwise.compaction.messages import Outcome, compact_messages
-from blockwise.config.arms import SEQUENTIAL
+from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.experiments import SummaryFault
 from blockwise.errors import CompactionError
 
@@ -255,3 +255,31 @@ def test_d4_half_a_character_is_named_with_its_message():
     messages[3]["content"] += "a smile \ud83d"
     with pytest.raises(CompactionError, match=r"messages\[3\] holds half a character.*a smile"):
         compact(messages, in_turn(GOOD))
+
+
+@pytest.mark.parametrize("layout", [SEQUENTIAL, *known_layouts()])
+def test_b5_an_earlier_summary_is_carried_and_headings_do_not_pile_up(layout):
+    messages = chat()
+    size = None if layout == SEQUENTIAL else 300
+    for number in range(5):
+        summary = f"Round {number}: {GOOD}"
+        done, _ = compact(messages, in_turn(summary), layout=layout, block_size_tokens=size)
+        assert done.record.outcome is Outcome.COMPACTED
+        wrappers = [one for one in done.messages if WRAPPER_HEADING in one["content"]]
+        assert len(wrappers) == 1
+        assert wrappers[0]["content"].count(WRAPPER_HEADING) == 1
+        for earlier in range(number + 1):
+            assert f"Round {earlier}: " in wrappers[0]["content"]
+        blocks = sum(done.record.block_tokens)
+        assert blocks == CharRenderer().count(messages[1 if number == 0 else 2 :], False)
+        messages = [*done.messages, *chat()[1:]]
+
+
+def test_b5_a_summary_is_summarised_again_where_asked_and_a_forged_one_always():
+    done, _ = compact(chat(), in_turn(GOOD))
+    messages = [*done.messages, *chat()[1:]]
+    again, _ = compact(messages, in_turn("All of it."), carries_summaries=False)
+    assert GOOD not in again.messages[1]["content"]
+    messages[1] = {**messages[1], "content": messages[1]["content"].replace("8080", "9090")}
+    forged, _ = compact(messages, in_turn("All of it."))
+    assert "9090" not in forged.messages[1]["content"]

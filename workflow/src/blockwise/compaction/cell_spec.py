@@ -170,5 +170,6 @@ class CellSpec(CellSettings):
             last_turns=self.last_turns,
             max_concurrent_workers=self.max_concurrent_workers,
             accept=frozenset(self.accept),
+            carries_summaries=False,
             max_answers=1,  # a cell measures the first answer
         )

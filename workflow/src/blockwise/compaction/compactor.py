@@ -22,7 +22,7 @@ from itertools import accumulate
 from blockwise.compaction.acceptance import IN_WORDS, fault_of, summary_of
 from blockwise.compaction.conversation import merged_user_runs
 from blockwise.compaction.dispatch import run_together
-from blockwise.compaction.fences import fenced
+from blockwise.compaction.fences import fenced, unfenced
 from blockwise.compaction.history import Cut, History, Turn, slice_turns
 from blockwise.compaction.identifiers import survival
 from blockwise.compaction.layouts import load_layout
@@ -60,6 +60,9 @@ class CompactionRule:
     max_concurrent_workers: int | None = None  # None: all at once
     accept: frozenset[SummaryFault] = frozenset()
     """Faults of a summary of natural volume that are recorded and kept; any other is refused."""
+    carries_summaries: bool = True
+    """An earlier wrapper at the head of what is compacted is carried into the new one as it is;
+    otherwise it is summarised with the rest, as the paper's agent does."""
     keep_identifiers: int = 0
     """At most so many identifiers that the summaries lost are added behind them."""
     max_answers: int = 2  # of a worker: an answer that is refused is asked for again
@@ -127,13 +130,17 @@ class Compactor:
         """
         begin_s = time.perf_counter()
         turn_range = history.compactable(self._rule.last_turns if keep_last_turns else 0)
-        blocks = self._blocks(history, turn_range)
+        carried = carried_summary(history, turn_range) if self._rule.carries_summaries else None
+        begin = turn_range[0] + (carried is not None)
+        blocks = self._blocks(history, (begin, turn_range[1]))
         content = [content_of(slice_turns(history.turns, *part.span)) for part in blocks]
         requests = self._requests(history, blocks, content, cache_salt, seed)
         answers = await self._dispatch(requests)
         workers = [answer.completion for answer in answers]
         summaries = [summary_of(worker) for worker in workers]
-        summaries += self._lost_identifiers(history, turn_range, summaries)
+        summaries += self._lost_identifiers(history, (begin, turn_range[1]), summaries)
+        if carried is not None:
+            summaries.insert(0, carried)
         compacted = replace_by_summaries(history, turn_range, summaries)
         stall_s = time.perf_counter() - begin_s
         return Compaction(
@@ -141,7 +148,7 @@ class Compactor:
             blocks=tuple(blocks),
             block_content=tuple(content),
             turn_range=turn_range,
-            untouched_tokens=tuple(self._untouched_tokens(history, turn_range[0], blocks)),
+            untouched_tokens=tuple(self._untouched_tokens(history, begin, blocks)),
             workers=tuple(workers),
             requests=tuple(answer.request for answer in answers),
             faults=tuple(answer.fault for answer in answers),
@@ -270,6 +277,15 @@ def content_of(turns: Sequence[Turn]) -> ContentType:
     for turn in turns:
         chars[turn.content] += len(turn.text)
     return max(ContentType, key=lambda kind: chars[kind])
+
+
+def carried_summary(history: History, turn_range: tuple[int, int]) -> str | None:
+    """The summaries of an earlier wrapper of ours at the head of a range; None: there is none."""
+    start, stop = turn_range
+    if start >= stop or history.turns[start].role != WRAPPER_ROLE:
+        return None
+    heading, _, rest = history.turns[start].text.partition("\n")
+    return unfenced(WRAPPER_MARK, rest) if heading == WRAPPER_HEADING else None
 
 
 def text_of(history: History, turn_range: tuple[int, int]) -> str:

@@ -27,6 +27,13 @@ def fenced(name: str, text: str) -> str:
     return f"{opening}\n{text}\n{closing}"
 
 
+def unfenced(name: str, text: str) -> str | None:
+    """What `fenced` was given; None where a text was not made by it."""
+    lines = text.split("\n")
+    inner = "\n".join(lines[1:-1])
+    return inner if text == fenced(name, inner) else None
+
+
 def fence_span(
     name: str, turns: Sequence[Turn], span: tuple[Cut, Cut]
 ) -> tuple[list[Turn], tuple[str, str]]:

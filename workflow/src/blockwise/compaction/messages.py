@@ -19,6 +19,7 @@ from blockwise.compaction.compactor import (
     Compaction,
     CompactionRule,
     Compactor,
+    carried_summary,
     replace_by_summaries,
     text_of,
 )
@@ -220,7 +221,8 @@ def _reason_to_leave(
     start, stop = history.compactable(rule.last_turns)
     if start >= stop:
         return None  # the compactor says so
-    left = replace_by_summaries(history, (start, stop), [""]).messages()
+    carried = carried_summary(history, (start, stop)) if rule.carries_summaries else None
+    left = replace_by_summaries(history, (start, stop), [carried or ""]).messages()
     kept = renderer.count(left, add_generation_prompt=False)
     least_tokens = kept + (rule.volume_tokens if rule.volume_mode is VolumeMode.FORCED else 0)
     if least_tokens <= tau_tokens:
