@@ -95,6 +95,7 @@ def session_memory_bytes(renderer: Renderer, marks: Sequence[int]) -> dict[int, 
         volume_mode=VolumeMode.FORCED,
         volume_tokens=64,
         last_turns=0,
+        carries_summaries=False,  # as a cell does
     )
     rule = AgentRule("hotpotqa", 4096, answer_tokens=8, forced_answers=True, seed=0)
     agent = Agent(
