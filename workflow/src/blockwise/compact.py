@@ -23,7 +23,7 @@ from typing import NoReturn
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from blockwise.compaction.compactor import CompactionRule
-from blockwise.compaction.conversation import OnMedia
+from blockwise.compaction.conversation import OnBrokenTools, OnMedia, read_history
 from blockwise.compaction.conversation_document import Conversation, read_conversation
 from blockwise.compaction.messages import CompactedMessages, compact_messages
 from blockwise.config.arms import SEQUENTIAL, known_layouts
@@ -84,6 +84,8 @@ async def run(arguments: argparse.Namespace, conversation: Conversation) -> Comp
         BlockwiseError: the server, the tokenizer or the compaction failed.
     """
     rule = _rule(arguments)
+    if arguments.on_broken_tools == OnBrokenTools.REFUSE:
+        read_history(conversation.messages)
     server, served_window = find_server(
         arguments.base_url, arguments.model, _api_key(arguments.api_key_env)
     )
@@ -105,6 +107,7 @@ async def run(arguments: argparse.Namespace, conversation: Conversation) -> Comp
             seed=arguments.seed,
             tools=conversation.tools,
             on_media=OnMedia(arguments.on_media),
+            on_broken_tools=OnBrokenTools(arguments.on_broken_tools),
         )
 
 
@@ -172,6 +175,9 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
     add("--accept", choices=faults, action="append", default=[], help=text)
     text = "summarise an earlier summary with the rest (default: it is carried as it is)"
     add("--resummarize", action="store_true", help=text)
+    text = "tool results without calls, and calls without results (default: %(default)s)"
+    ways = [way.value for way in OnBrokenTools]
+    add("--on-broken-tools", choices=ways, default=OnBrokenTools.REFUSE.value, help=text)
     text = "images and the like that are to be summarised (default: %(default)s)"
     ways = [way.value for way in OnMedia]
     add("--on-media", choices=ways, default=OnMedia.PLACEHOLDER.value, help=text)

@@ -10,7 +10,7 @@ import pytest
 from doubles import CachingEngine, CharRenderer
 
 from blockwise.compaction.compactor import WRAPPER_HEADING, CompactionRule
-from blockwise.compaction.conversation import pins_system_messages
+from blockwise.compaction.conversation import OnBrokenTools, pins_system_messages, read_history
 from blockwise.compaction.identifiers import identifiers
 from blockwise.compaction.messages import Outcome, compact_messages
 from blockwise.config.arms import SEQUENTIAL, known_layouts
@@ -36,7 +36,15 @@ def chat(num_exchanges=4):
     ]
 
 
-def compact(messages, answer, *, tau_tokens=None, pin=pins_system_messages, **changes):
+def compact(
+    messages,
+    answer,
+    *,
+    tau_tokens=None,
+    pin=pins_system_messages,
+    on_broken_tools=OnBrokenTools.REFUSE,
+    **changes,
+):
     engine = CachingEngine(answer)
     values = {
         "layout": SEQUENTIAL,
@@ -48,8 +56,16 @@ def compact(messages, answer, *, tau_tokens=None, pin=pins_system_messages, **ch
         "last_turns": 0,
     }
     rule = CompactionRule(**{**values, **changes})
-    call = compact_messages(engine, CharRenderer(), messages, rule, tau_tokens=tau_tokens, pin=pin)
-    return asyncio.run(call), engine
+    work = compact_messages(
+        engine,
+        CharRenderer(),
+        messages,
+        rule,
+        tau_tokens=tau_tokens,
+        pin=pin,
+        on_broken_tools=on_broken_tools,
+    )
+    return asyncio.run(work), engine
 
 
 def in_turn(*answers):
@@ -283,3 +299,72 @@ def test_b5_a_summary_is_summarised_again_where_asked_and_a_forged_one_always():
     messages[1] = {**messages[1], "content": messages[1]["content"].replace("8080", "9090")}
     forged, _ = compact(messages, in_turn("All of it."))
     assert "9090" not in forged.messages[1]["content"]
+
+
+def call(*names):
+    calls = [
+        {"id": name, "type": "function", "function": {"name": "ls", "arguments": "{}"}}
+        for name in names
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def result(name, text):
+    return {"role": "tool", "tool_call_id": name, "content": text}
+
+
+BROKEN = {
+    "D1 a result without its call": [result("x", "lost and found")],
+    "D1 a second result": [call("a"), result("a", "first"), result("a", "second")],
+    "D1 a result too late": [call("a"), {"role": "user", "content": "wait"}, result("a", "late")],
+    "D1 an interrupted call": [call("a", "b"), result("a", "first")],
+    "D1 an orphan inside a round": [call("a"), result("x", "lost and found"), result("a", "first")],
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("keep", [0, 99])
+def test_broken_tool_rounds_are_refused_or_repaired_and_recorded(kind, keep):
+    messages = chat()
+    messages[3:3] = BROKEN[kind]
+    if kind != "D1 an interrupted call":
+        with pytest.raises(CompactionError, match="repaired"):
+            compact(messages, in_turn(GOOD))
+    tau_tokens = 10**6 if keep else None  # nothing is compacted: what comes out is the repair
+    done, _ = compact(
+        messages, in_turn(GOOD), tau_tokens=tau_tokens, on_broken_tools=OnBrokenTools.REPAIR
+    )
+    assert len(done.record.repairs) >= 1
+    assert done.record.repairs[0].startswith("messages[")
+    read_history(done.messages)
+    if keep:
+        said = str(done.messages)
+        for text in ("lost and found", "first", "late", "wait"):
+            assert (text in said) == (text in str(messages))
+
+
+OLD_FIELDS = {
+    "D3 function_call": (
+        {"function_call": {"name": "ls", "arguments": "docs"}},
+        "[calls ls(docs)]",
+    ),
+    "D3 refusal beside the content": ({"refusal": "I will not."}, "I will not."),
+    "D3 transcript": ({"audio": {"id": "x", "transcript": "Hello there."}}, "Hello there."),
+}
+
+
+@pytest.mark.parametrize("kind", OLD_FIELDS)
+def test_d3_what_other_fields_say_is_shown(kind):
+    fields, shown = OLD_FIELDS[kind]
+    messages = chat()
+    messages[2] = {"role": "assistant", "content": None, **fields}
+    _, engine = compact(messages, in_turn(GOOD))
+    assert engine.requests[0].messages[2]["content"] == shown
+
+
+@pytest.mark.parametrize("function", [None, {}, {"name": None}, "ls"])
+def test_d3_a_call_of_nothing_is_refused_in_words(function):
+    messages = chat()
+    messages[2] = {"role": "assistant", "tool_calls": [{"id": "a", "function": function}]}
+    with pytest.raises(CompactionError, match=r"messages\[2\]: tool_calls is no list of calls"):
+        compact(messages, in_turn(GOOD))

@@ -8,7 +8,9 @@ without its call) is refused here, with the number of the message, before anythi
 import json
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 
 from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
 from blockwise.errors import CompactionError
@@ -24,11 +26,37 @@ TEXT_PARTS = ("text", "refusal")  # each holds its text under its own name
 MEDIA_WORDS = {"image_url": "image", "input_audio": "audio", "file": "file"}
 
 
+class _Function(BaseModel):
+    name: str
+
+
+class _Call(BaseModel):
+    id: str
+    function: _Function | None = None
+    custom: _Function | None = None
+
+    @model_validator(mode="after")
+    def _is_of_a_kind(self) -> Self:
+        if self.function is None and self.custom is None:
+            raise ValueError("it names no function")
+        return self
+
+
+CALLS = TypeAdapter(list[_Call] | None)
+
+
 class OnMedia(StrEnum):
     """What becomes of parts of a content that are no text where they are to be summarised."""
 
     PLACEHOLDER = "placeholder"  # workers read `[image]`; the record counts them
     REFUSE = "refuse"
+
+
+class OnBrokenTools(StrEnum):
+    """What becomes of tool rounds that are not whole (blockwise.compaction.tool_repair)."""
+
+    REFUSE = "refuse"
+    REPAIR = "repair"
 
 
 RUN_SEPARATOR = "\n\n"
@@ -71,17 +99,26 @@ def pinned_in(messages: Sequence[Message], turn_range: tuple[int, int], pin: Pin
     return [messages[place] for places in kept for place in places]
 
 
-def read_history(messages: Sequence[Message]) -> History:
-    """The text of a conversation, checked to be one that a chat server takes.
+def check_messages(messages: Sequence[Message]) -> None:
+    """Refuse what is no list of chat messages.
 
     Raises:
-        CompactionError: there is no message, one has no role, its content is neither text nor a
-            list of parts, or a tool's result has no call that it answers.
+        CompactionError: there is no message, one has no role, or its content is neither text nor
+            a list of parts.
     """
     if not messages:
         raise CompactionError("there is no message; give at least one beside the system prompt")
     for number, message in enumerate(messages):
         _check_message(number, message)
+
+
+def read_history(messages: Sequence[Message]) -> History:
+    """The text of a conversation, checked to be one that a chat server takes.
+
+    Raises:
+        CompactionError: as `check_messages`, or a tool's result has no call that it answers.
+    """
+    check_messages(messages)
     _check_results(messages)
     return History(tuple(_turn(message) for message in messages))
 
@@ -113,14 +150,15 @@ def _check_message(number: int, message: Any) -> None:
         raise CompactionError(
             f"messages[{number}]: content is {type(content).__name__}; give text or a list of parts"
         )
-    calls = message.get("tool_calls") or []
-    if not isinstance(calls, list) or not all(
-        isinstance(call, dict) and isinstance(call.get("id"), str) for call in calls
-    ):
+    try:
+        CALLS.validate_python(message.get("tool_calls"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
         raise CompactionError(
-            f"messages[{number}]: tool_calls is no list of calls with an id each; give every call "
-            "the id that its result names"
-        )
+            f"messages[{number}]: tool_calls is no list of calls with an id each and a function's "
+            f"name: {where}: {first['msg']}; give every call the id that its result names"
+        ) from error
 
 
 def _check_results(messages: Sequence[Message]) -> None:
@@ -134,7 +172,8 @@ def _check_results(messages: Sequence[Message]) -> None:
         if not isinstance(answered, str) or answered not in open_calls:
             raise CompactionError(
                 f"messages[{number}]: the tool's result for call {answered!r} does not follow an "
-                "assistant message with that call; add the call or leave the result out"
+                "assistant message with that call; add the call, leave the result out, or have it "
+                "repaired (on_broken_tools)"
             )
         open_calls.remove(answered)
 
@@ -185,12 +224,23 @@ def unread_parts(message: Message) -> list[dict[str, Any]]:
 
 def _turn(message: Message) -> Turn:
     """What workers are shown of a message."""
-    content = message.get("content") or ""
-    if isinstance(content, list):
-        content = PART_SEPARATOR.join(map(_part_text, content))
     role = SYSTEM_ROLE if message["role"] == DEVELOPER_ROLE else message["role"]
     sent = {key: message[key] for key in SENT_FIELDS if message.get(key)}
-    return Turn.from_message({"role": role, "content": content, **sent})
+    return Turn.from_message({"role": role, "content": shown_text(message), **sent})
+
+
+def shown_text(message: Message) -> str:
+    """All text of a message: that of its parts, and what older and newer fields say in words."""
+    content = message.get("content") or ""
+    texts = [content] if isinstance(content, str) else list(map(_part_text, content))
+    call, audio = message.get("function_call"), message.get("audio")
+    if isinstance(call, dict):
+        texts.append(f"[calls {call.get('name')}({call.get('arguments', '')})]")
+    if isinstance(audio, dict) and audio.get("transcript"):
+        texts.append(str(audio["transcript"]))
+    if isinstance(message.get("refusal"), str):
+        texts.append(message["refusal"])
+    return PART_SEPARATOR.join(text for text in texts if text)
 
 
 def _part_text(part: dict[str, Any]) -> str:

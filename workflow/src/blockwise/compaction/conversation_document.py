@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from blockwise.compaction.conversation import read_history
+from blockwise.compaction.conversation import check_messages
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message
 
@@ -74,7 +74,7 @@ def read_conversation(content: bytes) -> Conversation:
             "standard input holds no list of messages; give a JSON list of OpenAI chat messages, "
             f"or an object with one under {MESSAGES_KEY!r}"
         )
-    read_history(messages)
+    check_messages(messages)
     conversation = Conversation(document)
     try:
         json.dumps(document, ensure_ascii=False).encode()

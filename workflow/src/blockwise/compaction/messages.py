@@ -25,9 +25,11 @@ from blockwise.compaction.compactor import (
 )
 from blockwise.compaction.conversation import (
     USER_ROLE,
+    OnBrokenTools,
     OnMedia,
     Pin,
     check_compactable,
+    check_messages,
     merged_user_runs,
     pinned_in,
     pins_system_messages,
@@ -36,6 +38,7 @@ from blockwise.compaction.conversation import (
 )
 from blockwise.compaction.history import History
 from blockwise.compaction.identifiers import survival
+from blockwise.compaction.tool_repair import repair_tool_rounds
 from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message, Renderer
@@ -89,6 +92,7 @@ class MessagesRecord(_Record):
     num_messages_after: int
     num_unread_parts: int  # of what comes out: images and the like, counted as placeholders
     num_placeholders: int  # of what was compacted: workers read `[image]` in their place
+    repairs: tuple[str, ...]  # of tool rounds that were not whole
     history_before_tokens: int
     history_after_tokens: int
     exceeds_tau: bool  # the history that comes out still does
@@ -130,6 +134,7 @@ async def compact_messages(
     pin: Pin = pins_system_messages,
     tools: Sequence[Mapping[str, Any]] = (),
     on_media: OnMedia = OnMedia.PLACEHOLDER,
+    on_broken_tools: OnBrokenTools = OnBrokenTools.REFUSE,
 ) -> CompactedMessages:
     """Replace everything but the verbatim part of a conversation by summaries of it.
 
@@ -145,6 +150,8 @@ async def compact_messages(
         tools: those of the agent's own requests, in its order: workers are sent the same, so that
             their prompts begin as the agent's do, and are told to call none. Counted everywhere.
         on_media: what becomes of images, audio and files that are to be summarised.
+        on_broken_tools: what becomes of results without calls and calls without results; repaired
+            ones are part of what comes out.
 
     Raises:
         CompactionError: the messages are no conversation, nothing is left to compact, what is
@@ -155,6 +162,11 @@ async def compact_messages(
     begin_s = time.perf_counter()
     if tools:
         engine, renderer = engine.with_tools(tools), renderer.with_tools(tools)
+    repairs: tuple[str, ...] = ()
+    if on_broken_tools is OnBrokenTools.REPAIR:
+        check_messages(messages)
+        repaired = repair_tool_rounds(messages)
+        messages, repairs = repaired.messages, repaired.repairs
     history = read_history(messages)
     waits = messages[-1]["role"] == USER_ROLE
     rule = replace(rule, last_turns=max(rule.last_turns, int(waits)))
@@ -196,6 +208,7 @@ async def compact_messages(
         num_messages_before=len(messages),
         num_messages_after=len(compacted),
         num_unread_parts=_num_unread(compacted),
+        repairs=repairs,
         num_placeholders=_num_unread(messages) - _num_unread(compacted),
         history_before_tokens=before_tokens,
         history_after_tokens=after_tokens,
