@@ -6,6 +6,7 @@ import shutil
 import pytest
 from doubles import CachingEngine
 
+from blockwise.compaction import target_name
 from blockwise.compaction.compactor import CompactionRule
 from blockwise.compaction.messages import Outcome, compact_messages
 from blockwise.config.arms import SEQUENTIAL, known_layouts
@@ -57,12 +58,19 @@ def chat(num_exchanges=4):
     ]
 
 
-def compact(renderer, messages, layout):
-    engine = CachingEngine(lambda request: SUMMARY)
+class ForgetfulEngine(CachingEngine):
+    """Without the arithmetic of a prefix cache, which keeps every prefix of every prompt."""
+
+    def _cached_tokens(self, cache_salt, prompt):
+        return 0
+
+
+def compact(renderer, messages, layout, block_size=300):
+    engine = ForgetfulEngine(lambda request: SUMMARY)
     engine.renderer = renderer
     rule = CompactionRule(
         layout=layout,
-        block_size_tokens=None if layout == SEQUENTIAL else 300,
+        block_size_tokens=None if layout == SEQUENTIAL else block_size,
         boundary="turn",
         prompt="Write a summary of it.",
         volume_mode="natural",
@@ -145,3 +153,26 @@ def test_c1_workers_begin_as_the_agent_does_tools_included(template, tiny_model,
         assert prompt[:shown] == agents[:shown]
     assert with_tools.count(messages[:3], False) == len(with_tools.render(messages[:3], False))
     assert renderer.count(messages, False) == len(renderer.render(messages, False))
+
+
+def test_e1_a_long_history_is_tokenized_once_and_a_place_looked_for_once(
+    tiny_renderer, monkeypatch
+):
+    """A cliff at 4,096 messages and 28 searches a worker took minutes of 10,000 messages."""
+    messages = chat(2500)
+    num_searches = 0
+    search = target_name._places
+
+    def counted(quotation, text):
+        nonlocal num_searches
+        num_searches += 1
+        return search(quotation, text)
+
+    monkeypatch.setattr(target_name, "_places", counted)
+    tiny_renderer.count(messages, add_generation_prompt=False)
+    before = tiny_renderer._message_tokens.cache_info().misses
+    done, engine = compact(tiny_renderer, messages, "suffix_target", block_size=20_000)
+    num_workers = len(engine.requests)
+    assert num_workers == done.record.num_blocks > 10
+    assert num_searches <= 2 * num_workers * len(messages)  # the place, or the one behind it
+    assert tiny_renderer._message_tokens.cache_info().misses - before < 5 * num_workers

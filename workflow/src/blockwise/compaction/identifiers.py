@@ -53,4 +53,6 @@ def survival(text: str, summary: str) -> Survival:
 
 def _stands_in(name: str, summary: str) -> bool:
     """Whether it stands there by itself, and not inside a longer word or number."""
+    if name not in summary:  # thousands of them are looked for, and few are there
+        return False
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", summary) is not None

@@ -59,7 +59,14 @@ def _unique_quotation(turns: Sequence[Turn], cut: Cut) -> str | None:
     """
     texts = [turn.text for turn in turns]
     rest = texts[cut.turn][cut.char :] if cut.turn < len(texts) else ""
-    return next((text for text in _quotations(rest) if _occurs_once(text, texts)), None)
+    places: list[tuple[str, int]] | None = None
+    for quotation in _quotations(rest):  # each begins with the one before it, and so do its places
+        if places is None:
+            places = [(text, at) for text in texts for at in _places(quotation, text)]
+        places = [(text, at) for text, at in places if text.startswith(quotation, at)]
+        if len(places) == 1:
+            return quotation
+    return None
 
 
 def _quotations(text: str) -> Iterator[str]:
@@ -74,6 +81,9 @@ def _quotations(text: str) -> Iterator[str]:
         yield visible[:end]
 
 
-def _occurs_once(quotation: str, texts: Sequence[str]) -> bool:
-    holders = [text for text in texts if quotation in text]
-    return len(holders) == 1 and holders[0].find(quotation) == holders[0].rfind(quotation)
+def _places(quotation: str, text: str) -> Iterator[int]:
+    """Where it stands in a text; places may overlap."""
+    at = text.find(quotation)
+    while at >= 0:
+        yield at
+        at = text.find(quotation, at + 1)

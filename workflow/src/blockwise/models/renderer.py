@@ -28,7 +28,7 @@ from blockwise.models.tokenizer import load_tokenizer
 Message = dict[str, Any]
 """An OpenAI-style message: role, content, and perhaps tool_calls or tool_call_id."""
 
-NUM_CACHED_SEGMENTS = 4096  # turns of several 96k-token sessions; some tens of MB
+NUM_CACHED_SEGMENTS = 32768  # of an agent that runs for days; about 15 MB of messages of 100 tokens
 PLAIN_KEYS = {"role", "content"}
 END_MARK = "\ue000\ue001"  # private-use characters, which no text of a conversation holds
 SAMPLE: tuple[Message, ...] = (
