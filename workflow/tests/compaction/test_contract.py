@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 from doubles import CachingEngine, CharRenderer
+from openai.types.chat import ChatCompletionMessage
 
 from blockwise.compaction.compactor import WRAPPER_HEADING, CompactionRule
 from blockwise.compaction.conversation import OnBrokenTools, pins_system_messages, read_history
@@ -367,4 +368,18 @@ def test_d3_a_call_of_nothing_is_refused_in_words(function):
     messages = chat()
     messages[2] = {"role": "assistant", "tool_calls": [{"id": "a", "function": function}]}
     with pytest.raises(CompactionError, match=r"messages\[2\]: tool_calls is no list of calls"):
+        compact(messages, in_turn(GOOD))
+
+
+def test_d5_objects_of_the_openai_package_are_taken():
+    messages = chat()
+    messages[2] = ChatCompletionMessage(role="assistant", content=messages[2]["content"])
+    done, _ = compact(messages, in_turn(GOOD))
+    plain, _ = compact(chat(), in_turn(GOOD))
+    assert done.messages == plain.messages
+
+
+def test_d5_what_is_neither_is_named():
+    messages = [*chat(), object()]
+    with pytest.raises(CompactionError, match=r"messages\[9\] is object; give an object with role"):
         compact(messages, in_turn(GOOD))

@@ -99,6 +99,14 @@ def pinned_in(messages: Sequence[Message], turn_range: tuple[int, int], pin: Pin
     return [messages[place] for places in kept for place in places]
 
 
+def plain_messages(messages: Sequence[Any]) -> list[Message]:
+    """The messages as dictionaries: those of the `openai` package are objects of Pydantic's."""
+    return [
+        message.model_dump(exclude_none=True) if isinstance(message, BaseModel) else message
+        for message in messages
+    ]
+
+
 def check_messages(messages: Sequence[Message]) -> None:
     """Refuse what is no list of chat messages.
 
@@ -128,17 +136,7 @@ def _check_message(number: int, message: Any) -> None:
         raise CompactionError(
             f"messages[{number}] is {type(message).__name__}; give an object with role and content"
         )
-    try:
-        json.dumps(message, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise CompactionError(
-            f"messages[{number}] holds half a character (a lone surrogate), which no server takes, "
-            f"after {error.object[max(0, error.start - 20) : error.start]!r}; take it out"
-        ) from error
-    except (TypeError, ValueError) as error:
-        raise CompactionError(
-            f"messages[{number}] is no JSON: {error}; give plain dictionaries, lists and texts"
-        ) from error
+    _check_texts(number, message)
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise CompactionError(
@@ -158,6 +156,25 @@ def _check_message(number: int, message: Any) -> None:
         raise CompactionError(
             f"messages[{number}]: tool_calls is no list of calls with an id each and a function's "
             f"name: {where}: {first['msg']}; give every call the id that its result names"
+        ) from error
+
+
+def _check_texts(number: int, message: Message) -> None:
+    """Refuse what no server takes; a plain text, which most messages are, is not serialised."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    try:
+        if isinstance(content, str) and not calls:
+            content.encode()
+        else:
+            json.dumps([content, calls], ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise CompactionError(
+            f"messages[{number}] holds half a character (a lone surrogate), which no server takes, "
+            f"after {error.object[max(0, error.start - 20) : error.start]!r}; take it out"
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise CompactionError(
+            f"messages[{number}] is no JSON: {error}; give plain dictionaries, lists and texts"
         ) from error
 
 

@@ -33,6 +33,7 @@ from blockwise.compaction.conversation import (
     merged_user_runs,
     pinned_in,
     pins_system_messages,
+    plain_messages,
     read_history,
     unread_parts,
 )
@@ -141,7 +142,8 @@ async def compact_messages(
     Args:
         engine: the client of the server that summarises.
         renderer: template and tokenizer of the model that it serves.
-        messages: OpenAI chat messages; neither the list nor a message is changed.
+        messages: OpenAI chat messages, or objects of the `openai` package; neither the list nor a
+            message is changed.
         rule: layout, block size, volume, prompt, verbatim turns.
         tau_tokens: a history of at most so many tokens is left as it is; None compacts any.
         seed: workers sample with seeds derived from it.
@@ -162,6 +164,7 @@ async def compact_messages(
     begin_s = time.perf_counter()
     if tools:
         engine, renderer = engine.with_tools(tools), renderer.with_tools(tools)
+    messages = plain_messages(messages)
     repairs: tuple[str, ...] = ()
     if on_broken_tools is OnBrokenTools.REPAIR:
         check_messages(messages)
@@ -170,7 +173,7 @@ async def compact_messages(
     history = read_history(messages)
     waits = messages[-1]["role"] == USER_ROLE
     rule = replace(rule, last_turns=max(rule.last_turns, int(waits)))
-    before_tokens = _history_tokens(messages, renderer)
+    before_tokens = renderer.count(history.messages(), add_generation_prompt=False)
     reason = _reason_to_leave(history, before_tokens, rule, tau_tokens, renderer)
     if reason is None:
         turn_range = history.compactable(rule.last_turns)
