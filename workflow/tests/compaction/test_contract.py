@@ -160,6 +160,14 @@ def test_a5_what_no_summary_can_bring_below_tau_is_said_before_anything_is_paid(
     assert "raise tau" in done.record.reason
 
 
+def test_a5_what_is_pinned_counts_among_what_stays():
+    messages = chat()
+    messages[3]["content"] *= 5
+    done, engine = compact(messages, in_turn(GOOD), tau_tokens=700, pin=lambda place, _: place == 3)
+    assert not engine.requests
+    assert done.record.outcome is Outcome.CANNOT_SHRINK
+
+
 def test_b1_the_message_that_waits_for_an_answer_stays():
     waits = {"role": "user", "content": "STOP: only touch docs/"}
     done, _ = compact([*chat(), waits], in_turn(GOOD))

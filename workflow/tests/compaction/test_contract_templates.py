@@ -65,7 +65,7 @@ class ForgetfulEngine(CachingEngine):
         return 0
 
 
-def compact(renderer, messages, layout, block_size=300):
+def compact(renderer, messages, layout, block_size=300, tau_tokens=None):
     engine = ForgetfulEngine(lambda request: SUMMARY)
     engine.renderer = renderer
     rule = CompactionRule(
@@ -77,14 +77,17 @@ def compact(renderer, messages, layout, block_size=300):
         volume_tokens=200,
         last_turns=0,
     )
-    return asyncio.run(compact_messages(engine, renderer, messages, rule)), engine
+    call = compact_messages(engine, renderer, messages, rule, tau_tokens=tau_tokens)
+    return asyncio.run(call), engine
 
 
 @pytest.mark.parametrize("layout", [SEQUENTIAL, *known_layouts()])
 @pytest.mark.parametrize("waits", [False, True])
-def test_what_is_sent_and_what_comes_out_can_be_rendered(renderer, layout, waits):
+@pytest.mark.parametrize("has_tau", [False, True])
+def test_what_is_sent_and_what_comes_out_can_be_rendered(renderer, layout, waits, has_tau):
     messages = [*chat(), {"role": "user", "content": "And now?"}] if waits else chat()
-    done, engine = compact(renderer, messages, layout)
+    length = renderer.count(messages, add_generation_prompt=False)
+    done, engine = compact(renderer, messages, layout, tau_tokens=length - 1 if has_tau else None)
     assert done.record.outcome is Outcome.COMPACTED
     for request in engine.requests:
         renderer.render(request.messages, add_generation_prompt=True)

@@ -173,19 +173,18 @@ async def compact_messages(
     history = read_history(messages)
     waits = messages[-1]["role"] == USER_ROLE
     rule = replace(rule, last_turns=max(rule.last_turns, int(waits)))
-    before_tokens = renderer.count(history.messages(), add_generation_prompt=False)
-    reason = _reason_to_leave(history, before_tokens, rule, tau_tokens, renderer)
+    given = _Given(messages, history, rule, pin, renderer)
+    before_tokens = given.num_tokens
+    reason = given.reason_to_leave(tau_tokens)
     if reason is None:
-        turn_range = history.compactable(rule.last_turns)
-        check_compactable(messages, turn_range, on_media)
-        foreseen = replace_by_summaries(history, turn_range, ["words"])
-        _history_tokens(_replaced(messages, foreseen, turn_range, pin, renderer), renderer)
+        check_compactable(messages, given.turn_range, on_media)
+        given.tokens_with(["words"])  # a template that refuses what comes out does so now
         compactor = Compactor(engine, renderer, rule)
         compaction = await compactor.compact(history, cache_salt=None, seed=seed)
         volumes = _volumes(history, compaction, renderer)
         _refuse_blanks(compaction)
-        compacted = _replaced(messages, compaction.history, turn_range, pin, renderer)
-        after_tokens = _history_tokens(compacted, renderer)
+        compacted = given.replaced(compaction.history)
+        after_tokens = given.tokens_of(compacted)
         outcome, reason = Outcome.COMPACTED, ""
         if after_tokens >= before_tokens:
             outcome = Outcome.CANNOT_SHRINK
@@ -222,35 +221,68 @@ async def compact_messages(
     return CompactedMessages(compacted, record)
 
 
-def _reason_to_leave(
-    history: History,
-    tokens: int,
-    rule: CompactionRule,
-    tau_tokens: int | None,
-    renderer: Renderer,
-) -> str | None:
-    """Why nothing needs to be sent: the history is short enough, or nothing can make it so."""
-    if tau_tokens is None:
-        return None
-    if tokens <= tau_tokens:
-        return f"a history of {tokens} tokens does not exceed tau, {tau_tokens}"
-    start, stop = history.compactable(rule.last_turns)
-    if start >= stop:
-        return None  # the compactor says so
-    carried = carried_summary(history, (start, stop)) if rule.carries_summaries else None
-    left = replace_by_summaries(history, (start, stop), [carried or ""]).messages()
-    kept = renderer.count(left, add_generation_prompt=False)
-    least_tokens = kept + (rule.volume_tokens if rule.volume_mode is VolumeMode.FORCED else 0)
-    if least_tokens <= tau_tokens:
-        return None
-    return (
-        f"what stays verbatim and the marks around summaries take {least_tokens} tokens, tau is "
-        f"{tau_tokens}; raise tau or keep fewer messages verbatim"
-    )
+@dataclass(frozen=True)
+class _Given:
+    """A conversation that is to be compacted, and how."""
 
+    messages: Sequence[Message]
+    history: History
+    rule: CompactionRule
+    pin: Pin
+    renderer: Renderer
 
-def _history_tokens(messages: Sequence[Message], renderer: Renderer) -> int:
-    return renderer.count(read_history(messages).messages(), add_generation_prompt=False)
+    @property
+    def num_tokens(self) -> int:
+        """Rendered tokens of it, generation prompt excluded."""
+        return self.renderer.count(self.history.messages(), add_generation_prompt=False)
+
+    @property
+    def turn_range(self) -> tuple[int, int]:
+        """Messages [start, stop) that the summaries replace, but for those that are pinned."""
+        return self.history.compactable(self.rule.last_turns)
+
+    def replaced(self, shorter: History) -> list[Message]:
+        """The messages with the wrapper of a shorter history, and what is pinned behind it."""
+        start, stop = self.turn_range
+        pinned = pinned_in(self.messages, self.turn_range, self.pin)
+        wrapper = shorter.turns[start].message()
+        replaced = [*self.messages[:start], wrapper, *pinned, *self.messages[stop:]]
+        return replaced if self.renderer.takes_user_runs else merged_user_runs(replaced)
+
+    def tokens_of(self, messages: Sequence[Message]) -> int:
+        """Rendered tokens of what comes out.
+
+        Raises:
+            EngineError: the chat template refuses it.
+        """
+        shown = read_history(messages).messages()
+        return self.renderer.count(shown, add_generation_prompt=False)
+
+    def tokens_with(self, summaries: Sequence[str]) -> int:
+        """The same if these were the summaries."""
+        shorter = replace_by_summaries(self.history, self.turn_range, summaries)
+        return self.tokens_of(self.replaced(shorter))
+
+    def reason_to_leave(self, tau_tokens: int | None) -> str | None:
+        """Why nothing needs to be sent: it is short enough, or nothing can make it so."""
+        if tau_tokens is None:
+            return None
+        if self.num_tokens <= tau_tokens:
+            return f"a history of {self.num_tokens} tokens does not exceed tau, {tau_tokens}"
+        start, stop = self.turn_range
+        if start >= stop:
+            return None  # the compactor says so
+        carries = self.rule.carries_summaries
+        carried = carried_summary(self.history, self.turn_range) if carries else None
+        least_tokens = self.tokens_with([carried or ""])
+        if self.rule.volume_mode is VolumeMode.FORCED:
+            least_tokens += self.rule.volume_tokens
+        if least_tokens <= tau_tokens:
+            return None
+        return (
+            f"what stays verbatim and the marks around summaries take {least_tokens} tokens, tau "
+            f"is {tau_tokens}; raise tau or keep fewer messages verbatim"
+        )
 
 
 def _num_unread(messages: Sequence[Message]) -> int:
@@ -271,20 +303,6 @@ def _refuse_blanks(compaction: Compaction) -> None:
                 f"({worker.completion_tokens} tokens, {worker.thinking_tokens} of them thinking, "
                 f"finish reason {worker.finish_reason}); raise the volume or change the prompt"
             )
-
-
-def _replaced(
-    messages: Sequence[Message],
-    shorter: History,
-    turn_range: tuple[int, int],
-    pin: Pin,
-    renderer: Renderer,
-) -> list[Message]:
-    """The messages with the wrapper, and what is pinned, in place of what was summarised."""
-    start, stop = turn_range
-    pinned = pinned_in(messages, turn_range, pin)
-    replaced = [*messages[:start], shorter.turns[start].message(), *pinned, *messages[stop:]]
-    return replaced if renderer.takes_user_runs else merged_user_runs(replaced)
 
 
 def _volumes(history: History, compaction: Compaction, renderer: Renderer) -> dict[str, Any]:
