@@ -61,7 +61,7 @@ def test_ends_are_the_counts_of_all_prefixes(tiny_model, template, messages):
     renderer = Renderer(tiny_model.tokenizer_path)
     if TEMPLATES[template] is not None:
         renderer._tokenizer.chat_template = TEMPLATES[template]
-        renderer._plain = renderer._learn_plain_template()
+        renderer._learn_template()
     counts = [renderer.count(messages[: i + 1], False) for i in range(len(messages))]
     assert renderer.ends(messages) == counts
 

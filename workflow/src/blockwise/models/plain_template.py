@@ -60,13 +60,13 @@ class PlainTemplate:
 def learn(source: object, render_text: RenderText) -> PlainTemplate | None:
     """Find out how a template wraps messages; None where it does more than that."""
     try:
-        return _learn_from_samples(_literals(source), render_text)
+        return _learn_from_samples(literals_of(source), render_text)
     except (EngineError, jinja2.TemplateError, ValueError):
         return None
 
 
-def _literals(source: object) -> frozenset[str]:
-    """What the template can look for in a text: its strings that are no keys and no roles.
+def literals_of(source: object) -> frozenset[str]:
+    """What a template can look for in a text: its strings that are no keys and no roles.
 
     Raises:
         ValueError: the source is not one template.

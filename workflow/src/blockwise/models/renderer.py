@@ -22,7 +22,8 @@ from typing import Any
 from jinja2 import TemplateError
 
 from blockwise.errors import ConfigError, EngineError
-from blockwise.models import plain_template
+from blockwise.models import plain_template, round_template
+from blockwise.models.plain_template import RenderText
 from blockwise.models.tokenizer import load_tokenizer
 
 Message = dict[str, Any]
@@ -78,18 +79,16 @@ class Renderer:
         self._arguments = dict(chat_template_arguments or {})
         self._borders, self._safe_borders = _border_tokens(self._tokenizer)
         self._segment_ids = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(self._tokenize_segment)
-        self._message_tokens = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(self._count_message)
         if not self._segments_are_exact():
             self._borders = None
-        self._plain = self._learn_plain_template()
+        self._learn_template()
         self.takes_user_runs = self._takes_user_runs()
 
     def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> "Renderer":
         """The same renderer for requests that offer these tools, which templates write out."""
         other = copy.copy(self)
         other._arguments = {**self._arguments, "tools": [dict(tool) for tool in tools]}
-        other._message_tokens = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(other._count_message)
-        other._plain = other._learn_plain_template()
+        other._learn_template(self.render_text)
         return other
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
@@ -103,19 +102,24 @@ class Renderer:
 
     def count(self, messages: Sequence[Message], add_generation_prompt: bool) -> int:
         """Length of `render`; a conversation seen before costs only its new text."""
-        tokens = self._count_by_message(messages) if self._plain is not None else None
-        if tokens is None or self._plain is None:
+        rounds = self._count_by_round(messages)
+        if rounds is None:
             return self._count_rendered(self.render_text(messages, add_generation_prompt))
-        prompt = self._plain.generation_prompt if add_generation_prompt else ""
-        return tokens + self._count_rendered(prompt)
+        tokens = sum(tokens for _, tokens in rounds)
+        return tokens + self._prompt_tokens if add_generation_prompt else tokens
 
     def ends(self, messages: Sequence[Message]) -> list[int]:
-        """`count(messages[:i + 1], False)` for every i, at the cost of two renderings.
+        """`count(messages[:i + 1], False)` for every i, at the cost of two renderings or none.
 
-        The conversation is rendered with a mark after each content; where the rest is then what
-        it is without marks, and every turn closes in the same way at a border token, the marks
-        tell where turns end. A template that breaks any of this is rendered turn by turn.
+        Inside a tool round, where a conversation cannot be parted, ends stand in proportion to the
+        texts if the template is counted by rounds. One that is not is rendered with a mark after
+        each content; where the rest is then what it is without marks, and every turn closes in the
+        same way at a border token, the marks tell where turns end. A template that breaks any of
+        this is rendered turn by turn.
         """
+        rounds = self._count_by_round(messages)
+        if rounds is not None:
+            return self._ends_of_rounds(messages, rounds)
         marked = [
             {**message, "content": f"{message.get('content') or ''}{END_MARK}"}
             for message in messages
@@ -136,6 +140,20 @@ class Renderer:
             self.count(messages[: index + 1], add_generation_prompt=False)
             for index in range(len(messages))
         ]
+
+    def _ends_of_rounds(
+        self, messages: Sequence[Message], rounds: Sequence[tuple[int, int]]
+    ) -> list[int]:
+        ends: list[int] = []
+        before = 0
+        for stop, tokens in rounds:
+            if stop - len(ends) > 1:
+                sizes = [self.count_text(one["content"]) + 1 for one in messages[len(ends) : stop]]
+                shares = accumulate(sizes[:-1])
+                ends += [before + tokens * share // sum(sizes) for share in shares]
+            before += tokens
+            ends.append(before)
+        return ends
 
     def _tokens_by_end(self, text: str) -> dict[int, int]:
         """Tokens of a text up to the end of each of its segments, by the character it ends at."""
@@ -235,31 +253,80 @@ class Renderer:
             return False
         return True
 
-    def _learn_plain_template(self) -> plain_template.PlainTemplate | None:
-        """How messages are wrapped, where each also begins at a place to cut a text."""
-        plain = plain_template.learn(self._tokenizer.chat_template, self.render_text)
-        if plain is None or self._borders is None:
-            return None
-        starts = [text for text in (*plain.openings.values(), plain.generation_prompt) if text]
-        is_cut = all(any(map(start.startswith, self._safe_borders)) for start in starts)
-        return plain if is_cut else None
+    def _learn_template(self, render_bare: RenderText | None = None) -> None:
+        """How messages and tool rounds are wrapped, where each begins at a place to cut a text."""
+        source = self._tokenizer.chat_template
+        plain = plain_template.learn(source, self.render_text)
+        if plain is not None:
+            starts = (*plain.openings.values(), plain.generation_prompt)
+            self._plain = plain if all(map(self._begins_at_border, filter(None, starts))) else None
+        else:
+            self._plain = None
+        rounds = round_template.learn(source, self.render_text, render_bare or self.render_text)
+        if rounds is not None and rounds.generation_prompt:
+            rounds = rounds if self._begins_at_border(rounds.generation_prompt) else None
+        self._rounds = rounds
+        learnt = self._plain or self._rounds
+        self._prompt_tokens = self._count_rendered(learnt.generation_prompt) if learnt else 0
+        cached = lru_cache(maxsize=NUM_CACHED_SEGMENTS)
+        self._message_tokens = cached(self._count_message)
+        self._head_tokens = cached(self._count_head)
+        self._round_tokens = cached(self._count_round)
 
-    def _count_by_message(self, messages: Sequence[Message]) -> int | None:
-        """Tokens of a conversation, message by message; None where it has to be rendered."""
-        total = 0
-        for index, message in enumerate(messages):
-            if message.keys() != PLAIN_KEYS:
-                return None
-            tokens = self._message_tokens(message["role"], message["content"], index == 0)
+    def _begins_at_border(self, text: str) -> bool:
+        return self._borders is not None and text.startswith(tuple(self._safe_borders))
+
+    def _count_by_round(self, messages: Sequence[Message]) -> list[tuple[int, int]] | None:
+        """Where each round ends, and its tokens; None where the conversation has to be rendered."""
+        if not messages or (self._plain is None and self._rounds is None):
+            return None
+        counted: list[tuple[int, int]] = []
+        start = 0 if self._plain is not None else round_template.head_stop(messages)
+        if start:
+            counted += self._count_system(messages[: round_template.system_stop(messages)])
+            before = sum(tokens for _, tokens in counted)
+            if not counted or counted[-1][0] < start:
+                counted.append((start, self._head_tokens(_key_of(messages[:start])) - before))
+        while start < len(messages):
+            message = messages[start]
+            stop = start + 1
+            if self._plain is not None and message.keys() == PLAIN_KEYS:
+                tokens = self._message_tokens(message["role"], message["content"], start == 0)
+            else:
+                stop = round_template.round_stop(messages, start)
+                key = _key_of(messages[start:stop])
+                tokens = self._round_tokens(key) if start else None
             if tokens is None:
                 return None
-            total += tokens
-        return total if messages else None
+            counted.append((stop, tokens))
+            start = stop
+        return counted
+
+    def _count_system(self, messages: Sequence[Message]) -> list[tuple[int, int]]:
+        """Leading system messages alone; nothing where the template wants a user's behind them."""
+        try:
+            return [(len(messages), self._head_tokens(_key_of(messages)))] if messages else []
+        except EngineError:
+            return []
 
     def _count_message(self, role: str, content: object, is_first: bool) -> int | None:
         assert self._plain is not None
         text = self._plain.wrap(role, content, is_first=is_first)
         return None if text is None else self._count_rendered(text)
+
+    def _count_head(self, key: str) -> int:
+        assert self._rounds is not None
+        return self._count_rendered(self._rounds.head_text(json.loads(key)))
+
+    def _count_round(self, key: str) -> int | None:
+        pair = self._rounds.with_round(json.loads(key)) if self._rounds is not None else None
+        if pair is None:
+            return None
+        shorter, longer = pair
+        is_cut = self._begins_at_border(longer[len(shorter) :]) or shorter.endswith(
+            tuple(self._safe_borders)
+        )
+        return self._count_rendered(longer) - self._count_rendered(shorter) if is_cut else None
 
     def _count_rendered(self, text: str) -> int:
         return sum(map(len, map(self._segment_ids, self._split(text))))
@@ -286,6 +353,10 @@ def _border_tokens(tokenizer: Any) -> tuple[re.Pattern[str] | None, frozenset[st
         return None, frozenset()
     alternatives = sorted((token.content for token in added), key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, alternatives))})"), frozenset(safe)
+
+
+def _key_of(messages: Sequence[Message]) -> str:
+    return json.dumps(messages, ensure_ascii=False)
 
 
 def _with_parsed_tool_calls(message: Message) -> Message:
