@@ -15,37 +15,30 @@ import json
 import logging
 import math
 import sys
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from blockwise.compaction.compactor import CompactionRule
-from blockwise.compaction.conversation import OnBrokenTools, OnMedia, read_history
-from blockwise.compaction.conversation_document import Conversation, read_conversation
-from blockwise.compaction.messages import CompactedMessages, compact_messages
-from blockwise.config.arms import SEQUENTIAL, known_layouts
-from blockwise.config.backbones import (
-    Architecture,
-    Backbone,
-    ExternalEngine,
-    PathModel,
-    RequestDefaults,
+from blockwise.compaction.chat import ChatCompactor, default_prompt
+from blockwise.compaction.conversation import (
+    OnBrokenTools,
+    OnMedia,
+    Pin,
+    pins_system_messages,
+    read_history,
 )
-from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
+from blockwise.compaction.conversation_document import Conversation, read_conversation
+from blockwise.compaction.messages import CompactedMessages, OnOversize
+from blockwise.compaction.messages_record import Outcome
+from blockwise.config.arms import SEQUENTIAL, known_layouts
+from blockwise.config.backbones import RequestDefaults
+from blockwise.config.experiments import Boundary, SummaryFault
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
-from blockwise.errors import BlockwiseError, ConfigError, ServerError, run_command
-from blockwise.models.renderer import Renderer
+from blockwise.errors import BlockwiseError, CompactionError, ConfigError, run_command
 from blockwise.serving.api_key import NO_KEY, read_key
-from blockwise.serving.client import EngineClient
-from blockwise.serving.http_json import HttpError
-from blockwise.serving.running_server import Server
-from blockwise.serving.served_models import served_models
-
-DEFAULT_PROMPT = prompt_path(Path(__file__).parents[3] / "config" / "prompts", "detailed")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,60 +48,27 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see python -m blockwise.compact --help")
 
 
-def find_server(base_url: str, model: str, api_key: str) -> tuple[Server, int | None]:
-    """A server that answers and serves the model, and the window where it tells.
-
-    Raises:
-        ServerError: it cannot be reached, or does not serve the model.
-    """
-    try:
-        served = served_models(base_url, api_key)
-    except HttpError as problem:
-        raise ServerError(
-            f"no server to use: {problem}. Check that it runs, --base-url (it ends in /v1) and "
-            "--api-key-env"
-        ) from problem
-    if served and model not in served:
-        raise ServerError(
-            f"{base_url} does not serve {model!r}; it serves {', '.join(served)}. "
-            "Give one of these as --model"
-        )
-    server = Server(base_url, model, uuid.uuid4().hex, 0.0, None, api_key)
-    return server, served[model].max_model_len if served else None
-
-
 async def run(arguments: argparse.Namespace, conversation: Conversation) -> CompactedMessages:
     """Compact one conversation as the command line says.
 
     Raises:
         BlockwiseError: the server, the tokenizer or the compaction failed.
     """
-    rule = _rule(arguments)
+    compactor = _compactor(arguments)
     if arguments.on_broken_tools == OnBrokenTools.REFUSE:
         read_history(conversation.messages)
-    server, served_window = find_server(
-        arguments.base_url, arguments.model, _api_key(arguments.api_key_env)
-    )
-    window_tokens = arguments.window or served_window
-    if window_tokens is None:
-        raise ConfigError(
-            f"{arguments.base_url} does not tell the context window of {arguments.model}; give it "
-            "as --window TOKENS"
-        )
-    backbone = _backbone(arguments, window_tokens)
-    renderer = _renderer(arguments)
-    async with EngineClient(server, backbone, renderer, exact_prompts=False) as engine:
-        return await compact_messages(
-            engine,
-            renderer,
+    async with compactor:
+        done = await compactor.compact(
             conversation.messages,
-            rule,
-            tau_tokens=arguments.tau,
-            seed=arguments.seed,
             tools=conversation.tools,
-            on_media=OnMedia(arguments.on_media),
-            on_broken_tools=OnBrokenTools(arguments.on_broken_tools),
+            tau=arguments.tau,
+            keep=arguments.keep_last,
+            keep_tokens=arguments.keep_last_tokens,
+            pin=_pin(arguments),
         )
+    if done.status is Outcome.FAILED:
+        raise CompactionError(done.reason)
+    return done
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -137,7 +97,8 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("server").add_argument
     add("--base-url", type=_url, required=True, help="up to and including /v1")
     add("--model", required=True, help="name that the server gives it")
-    add("--tokenizer", metavar="MODEL", help="folder or hub id (default: the model's name)")
+    text = "folder or hub id (default: a folder that the server names, else count by length)"
+    add("--tokenizer", metavar="MODEL", help=text)
     add("--tokenizer-revision", metavar="COMMIT", help="of a hub id")
     text = "context window of the model (default: what the server says)"
     add("--window", type=_positive, metavar="TOKENS", help=text)
@@ -166,10 +127,14 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
     add("--boundary", choices=boundaries, default=Boundary.TURN.value, help=text)
     text = "messages at the end that stay verbatim, at least; one that waits always does"
     add("--keep-last", type=_count, default=0, metavar="TURNS", help=text)
+    text = "the last messages that hold at most so many tokens stay too (default: 0)"
+    add("--keep-last-tokens", type=_count, default=0, metavar="TOKENS", help=text)
+    text = "number of a message that stays, counted from 0; may be given several times"
+    add("--pin", type=_count, action="append", default=[], metavar="NUMBER", help=text)
     text = "leave a history of at most so many tokens as it is (default: compact any)"
     add("--tau", type=_positive, metavar="TOKENS", help=text)
     text = "what workers are told (default: config/prompts/detailed.md of the repository)"
-    add("--prompt", type=Path, default=DEFAULT_PROMPT, metavar="FILE.md", help=text)
+    add("--prompt", type=Path, metavar="FILE.md", help=text)
     faults = [fault.value for fault in SummaryFault]
     text = "keep a summary with this fault instead of refusing it; may be given several times"
     add("--accept", choices=faults, action="append", default=[], help=text)
@@ -181,12 +146,17 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
     text = "images and the like that are to be summarised (default: %(default)s)"
     ways = [way.value for way in OnMedia]
     add("--on-media", choices=ways, default=OnMedia.PLACEHOLDER.value, help=text)
+    text = "what the window does not hold: refuse it, or cut it into pieces (default: %(default)s)"
+    ways = [way.value for way in OnOversize]
+    add("--on-oversize", choices=ways, default=OnOversize.REFUSE.value, help=text)
     text = "add so many identifiers that summaries lost (paths, numbers, codes; default: none)"
     add("--keep-identifiers", type=_count, default=0, metavar="NUMBER", help=text)
     text = "default: all at once"
     add("--max-concurrent-workers", type=_positive, metavar="WORKERS", help=text)
     volume = group.add_mutually_exclusive_group()
-    text = "cap of each worker, thinking included (default: the block size)"
+    text = (
+        "cap of each worker, thinking included (default: the block size, or what the window leaves)"
+    )
     volume.add_argument("--max-tokens", type=_positive, metavar="TOKENS", help=text)
     text = "exact total of all workers; the server must honour vLLM's min_tokens and ignore_eos"
     volume.add_argument("--volume", type=_positive, metavar="TOKENS", help=text)
@@ -245,32 +215,46 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _rule(arguments: argparse.Namespace) -> CompactionRule:
-    is_sequential = arguments.layout == SEQUENTIAL
-    forced_tokens = arguments.volume
-    return CompactionRule(
+def _compactor(arguments: argparse.Namespace) -> ChatCompactor:
+    for library in ("transformers", "huggingface_hub"):  # standard error is for the record alone
+        logging.getLogger(library).setLevel(logging.ERROR)
+    disable_progress_bars()
+    return ChatCompactor(
+        arguments.base_url,
+        arguments.model,
         layout=arguments.layout,
-        block_size_tokens=None if is_sequential else arguments.block_size,
-        boundary=Boundary(arguments.boundary),
+        block_size=arguments.block_size,
+        boundary=arguments.boundary,
         prompt=_prompt(arguments.prompt),
-        volume_mode=VolumeMode.FORCED if forced_tokens else VolumeMode.NATURAL,
-        volume_tokens=forced_tokens or arguments.max_tokens or arguments.block_size,
-        last_turns=arguments.keep_last,
-        max_concurrent_workers=arguments.max_concurrent_workers,
-        accept=frozenset(map(SummaryFault, arguments.accept)),
-        carries_summaries=not arguments.resummarize,
+        max_tokens=arguments.max_tokens,
+        volume=arguments.volume,
+        accept=arguments.accept,
+        resummarize=arguments.resummarize,
         keep_identifiers=arguments.keep_identifiers,
+        on_media=arguments.on_media,
+        on_broken_tools=arguments.on_broken_tools,
+        on_oversize=arguments.on_oversize,
+        max_concurrent_workers=arguments.max_concurrent_workers,
+        tokenizer=arguments.tokenizer,
+        tokenizer_revision=arguments.tokenizer_revision,
+        window=arguments.window,
+        api_key=_api_key(arguments.api_key_env),
+        temperature=arguments.temperature,
+        timeout=arguments.timeout,
+        seed=arguments.seed,
     )
 
 
-def _prompt(path: Path) -> str:
+def _pin(arguments: argparse.Namespace) -> Pin:
+    """System messages, and the messages that the command line names."""
+    return lambda place, message: place in arguments.pin or pins_system_messages(place, message)
+
+
+def _prompt(path: Path | None) -> str:
+    if path is None:
+        return default_prompt()
     if prompt_path(path.parent, path.stem) != path:
         raise ConfigError(f"--prompt {path} is not named *.md; rename it")
-    if path == DEFAULT_PROMPT and not path.is_file():
-        raise ConfigError(
-            f"the default prompt {path} is not there: blockwise runs outside its repository; name "
-            "a file with --prompt"
-        )
     return load_prompt(path.parent, path.stem).text
 
 
@@ -278,39 +262,6 @@ def _api_key(variable: str | None) -> str:
     if variable is None:
         return NO_KEY
     return read_key(variable, "--api-key-env", "the server")
-
-
-def _backbone(arguments: argparse.Namespace, window_tokens: int) -> Backbone:
-    """The served model as a client sees it.
-
-    Architecture, reasoning and size only label tables; no request depends on them.
-    """
-    name = arguments.tokenizer or arguments.model
-    return Backbone(
-        model=PathModel(source="path", path=name),
-        architecture=Architecture.DENSE,
-        reasoning=False,
-        num_parameters=1.0,
-        context_window_tokens=window_tokens,
-        engine=ExternalEngine(
-            kind="external",
-            url=arguments.base_url,
-            served_model=arguments.model,
-            version="unknown",
-        ),
-        request=RequestDefaults(temperature=arguments.temperature, timeout_s=arguments.timeout),
-    )
-
-
-def _renderer(arguments: argparse.Namespace) -> Renderer:
-    for library in ("transformers", "huggingface_hub"):  # standard error is for the record alone
-        logging.getLogger(library).setLevel(logging.ERROR)
-    disable_progress_bars()
-    name = arguments.tokenizer or arguments.model
-    try:
-        return Renderer(name, revision=arguments.tokenizer_revision)
-    except ConfigError as error:
-        raise ConfigError(f"--tokenizer: {error}") from error
 
 
 def compact() -> None:

@@ -34,6 +34,10 @@ class CompactionError(BlockwiseError):
     """A compaction failed; the history it was asked to compact is unchanged."""
 
 
+class WorkersError(CompactionError):
+    """Workers of a compaction were asked and failed; another attempt may succeed."""
+
+
 class ArtifactError(BlockwiseError):
     """An artifact is missing, damaged or of an unknown schema version."""
 

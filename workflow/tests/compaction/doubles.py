@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from blockwise.errors import EngineError
+from blockwise.models.renderer import CountedBy
 from blockwise.serving.client import ChatRequest, Completion
 
 HEADER_TOKENS = 3
@@ -16,6 +17,10 @@ KV_BLOCK_TOKENS = 16
 
 class CharRenderer:
     takes_user_runs = True
+    counted_by = CountedBy.TOKENIZER
+
+    def shown(self, messages):
+        return list(messages)
 
     def render(self, messages, add_generation_prompt):
         rendered = []

@@ -197,7 +197,7 @@ def test_prompt_and_key_come_from_where_they_are_said_to(
         ({"given": []}, "there is no message"),
         ({"given": [{"content": "x"}]}, "the role is None"),
         ({"given": [*CHAT, {"role": "tool", "tool_call_id": "a"}]}, "result for call 'a'"),
-        ({}, "no server to use: .* cannot be reached.*--base-url"),
+        ({}, "no server to use: .* cannot be reached"),
     ],
 )
 def test_what_is_wrong_before_a_server_answers_is_said_in_one_line(command, options, problem):
@@ -211,9 +211,9 @@ def test_what_is_wrong_before_a_server_answers_is_said_in_one_line(command, opti
     [
         ({"id": "other"}, [], "does not serve 'm'; it serves other"),
         ({"max_model_len": None}, [], "does not tell the context window.*--window"),
-        ({}, ["--window", "300"], "exceed the window of 300.*history is unchanged"),
+        ({}, ["--window", "300"], "the window has 300"),
         ({}, ["--keep-last", "20"], "no turn is left to compact"),
-        ({}, ["--tokenizer", "/no/such/folder"], "--tokenizer: cannot load a tokenizer"),
+        ({}, ["--tokenizer", "/no/such/folder"], "tokenizer: cannot load a tokenizer"),
         ({}, ["--volume", "1"], "cannot be split over"),
     ],
 )

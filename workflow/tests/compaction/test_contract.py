@@ -13,7 +13,8 @@ from openai.types.chat import ChatCompletionMessage
 from blockwise.compaction.compactor import WRAPPER_HEADING, CompactionRule
 from blockwise.compaction.conversation import OnBrokenTools, pins_system_messages, read_history
 from blockwise.compaction.identifiers import identifiers
-from blockwise.compaction.messages import Outcome, compact_messages
+from blockwise.compaction.messages import Policy, compact_messages
+from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.experiments import SummaryFault
 from blockwise.errors import CompactionError
@@ -57,16 +58,9 @@ def compact(
         "last_turns": 0,
     }
     rule = CompactionRule(**{**values, **changes})
-    work = compact_messages(
-        engine,
-        CharRenderer(),
-        messages,
-        rule,
-        tau_tokens=tau_tokens,
-        pin=pin,
-        on_broken_tools=on_broken_tools,
-    )
-    return asyncio.run(work), engine
+    policy = Policy(tau_tokens=tau_tokens, pin=pin, on_broken_tools=on_broken_tools)
+    done = asyncio.run(compact_messages(engine, CharRenderer(), messages, rule, policy=policy))
+    return done, engine
 
 
 def in_turn(*answers):
@@ -109,9 +103,10 @@ def test_an_answer_that_is_no_summary_is_asked_for_again_and_then_committed(kind
 def test_an_answer_that_never_is_one_is_refused_in_words(kind):
     _, bad = FAULTS[kind]
     messages = chat()
-    with pytest.raises(CompactionError, match=r"worker 1 of 1 wrote no summary, 2 times asked"):
-        compact(messages, in_turn(bad))
-    assert messages == chat()
+    done, _ = compact(messages, in_turn(bad))
+    assert done.status is Outcome.FAILED
+    assert "worker 1 of 1 wrote no summary, 2 times asked" in done.reason
+    assert done.messages == messages == chat()
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -8,7 +8,8 @@ from doubles import CachingEngine
 
 from blockwise.compaction import target_name
 from blockwise.compaction.compactor import CompactionRule
-from blockwise.compaction.messages import Outcome, compact_messages
+from blockwise.compaction.messages import Policy, compact_messages
+from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.errors import EngineError
 from blockwise.models.renderer import Renderer
@@ -67,6 +68,7 @@ class ForgetfulEngine(CachingEngine):
 
 def compact(renderer, messages, layout, block_size=300, tau_tokens=None):
     engine = ForgetfulEngine(lambda request: SUMMARY)
+    engine.window_tokens = 1_000_000
     engine.renderer = renderer
     rule = CompactionRule(
         layout=layout,
@@ -77,7 +79,7 @@ def compact(renderer, messages, layout, block_size=300, tau_tokens=None):
         volume_tokens=200,
         last_turns=0,
     )
-    call = compact_messages(engine, renderer, messages, rule, tau_tokens=tau_tokens)
+    call = compact_messages(engine, renderer, messages, rule, policy=Policy(tau_tokens=tau_tokens))
     return asyncio.run(call), engine
 
 
@@ -131,8 +133,6 @@ def test_c1_workers_begin_as_the_agent_does_tools_included(template, tiny_model,
     messages = chat()
     engine = CachingEngine(lambda request: SUMMARY)
     engine.renderer = renderer
-    offered = []
-    engine.with_tools = lambda tools: offered.extend(tools) or engine
     rule = CompactionRule(
         layout="suffix_target",
         block_size_tokens=300,
@@ -142,10 +142,9 @@ def test_c1_workers_begin_as_the_agent_does_tools_included(template, tiny_model,
         volume_tokens=200,
         last_turns=0,
     )
-    done = asyncio.run(compact_messages(engine, renderer, messages, rule, tools=TOOLS))
-    assert offered == TOOLS
-
     with_tools = renderer.with_tools(TOOLS)
+    done = asyncio.run(compact_messages(engine, with_tools, messages, rule))
+
     agents = with_tools.render(messages, add_generation_prompt=False)
     assert done.record.history_before_tokens == len(agents)
     assert (len(agents) > renderer.count(messages, False)) == (template == WITH_TOOLS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import re
 
 import pytest
 from doubles import CachingEngine, CharRenderer
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from blockwise.compaction.compactor import WRAPPER_HEADING, CompactionRule
 from blockwise.compaction.conversation import OnMedia
-from blockwise.compaction.messages import compact_messages
+from blockwise.compaction.messages import Policy, compact_messages
+from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.errors import CompactionError
 
@@ -40,8 +42,7 @@ def compact(messages, engine=None, tau_tokens=None, on_media=OnMedia.PLACEHOLDER
         CharRenderer(),
         messages,
         rule(**changes),
-        tau_tokens=tau_tokens,
-        on_media=on_media,
+        policy=Policy(tau_tokens=tau_tokens, on_media=on_media),
     )
     return asyncio.run(call)
 
@@ -258,7 +259,7 @@ def test_what_is_no_conversation_is_refused_by_name(messages, problem):
 
 def test_a_worker_that_writes_nothing_loses_no_history():
     engine = CachingEngine(answer=lambda request: " \n")
-    with pytest.raises(
-        CompactionError, match=r"worker 1 of \d+ wrote no summary.*raise the volume"
-    ):
-        compact(chat(), engine)
+    done = compact(chat(), engine)
+    assert done.status is Outcome.FAILED
+    assert re.search(r"worker 1 of \d+ wrote no summary.*raise the volume", done.reason)
+    assert done.messages == chat()

@@ -16,12 +16,12 @@ from blockwise.estimate.bill import Bill
 from blockwise.estimate.compaction_bill import Notes
 from blockwise.estimate.earlier import EarlierRun, load_earlier
 from blockwise.estimate.hardware import cpu, gpu, memory_problems, model_size
-from blockwise.estimate.renderers import AssumedRenderer
 from blockwise.estimate.report import print_bill, write_bill
 from blockwise.estimate.sessions import assumed_documents
 from blockwise.estimate.speeds import Speed, cache_of, speed_of
 from blockwise.estimate.training_bill import TrainingBill
 from blockwise.estimate.walk import NaturalVolume, Wave
+from blockwise.models.assumed_renderer import AssumedRenderer
 
 SPEED = Speed(step_s=1.0, step_request_s=0.1, step_context_token_s=0.0, prefill_token_s=0.01,
               prefill_context_token_s=0.0, request_s=0.5, startup_s=0.0, source="")  # fmt: skip

@@ -23,9 +23,7 @@ def call(number, arguments):
 def tool_rounds(draw):
     arguments = st.sampled_from(["{}", '{"path": "a/b.py"}', '{"deep": {"x": [1, null]}}', "torn"])
     calls = [call(number, draw(arguments)) for number in range(draw(st.integers(1, 3)))]
-    results = [
-        {"role": "tool", "tool_call_id": one["id"], "content": draw(TEXTS)} for one in calls
-    ]
+    results = [{"role": "tool", "tool_call_id": one["id"], "content": draw(TEXTS)} for one in calls]
     return [{"role": "assistant", "content": draw(TEXTS), "tool_calls": calls}, *results]
 
 

@@ -15,7 +15,7 @@ import hashlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
@@ -28,7 +28,7 @@ from blockwise.compaction.identifiers import survival
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
 from blockwise.config.experiments import Boundary, ContentType, SummaryFault, VolumeMode
-from blockwise.errors import BlockwiseError, CompactionError
+from blockwise.errors import BlockwiseError, CompactionError, WorkersError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
 
@@ -90,7 +90,25 @@ class Compaction:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Plan:
+    """What a compaction will ask; nothing is sent yet."""
+
+    history: History
+    turn_range: tuple[int, int]  # turns that the summaries replace
+    carried: str | None  # summaries of an earlier wrapper, which stay as they are
+    blocks: tuple[HistoryBlock, ...]
+    block_content: tuple[ContentType, ...]
+    requests: tuple[ChatRequest, ...]
+
+    @property
+    def summarised(self) -> tuple[int, int]:
+        """Turns [start, stop) that workers summarise: those replaced, but for what is carried."""
+        start, stop = self.turn_range
+        return start + (self.carried is not None), stop
+
+
+@dataclass(frozen=True)
+class Answer:
     """What a worker came to."""
 
     request: ChatRequest  # the one that was answered
@@ -129,26 +147,89 @@ class Compactor:
             CompactionError: nothing to compact, a worker failed twice, or wrote no summary.
         """
         begin_s = time.perf_counter()
+        plan = self.plan(history, cache_salt, seed, keep_last_turns=keep_last_turns)
+        answers = await self.ask(plan.requests)
+        return self.merge(plan, answers, begin_s)
+
+    def plan(
+        self, history: History, cache_salt: str | None, seed: int, *, keep_last_turns: bool = True
+    ) -> Plan:
+        """The requests of a compaction; arguments as of `compact`.
+
+        Raises:
+            CompactionError: nothing is left to compact.
+        """
         turn_range = history.compactable(self._rule.last_turns if keep_last_turns else 0)
         carried = carried_summary(history, turn_range) if self._rule.carries_summaries else None
         begin = turn_range[0] + (carried is not None)
         blocks = self._blocks(history, (begin, turn_range[1]))
         content = [content_of(slice_turns(history.turns, *part.span)) for part in blocks]
-        requests = self._requests(history, blocks, content, cache_salt, seed)
-        answers = await self._dispatch(requests)
+        return Plan(
+            history=history,
+            turn_range=turn_range,
+            carried=carried,
+            blocks=tuple(blocks),
+            block_content=tuple(content),
+            requests=tuple(self._requests(history, blocks, content, cache_salt, seed)),
+        )
+
+    async def ask(
+        self,
+        requests: Sequence[ChatRequest],
+        finished: MutableSequence[tuple[ChatRequest, Answer]] | None = None,
+    ) -> list[Answer]:
+        """Send all requests at once; the answers, in their order.
+
+        Args:
+            requests: of the workers.
+            finished: answers of a compaction that failed; those to the same requests are taken as
+                they are, and new ones are added.
+
+        Raises:
+            WorkersError: a worker failed for good, or wrote no summary.
+        """
+        gate = asyncio.Semaphore(self._rule.max_concurrent_workers or len(requests))
+        known = list(finished or ())
+
+        async def work(number: int, request: ChatRequest) -> Answer:
+            for asked, answer in known:
+                if asked == request:
+                    return answer
+            async with gate:
+                answer = await self._summarise(f"worker {number + 1} of {len(requests)}", request)
+            if finished is not None:
+                finished.append((request, answer))
+            return answer
+
+        try:
+            return await run_together(itertools.starmap(work, enumerate(requests)))
+        except BlockwiseError as error:
+            raise WorkersError(
+                f"a compaction of {len(requests)} workers failed, one of them for good: {error}. "
+                "The history is unchanged"
+            ) from error
+
+    def merge(self, plan: Plan, answers: Sequence[Answer], begin_s: float) -> Compaction:
+        """The new history, from what the workers wrote.
+
+        Args:
+            plan: what was asked.
+            answers: of all workers, in their order.
+            begin_s: when the compaction began, by `time.perf_counter`.
+        """
         workers = [answer.completion for answer in answers]
         summaries = [summary_of(worker) for worker in workers]
-        summaries += self._lost_identifiers(history, (begin, turn_range[1]), summaries)
-        if carried is not None:
-            summaries.insert(0, carried)
-        compacted = replace_by_summaries(history, turn_range, summaries)
+        summaries += self._lost_identifiers(plan.history, plan.summarised, summaries)
+        if plan.carried is not None:
+            summaries.insert(0, plan.carried)
+        compacted = replace_by_summaries(plan.history, plan.turn_range, summaries)
         stall_s = time.perf_counter() - begin_s
         return Compaction(
             history=compacted,
-            blocks=tuple(blocks),
-            block_content=tuple(content),
-            turn_range=turn_range,
-            untouched_tokens=tuple(self._untouched_tokens(history, begin, blocks)),
+            blocks=plan.blocks,
+            block_content=plan.block_content,
+            turn_range=plan.turn_range,
+            untouched_tokens=tuple(self._untouched_tokens(plan)),
             workers=tuple(workers),
             requests=tuple(answer.request for answer in answers),
             faults=tuple(answer.fault for answer in answers),
@@ -198,15 +279,14 @@ class Compactor:
 
     def _fitted(self, messages: list[Message]) -> list[Message]:
         """The messages as the template takes them."""
-        return messages if self._renderer.takes_user_runs else merged_user_runs(messages)
+        shown = self._renderer.shown(messages)
+        return shown if self._renderer.takes_user_runs else merged_user_runs(shown)
 
-    def _untouched_tokens(
-        self, history: History, first: int, blocks: Sequence[HistoryBlock]
-    ) -> list[int]:
-        before = history.messages()[:first]
+    def _untouched_tokens(self, plan: Plan) -> list[int]:
+        before = plan.history.messages()[: plan.summarised[0]]
         tokens = self._renderer.count(before, add_generation_prompt=False) if before else 0
-        ends = list(accumulate((part.num_tokens for part in blocks), initial=tokens))
-        num_blocks = len(blocks)
+        ends = list(accumulate((part.num_tokens for part in plan.blocks), initial=tokens))
+        num_blocks = len(plan.blocks)
         return [ends[self._layout.cached_blocks(index, num_blocks)] for index in range(num_blocks)]
 
     def _lost_identifiers(
@@ -224,22 +304,7 @@ class Compactor:
             return [self._rule.volume_tokens] * num_workers
         return split_exactly(self._rule.volume_tokens, num_workers)
 
-    async def _dispatch(self, requests: Sequence[ChatRequest]) -> list[_Answer]:
-        gate = asyncio.Semaphore(self._rule.max_concurrent_workers or len(requests))
-
-        async def work(number: int, request: ChatRequest) -> _Answer:
-            async with gate:
-                return await self._summarise(f"worker {number + 1} of {len(requests)}", request)
-
-        try:
-            return await run_together(itertools.starmap(work, enumerate(requests)))
-        except BlockwiseError as error:
-            raise CompactionError(
-                f"a compaction of {len(requests)} workers failed, one of them for good: {error}. "
-                "The history is unchanged"
-            ) from error
-
-    async def _summarise(self, worker: str, request: ChatRequest) -> _Answer:
+    async def _summarise(self, worker: str, request: ChatRequest) -> Answer:
         """Ask until an answer is a summary, or has a fault that is accepted.
 
         Raises:
@@ -250,7 +315,7 @@ class Compactor:
             completion = await self._engine.complete(request, max_attempts=WORKER_ATTEMPTS)
             fault = None if request.is_forced else fault_of(completion, request)
             if fault is None or fault in self._rule.accept:
-                return _Answer(request, completion, fault, tuple(refused))
+                return Answer(request, completion, fault, tuple(refused))
             refused.append(completion)
             if len(refused) >= self._rule.max_answers:
                 raise CompactionError(

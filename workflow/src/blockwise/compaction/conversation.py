@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message
+from blockwise.models.tool_text import called
 
 USER_ROLE = "user"
 DEVELOPER_ROLE = "developer"  # OpenAI's newer name of the system role; templates know the older
@@ -105,6 +106,11 @@ def plain_messages(messages: Sequence[Any]) -> list[Message]:
         message.model_dump(exclude_none=True) if isinstance(message, BaseModel) else message
         for message in messages
     ]
+
+
+def copied(messages: Sequence[Message]) -> list[Message]:
+    """The messages as dictionaries of their own, beside which later changes of them are seen."""
+    return [dict(message) if isinstance(message, dict) else message for message in messages]
 
 
 def check_messages(messages: Sequence[Message]) -> None:
@@ -252,7 +258,7 @@ def shown_text(message: Message) -> str:
     texts = [content] if isinstance(content, str) else list(map(_part_text, content))
     call, audio = message.get("function_call"), message.get("audio")
     if isinstance(call, dict):
-        texts.append(f"[calls {call.get('name')}({call.get('arguments', '')})]")
+        texts.append(called(call.get("name"), call.get("arguments")))
     if isinstance(audio, dict) and audio.get("transcript"):
         texts.append(str(audio["transcript"]))
     if isinstance(message.get("refusal"), str):

@@ -11,7 +11,9 @@ Source: arXiv 2605.23296, phase 1 (secondary reading).
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from blockwise.compaction.history import Cut, History, slice_turns
@@ -79,6 +81,24 @@ def partition(
     ]
 
 
+def token_pieces(
+    history: History, turn_range: tuple[int, int], piece_tokens: int, renderer: Renderer
+) -> list[HistoryBlock]:
+    """Cut the turns [start, stop) every so many tokens, wherever that falls, in tool rounds too."""
+    first, last = turn_range
+    ends = renderer.ends(history.messages())
+    origin = ends[first - 1] if first else 0
+    offsets_of = lru_cache(maxsize=1)(renderer.token_offsets)  # a long text has many cuts
+    tokens_at = {Cut(first): origin, Cut(last): ends[last - 1]}
+    for target in range(origin + piece_tokens, ends[last - 1], piece_tokens):
+        cut = _cut_between_tokens(history, ends, target, offsets_of)
+        tokens_at.setdefault(cut, target)
+    return [
+        HistoryBlock(start, stop, tokens_at[stop] - tokens_at[start])
+        for start, stop in pairwise(sorted(tokens_at))
+    ]
+
+
 def last_tokens_cut(history: History, num_tokens: int, renderer: Renderer) -> Cut:
     """Where to cut so that the system prompt and all after the cut hold at most `num_tokens`.
 
@@ -119,9 +139,18 @@ def _token_cut(
     index = bisect_right(ends, target)  # the turn that holds token number `target`
     if _inside_tool_group(history, index):
         return _nearest(history.group_starts(), turn_range, ends, target)
+    return _cut_between_tokens(history, ends, target, renderer.token_offsets)
+
+
+def _cut_between_tokens(
+    history: History,
+    ends: list[int],
+    target: int,
+    offsets_of: Callable[[str], list[tuple[int, int]]],
+) -> Cut:
+    index = bisect_right(ends, target)
     before = ends[index - 1] if index else 0
-    text = history.turns[index].text
-    offsets = renderer.token_offsets(text)
+    offsets = offsets_of(history.turns[index].text)
     header = ends[index] - before - len(offsets)  # tokens the template adds to the turn
     inside = target - before - header
     if inside <= 0 or inside >= len(offsets):

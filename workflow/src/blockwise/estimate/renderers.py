@@ -6,43 +6,17 @@ where the hub's own cache has it.
 """
 
 import tempfile
-from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 
 from blockwise.artifacts import read_model
 from blockwise.config.backbones import Backbone, HubModel, PathModel, PocketModel, RandomModel
 from blockwise.config.base import UNPINNED
 from blockwise.errors import ArtifactError, ConfigError
+from blockwise.models.assumed_renderer import AssumedRenderer
 from blockwise.models.hub_model import TOKENIZER_PATTERNS
 from blockwise.models.prepare import TOKENIZER_FILES
 from blockwise.models.prepared_model import PreparedModel
-from blockwise.models.renderer import Message, Renderer
-
-CHARS_PER_TOKEN = 4
-"""English prose in the vocabularies of Llama 3 and gpt-oss takes 4 to 5 characters a token."""
-TOKENS_PER_MESSAGE = 5
-"""Llama 3's header and end of turn; gpt-oss's channels come to about as many."""
-
-
-class AssumedRenderer(Renderer):
-    """Counts by length where the tokenizer is not here: four characters are a token."""
-
-    def __init__(self) -> None:
-        """Load nothing."""
-
-    def count(self, messages: Sequence[Message], add_generation_prompt: bool) -> int:
-        """Tokens of a conversation, template included."""
-        texts = sum(self.count_text(message["content"]) for message in messages)
-        return texts + TOKENS_PER_MESSAGE * (len(messages) + add_generation_prompt)
-
-    def ends(self, messages: Sequence[Message]) -> list[int]:
-        """`count` of every prefix."""
-        return list(accumulate(self.count([one], add_generation_prompt=False) for one in messages))
-
-    def count_text(self, text: str) -> int:
-        """Tokens of a bare text."""
-        return -(-len(text) // CHARS_PER_TOKEN)
+from blockwise.models.renderer import Renderer
 
 
 class Renderers:

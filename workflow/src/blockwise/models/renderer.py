@@ -13,8 +13,10 @@ to whole texts where it does not.
 import copy
 import json
 import re
+import threading
 from array import array
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from blockwise.errors import ConfigError, EngineError
-from blockwise.models import plain_template, round_template
+from blockwise.models import plain_template, round_template, tool_text
 from blockwise.models.plain_template import RenderText
 from blockwise.models.tokenizer import load_tokenizer
 
@@ -40,8 +42,18 @@ SAMPLE: tuple[Message, ...] = (
 """Leading, trailing and doubled white space and wide characters: what tokenizers differ in."""
 
 
+class CountedBy(StrEnum):
+    """Whence numbers of tokens are."""
+
+    TOKENIZER = "tokenizer"  # exact
+    SERVER = "server"  # by length, in proportion to what the server counts of a whole
+    LENGTH = "length"  # by length: an estimate
+
+
 class Renderer:
     """Renders, counts and cuts text exactly as the backbone's server does."""
+
+    counted_by = CountedBy.TOKENIZER
 
     def __init__(
         self,
@@ -76,9 +88,11 @@ class Renderer:
                 f"{tokenizer_path} has no chat template; use an instruction-tuned model or add "
                 "chat_template.jinja"
             )
+        self._lock = threading.Lock()  # the tokenizer's own library takes one caller at a time
         self._arguments = dict(chat_template_arguments or {})
         self._borders, self._safe_borders = _border_tokens(self._tokenizer)
         self._segment_ids = lru_cache(maxsize=NUM_CACHED_SEGMENTS)(self._tokenize_segment)
+        self.shows_tool_rounds = self._shows_tool_rounds()
         if not self._segments_are_exact():
             self._borders = None
         self._learn_template()
@@ -166,6 +180,13 @@ class Renderer:
 
     def render_text(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """The conversation as the template writes it, special tokens included."""
+        return self._written(self.shown(messages), add_generation_prompt)
+
+    def shown(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages with tool rounds in words, where the template would leave them out."""
+        return list(messages) if self.shows_tool_rounds else tool_text.in_words(messages)
+
+    def _written(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         try:
             rendered = self._tokenizer.apply_chat_template(
                 [_with_parsed_tool_calls(message) for message in messages],
@@ -191,7 +212,8 @@ class Renderer:
         start loses nothing. Tokens that share one character (bytes of a wide one) share its
         offsets: a start is always a place between two characters.
         """
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        with self._lock:
+            encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         offsets: list[tuple[int, int]] = []
         previous_start, previous_stop = 0, 0
         for raw_start, raw_stop in encoded["offset_mapping"]:
@@ -226,7 +248,8 @@ class Renderer:
         return None
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        with self._lock:
+            return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _split(self, text: str) -> list[tuple[str, str]]:
         """Cut a text before each border token: pairs of (border token or "", text after it)."""
@@ -243,6 +266,18 @@ class Renderer:
     def _tokenize_segment(self, segment: tuple[str, str]) -> "array[int]":
         border, text = segment
         return array("I", self._encode(border + text))  # 4 bytes a token: thousands are kept
+
+    def _shows_tool_rounds(self) -> bool:
+        """Whether the model reads calls, their arguments and their results."""
+        messages, texts = tool_text.round_that_shows()
+        text = self._text_or_none(messages, add_generation_prompt=True)
+        return text is not None and all(word in text for word in texts)
+
+    def _text_or_none(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+        try:
+            return self._written(messages, add_generation_prompt)
+        except EngineError:
+            return None
 
     def _takes_user_runs(self) -> bool:
         """Whether two messages of the user's may follow each other: some templates refuse it."""
@@ -276,13 +311,23 @@ class Renderer:
     def _begins_at_border(self, text: str) -> bool:
         return self._borders is not None and text.startswith(tuple(self._safe_borders))
 
-    def _count_by_round(self, messages: Sequence[Message]) -> list[tuple[int, int]] | None:
+    def count_added(self, messages: Sequence[Message]) -> list[tuple[int, int]] | None:
+        """Where each round ends that is appended to a conversation, and the tokens it adds.
+
+        None where only rendering the whole conversation can tell.
+        """
+        return self._count_by_round(messages, is_head=False)
+
+    def _count_by_round(
+        self, messages: Sequence[Message], *, is_head: bool = True
+    ) -> list[tuple[int, int]] | None:
         """Where each round ends, and its tokens; None where the conversation has to be rendered."""
         if not messages or (self._plain is None and self._rounds is None):
             return None
         counted: list[tuple[int, int]] = []
-        start = 0 if self._plain is not None else round_template.head_stop(messages)
-        if start:
+        start = 0
+        if is_head and self._plain is None:
+            start = round_template.head_stop(messages)
             counted += self._count_system(messages[: round_template.system_stop(messages)])
             before = sum(tokens for _, tokens in counted)
             if not counted or counted[-1][0] < start:
@@ -291,11 +336,13 @@ class Renderer:
             message = messages[start]
             stop = start + 1
             if self._plain is not None and message.keys() == PLAIN_KEYS:
-                tokens = self._message_tokens(message["role"], message["content"], start == 0)
+                tokens = self._message_tokens(
+                    message["role"], message["content"], is_head and start == 0
+                )
             else:
                 stop = round_template.round_stop(messages, start)
                 key = _key_of(messages[start:stop])
-                tokens = self._round_tokens(key) if start else None
+                tokens = self._round_tokens(key) if start or not is_head else None
             if tokens is None:
                 return None
             counted.append((stop, tokens))

@@ -53,9 +53,7 @@ class RoundTemplate:
         return (shorter, longer) if longer.startswith(shorter) else None
 
 
-def learn(
-    source: object, render_text: RenderText, render_bare: RenderText
-) -> RoundTemplate | None:
+def learn(source: object, render_text: RenderText, render_bare: RenderText) -> RoundTemplate | None:
     """Find out whether a template writes round after round; None where it does not."""
     try:
         literals = literals_of(source)

@@ -83,7 +83,13 @@ class EngineClient:
     """Async client of one server; `async with EngineClient(...) as engine`."""
 
     def __init__(
-        self, server: Server, backbone: Backbone, renderer: Renderer, *, exact_prompts: bool = True
+        self,
+        server: Server,
+        backbone: Backbone,
+        renderer: Renderer,
+        *,
+        exact_prompts: bool = True,
+        client: openai.AsyncOpenAI | None = None,
     ) -> None:
         """Make a client.
 
@@ -93,6 +99,7 @@ class EngineClient:
             renderer: template and tokenizer that requests are counted with.
             exact_prompts: refuse an answer whose prompt the server counts differently from us.
                 Off only where the server's template is not known and nothing is measured by it.
+            client: of a user's own, whose headers and connections are used; None: one is made.
         """
         self._exact_prompts = exact_prompts
         self._server = server
@@ -100,6 +107,10 @@ class EngineClient:
         self._renderer = renderer
         self._tools: list[Mapping[str, Any]] = []
         timeout = openai.Timeout(backbone.request.timeout_s, connect=CONNECT_TIMEOUT_S)
+        self._owns_client = client is None
+        if client is not None:
+            self._client = client.with_options(max_retries=0, timeout=timeout)
+            return
         # A proxy of the environment is for other machines. Idle connections are not kept:
         # uvicorn closes them after 5 s, and a request sent into that moment is lost.
         http_client = openai.DefaultAsyncHttpxClient(
@@ -115,14 +126,18 @@ class EngineClient:
             http_client=http_client,
         )
 
-    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Self:
+    def with_tools(self, tools: Sequence[Mapping[str, Any]], renderer: Renderer) -> Self:
         """The same client, whose requests offer these tools and allow none to be called.
 
         An agent's tools stand at the head of its prompts: a request without them shares no prefix
         with the agent's own.
+
+        Args:
+            tools: of the agent's requests, in its order.
+            renderer: this client's, with the same tools.
         """
         other = copy.copy(self)
-        other._renderer = self._renderer.with_tools(tools)
+        other._renderer = renderer
         other._tools = list(tools)
         return other
 
@@ -183,8 +198,9 @@ class EngineClient:
             raise EngineError(f"{url} is no Prometheus page: {problem}") from problem
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+        """Close the connections, but for those of a user's own client."""
+        if self._owns_client:
+            await self._client.close()
 
     async def __aenter__(self) -> Self:
         return self
