@@ -101,3 +101,10 @@ class CachingEngine:
 
     async def metrics(self):
         return None
+
+
+class ForgetfulEngine(CachingEngine):
+    """Without the arithmetic of a prefix cache, which keeps every prefix of every prompt."""
+
+    def _cached_tokens(self, salt, prompt):
+        return 0

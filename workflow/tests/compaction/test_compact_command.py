@@ -1,23 +1,20 @@
 """The compactor's command line: two streams that parse, or one line that says what to mend."""
 
-import asyncio
-import contextlib
 import io
 import json
 import re
 import subprocess
 import sys
-import threading
 from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from summariser import serving
 
 from blockwise import compact
 from blockwise.compaction.compactor import WRAPPER_HEADING
 from blockwise.errors import BlockwiseError, run_command
 from blockwise.serving import client as engine_module
-from serving.stub_server import DONE, StubServer
 
 CHAT = [
     {"role": "system", "content": "Be brief.", "note": "mine"},
@@ -28,54 +25,6 @@ CHAT = [
     ),
 ]
 UNREACHABLE = "http://127.0.0.1:9/v1"  # the discard port: nothing listens there
-
-
-class Summariser(StubServer):
-    """Lists its model, counts prompts with the renderer it is given, and summarises."""
-
-    def __init__(self, behaviours, renderer, entry):
-        super().__init__(behaviours, prompt_tokens=0)
-        self.listed = [{"id": "m", **entry}]
-        self._renderer = renderer
-
-    async def _serve(self, reader, writer):
-        head = await reader.readuntil(b"\r\n\r\n")
-        if head.startswith(b"GET /v1/models "):
-            self._status(writer, 200, {"data": self.listed})
-            await writer.drain()
-            writer.close()
-            return
-        whole = asyncio.StreamReader()
-        whole.feed_data(head)
-        length = int(head.decode().lower().split("content-length:")[1].split()[0])
-        whole.feed_data(await reader.readexactly(length))
-        await super()._serve(whole, writer)
-
-    async def _summary(self, writer, body):
-        renderer = self._renderer.with_tools(body["tools"]) if "tools" in body else self._renderer
-        tokens = renderer.count(body["messages"], add_generation_prompt=True)
-        done = body.get("min_tokens", 5)
-        usage = self._usage(body, completion_tokens=done, prompt_tokens=tokens)
-        chunk = self._chunk(body, f"summary {len(self.requests)}", "stop")
-        self._stream(writer, chunk, usage, DONE)
-
-
-@contextlib.contextmanager
-def serving(renderer, behaviours=("summary",), **entry):
-    """A stub in a thread of its own, because the command runs its own event loop."""
-    stub = Summariser(list(behaviours), renderer, {"max_model_len": 8192, **entry})
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    running = stub.running()
-    asyncio.run_coroutine_threadsafe(running.__aenter__(), loop).result()
-    try:
-        yield stub
-    finally:
-        asyncio.run_coroutine_threadsafe(running.__aexit__(None, None, None), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 @pytest.fixture

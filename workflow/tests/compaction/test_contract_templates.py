@@ -4,7 +4,7 @@ import asyncio
 import shutil
 
 import pytest
-from doubles import CachingEngine
+from doubles import CachingEngine, ForgetfulEngine
 
 from blockwise.compaction import target_name
 from blockwise.compaction.compactor import CompactionRule
@@ -57,13 +57,6 @@ def chat(num_exchanges=4):
             for role in ("user", "assistant")
         ),
     ]
-
-
-class ForgetfulEngine(CachingEngine):
-    """Without the arithmetic of a prefix cache, which keeps every prefix of every prompt."""
-
-    def _cached_tokens(self, cache_salt, prompt):
-        return 0
 
 
 def compact(renderer, messages, layout, block_size=300, tau_tokens=None):

@@ -99,6 +99,7 @@ class Plan:
     blocks: tuple[HistoryBlock, ...]
     block_content: tuple[ContentType, ...]
     requests: tuple[ChatRequest, ...]
+    is_split: bool = False  # into pieces that are shown alone (blockwise.compaction.oversize)
 
     @property
     def summarised(self) -> tuple[int, int]:

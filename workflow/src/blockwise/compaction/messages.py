@@ -172,7 +172,8 @@ async def compact_messages(
         return given.failed(str(error), begin_s)
     if finished is not None:
         finished.clear()
-    return await asyncio.to_thread(given.finish, compactor.merge(plan, answers, begin_s), begin_s)
+    compaction = compactor.merge(plan, answers, begin_s)
+    return await asyncio.to_thread(given.finish, plan, compaction, begin_s)
 
 
 def left_alone(
@@ -274,7 +275,7 @@ class _Given:
             why_it_does_not_fit(plan, self.rule, engine, self.renderer, self.policy.seed)
         )
 
-    def finish(self, compaction: Compaction, begin_s: float) -> CompactedMessages:
+    def finish(self, plan: Plan, compaction: Compaction, begin_s: float) -> CompactedMessages:
         """The result of answered workers, of a call that began at that time.
 
         Raises:
@@ -284,7 +285,7 @@ class _Given:
         volumes = volumes_of(self.history, compaction, self.renderer)
         compacted = self._replaced(compaction.history)
         after_tokens = self._tokens_of(compacted)
-        volumes["stall_s"] = time.perf_counter() - begin_s
+        volumes |= {"is_split": plan.is_split, "stall_s": time.perf_counter() - begin_s}
         if after_tokens < self.num_tokens:
             return self._result(Outcome.COMPACTED, "", compacted, after_tokens, volumes)
         reason = (

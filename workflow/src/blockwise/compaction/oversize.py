@@ -101,6 +101,7 @@ def plan_of_pieces(
                 blocks=tuple(pieces),
                 block_content=(plan.block_content[0],) * len(pieces),
                 requests=tuple(fitted),
+                is_split=True,
             )
         size = math.floor(TRANSCRIPT_SHARE * size)
     raise CompactionError(
