@@ -2,13 +2,14 @@
 
 import pytest
 
-from blockwise.bench import client
+from blockwise.bench import client, long_chats
 from blockwise.bench.compaction import OURS, PAPER, RANDOM_NAME, bench_profile, engine_figures
 from blockwise.bench.rounds import figure
 from blockwise.compaction.records import TimingBlock
 from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.experiments import Study
 from blockwise.errors import ConfigError
+from blockwise.models.renderer import Renderer
 from record_factory import compaction, record
 
 
@@ -76,3 +77,14 @@ def test_a_long_session_keeps_little_beside_its_records(tiny_renderer):
     held = client.session_memory_bytes(tiny_renderer, (100, 200))
     assert set(held) == {100, 200}
     assert held[200] - held[100] < 1e6
+
+
+def test_long_chats_are_counted_as_ratios(tiny_model, monkeypatch):
+    monkeypatch.setattr(long_chats, "FEW", 20)
+    monkeypatch.setattr(long_chats, "MANY", 60)
+    monkeypatch.setattr(long_chats, "STEP_MESSAGES", 50)
+    monkeypatch.setattr(long_chats, "NUM_BLOCKS", 4)
+    figures = long_chats.long_chat_figures(lambda: Renderer(tiny_model.tokenizer_path), 2)
+    assert [len(one.rounds) for one in figures] == [2, 2, 2, 2]
+    assert all(value > 0 for one in figures for value in one.rounds)
+    assert [one.unit for one in figures] == ["x", "x", "x", "s"]

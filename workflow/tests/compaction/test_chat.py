@@ -57,7 +57,7 @@ def run(stub, tiny_model, messages=CHAT, *, calls=({},), **arguments):
     return asyncio.run(all_calls())
 
 
-def test_the_readmes_lines_run_as_they_stand(tiny_renderer, tiny_model, monkeypatch):
+def test_f_the_readmes_lines_run_as_they_stand(tiny_renderer, tiny_model, monkeypatch):
     text = README.read_text(encoding="utf-8")
     lines = re.search(r"```python\n(import asyncio\n.*?)```", text, re.DOTALL)[1]
     assert len([line for line in lines.splitlines() if line.strip()]) <= 10
@@ -86,13 +86,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_arguments_are_checked_when_the_object_is_made(kind):
+def test_f_arguments_are_checked_when_the_object_is_made(kind):
     arguments, problem = REFUSED[kind]
     with pytest.raises(ConfigError, match=re.escape(problem)):
         ChatCompactor("http://127.0.0.1:9/v1", "m", **arguments)
 
 
-def test_a_server_that_is_not_there_is_said():
+def test_f_a_server_that_is_not_there_is_said():
     async def ask():
         await ChatCompactor("http://127.0.0.1:9/v1", "m").compact(CHAT)
 
@@ -100,7 +100,7 @@ def test_a_server_that_is_not_there_is_said():
         asyncio.run(ask())
 
 
-def test_status_tokens_reason_and_record(tiny_renderer, tiny_model):
+def test_f_status_tokens_reason_and_record(tiny_renderer, tiny_model):
     with serving(tiny_renderer) as stub:
         calls = [{"tau": 8000}, {"tau": 300}, {"tau": 10}]
         left, done, cannot = run(stub, tiny_model, calls=calls)
@@ -117,7 +117,7 @@ def test_status_tokens_reason_and_record(tiny_renderer, tiny_model):
     assert done.record.counted_by is CountedBy.TOKENIZER
 
 
-def test_a_failed_worker_is_a_result_and_the_next_attempt_pays_for_it_alone(
+def test_c4_a_failed_worker_is_a_result_and_the_next_attempt_pays_for_it_alone(
     tiny_renderer, tiny_model
 ):
     with serving(tiny_renderer, ["summary", "summary", "refused"]) as stub:
@@ -148,7 +148,7 @@ def _refused(stub):
     return refuse
 
 
-def test_a_client_of_the_users_own_is_used_and_left_open(tiny_renderer, tiny_model):
+def test_f_a_client_of_the_users_own_is_used_and_left_open(tiny_renderer, tiny_model):
     with serving(tiny_renderer) as stub:
 
         async def ask():

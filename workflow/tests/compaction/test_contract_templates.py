@@ -79,7 +79,7 @@ def compact(renderer, messages, layout, block_size=300, tau_tokens=None):
 @pytest.mark.parametrize("layout", [SEQUENTIAL, *known_layouts()])
 @pytest.mark.parametrize("waits", [False, True])
 @pytest.mark.parametrize("has_tau", [False, True])
-def test_what_is_sent_and_what_comes_out_can_be_rendered(renderer, layout, waits, has_tau):
+def test_c2_what_is_sent_and_what_comes_out_can_be_rendered(renderer, layout, waits, has_tau):
     messages = [*chat(), {"role": "user", "content": "And now?"}] if waits else chat()
     length = renderer.count(messages, add_generation_prompt=False)
     done, engine = compact(renderer, messages, layout, tau_tokens=length - 1 if has_tau else None)
@@ -91,7 +91,7 @@ def test_what_is_sent_and_what_comes_out_can_be_rendered(renderer, layout, waits
     assert SUMMARY in done.messages[1]["content"]
 
 
-def test_what_the_template_refuses_afterwards_is_refused_before_anything_is_paid(renderer):
+def test_c2_what_the_template_refuses_afterwards_is_refused_before_anything_is_paid(renderer):
     messages = chat()
     messages.insert(3, {"role": "system", "content": "From here on answer in French."})
     if renderer.takes_user_runs:

@@ -58,7 +58,7 @@ def renderer(request, tiny_model, tmp_path_factory):
 @pytest.mark.parametrize("tools", [(), TOOLS], ids=["without tools", "with tools"])
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(messages=conversations(), generation=st.booleans())
-def test_counts_and_ends_are_those_of_the_whole_text(renderer, tools, messages, generation):
+def test_e2_counts_and_ends_are_those_of_the_whole_text(renderer, tools, messages, generation):
     offering = renderer.with_tools(tools) if tools else renderer
     assert offering._rounds is not None
     text = offering.render_text(messages, generation)
@@ -72,7 +72,7 @@ def test_counts_and_ends_are_those_of_the_whole_text(renderer, tools, messages, 
             assert end == len(offering._encode(whole))
 
 
-def test_a_growing_conversation_renders_only_its_new_round(renderer, monkeypatch):
+def test_e2_a_growing_conversation_renders_only_its_new_round(renderer, monkeypatch):
     asked = [{"role": "user", "content": "Look."}, {"role": "assistant", "content": "I do."}]
     calls = {"role": "assistant", "content": "", "tool_calls": [call(1, "{}")]}
     result = {"role": "tool", "tool_call_id": "call00001", "content": "It is there."}
@@ -84,7 +84,7 @@ def test_a_growing_conversation_renders_only_its_new_round(renderer, monkeypatch
     assert renderer.ends(messages)[-1] + renderer._prompt_tokens == expected
 
 
-def test_a_system_prompt_alone_has_one_end(renderer):
+def test_e2_a_system_prompt_alone_has_one_end(renderer):
     prompt = [{"role": "system", "content": "Be brief."}]
     text = renderer.render_text(prompt, False)
     assert renderer.ends(prompt) == [renderer.count(prompt, False)] == [len(renderer._encode(text))]

@@ -18,6 +18,7 @@ from typing import Any
 
 from blockwise.artifacts import digest
 from blockwise.bench import client
+from blockwise.bench.long_chats import long_chat_figures
 from blockwise.bench.rounds import FEWEST_ROUNDS, Figure, figure, publish
 from blockwise.compaction.fit import check_sessions_fit
 from blockwise.compaction.plan import plan_batch
@@ -208,7 +209,10 @@ def measure(profile: Profile, scratch: Path, num_rounds: int) -> list[Figure]:
     (scratch / f"{DATASET}.md").write_text(client.PROMPT)
     model = prepare_model(name, backbone, scratch / name)
     renderer = Renderer(model.tokenizer_path, backbone.request.chat_template_arguments)
-    figures = client_figures(renderer, num_rounds)
+    figures = [
+        *client_figures(renderer, num_rounds),
+        *long_chat_figures(lambda: Renderer(model.tokenizer_path), num_rounds),
+    ]
     dataset = profile.datasets[DATASET]
     sessions = build_sessions(
         prepare_documents(DATASET, dataset, scratch),

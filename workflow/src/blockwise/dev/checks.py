@@ -64,6 +64,7 @@ def list_checks(folder: Path) -> list[Check]:
         Check("snakemake lint", [*snakemake, "--lint"], compares_lint=True),
         Check("schema drift", [sys.executable, "-m", "blockwise.config.schema", "--check"]),
         Check("map drift", [sys.executable, "-m", "blockwise.dev.code_map", "--check"]),
+        Check("contract", [sys.executable, "-m", "blockwise.dev.contract_table", "--check"]),
         Check("dry run config.yaml", [*snakemake, *dry_run]),
         *(Check(f"dry run {name}", [*snakemake, f"config/{name}", *dry_run]) for name in overlays),
         *(  # without --cores: where jobs run elsewhere it would limit their threads
