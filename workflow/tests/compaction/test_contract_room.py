@@ -127,6 +127,14 @@ def test_c4_what_was_finished_of_another_history_is_not_taken():
     assert len(engine.requests) - before == done.record.num_blocks
 
 
+def test_c4_what_failed_again_and_again_does_not_pile_up():
+    finished = []
+    for number in range(3):
+        messages = [{**message, "content": f"{message['content']}{number}"} for message in chat()]
+        compact(messages, Failing(lambda _: GOOD), finished=finished)
+        assert 0 < len(finished) < 6
+
+
 def with_window(window_tokens):
     engine = CachingEngine(lambda _: GOOD)
     engine.window_tokens = window_tokens

@@ -183,14 +183,16 @@ class Compactor:
 
         Args:
             requests: of the workers.
-            finished: answers of a compaction that failed; those to the same requests are taken as
-                they are, and new ones are added.
+            finished: answers of a compaction that failed. Those to the same requests are taken as
+                they are, all others are dropped, and new ones are added.
 
         Raises:
             WorkersError: a worker failed for good, or wrote no summary.
         """
         gate = asyncio.Semaphore(self._rule.max_concurrent_workers or len(requests))
-        known = list(finished or ())
+        known = [pair for pair in finished or () if pair[0] in requests]
+        if finished is not None:
+            finished[:] = known
 
         async def work(number: int, request: ChatRequest) -> Answer:
             for asked, answer in known:
