@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 from doubles import HEADER_TOKENS, CharRenderer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockwise.compaction.history import Cut, History, Turn, slice_turns
@@ -58,6 +58,35 @@ def test_token_boundaries_are_within_a_header_of_the_paper_size(parts, block_siz
     for number, block in enumerate(blocks[:-1], start=1):
         position += block.num_tokens
         assert abs(position - number * block_size) <= HEADER_TOKENS
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 120), st.sampled_from(["turn", "token"]), st.integers(0, 3))
+def test_a_closed_history_block_stays_as_it_is_while_the_conversation_grows(
+    parts, block_size, boundary, last_turns
+):
+    whole = conversation(parts)
+    known = []
+    for stop in range(2, len(whole.turns) + 1):
+        history = History(whole.turns[:stop])
+        turn_range = history.compactable(last_turns)
+        if turn_range[0] >= turn_range[1]:
+            continue
+        closed = partition(history, turn_range, block_size, boundary, RENDERER)[:-1]
+        assert closed[: len(known)] == known
+        known = closed
+
+
+def test_an_agent_with_one_order_is_parted_at_its_tool_rounds():
+    turns = [Turn("user", "do it " * 5)]
+    for number in range(6):
+        name = f"c{number}"
+        turns.append(Turn("assistant", "", {"tool_calls": [{"id": name}]}))
+        turns.append(Turn("tool", "a result " * 5, {"tool_call_id": name}))
+    history = History.with_system_prompt("s").extended(*turns)
+    blocks = partition(history, history.compactable(0), 100, "turn", RENDERER)
+    assert len(blocks) > 2
+    assert {block.start.turn % 2 for block in blocks[1:]} == {0}  # where a round begins
 
 
 def test_one_history_block_is_what_sequential_covers():

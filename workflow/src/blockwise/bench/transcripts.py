@@ -55,6 +55,13 @@ def arms() -> list[Arm]:
     return [*with_tools, *(Arm(layout, has_tools=False) for layout in WITHOUT_TOOLS)]
 
 
+def numbered(conversation: Conversation, number: int) -> Conversation:
+    """The same session with a number before its first words."""
+    first, *others = conversation.messages
+    named = {**first, "content": f"Session {number:03}. {first['content']}"}
+    return Conversation(conversation.with_messages([named, *others]))
+
+
 async def play(
     client: openai.AsyncOpenAI, model: str, conversation: Conversation, arm: Arm, **settings: Any
 ) -> CompactedMessages:
@@ -109,8 +116,8 @@ async def run(arguments: argparse.Namespace) -> list[list[str]]:
     client = openai.AsyncOpenAI(base_url=arguments.base_url, api_key=NO_KEY)
     async with client:
         for file in sorted(arguments.transcripts.glob("*.json")):
-            conversation = read_conversation(file.read_bytes())
             for arm in arms():
+                conversation = numbered(read_conversation(file.read_bytes()), len(rows))
                 done = await play(
                     client,
                     arguments.model,

@@ -102,13 +102,15 @@ class History:
         return starts
 
     def exchange_starts(self) -> list[int]:
-        """Turns at which a new exchange begins: a user's turn that parts no tool group.
+        """Turns at which something new begins: a user's turn, or a tool round.
 
-        A conversation without user turns is parted at its groups.
+        What is appended later changes none of them.
         """
-        groups = self.group_starts()
-        users = [index for index in groups if self.turns[index].role == "user"]
-        return users or groups
+        return [
+            index
+            for index in self.group_starts()
+            if self.turns[index].role == "user" or self.turns[index].extra.get("tool_calls")
+        ]
 
     def compactable(self, last_turns: int) -> tuple[int, int]:
         """Range of turns that a compaction may replace, as (start, stop).

@@ -1,17 +1,18 @@
 """Partition: contiguous history blocks of about B tokens that cover a history exactly.
 
-The number of history blocks is the paper's N = ceil(|X| / B). The `token` boundary cuts at
-every B-th token of the rendered history, as the paper does, snapped back to the nearest
-character where a token begins. The `turn` boundary moves each of those cuts to the nearest
-start of an exchange, a user's turn, so that no history block is an answer without its question.
-Neither ever parts a tool call from its result. Realised sizes are recorded because snapping
-changes them.
+The targets are a fixed grid, every B-th token from the beginning of what is compacted. The `token`
+boundary cuts there, as the paper does, snapped back to the nearest character where a token begins.
+The `turn` boundary cuts at the first start of an exchange at or past each target: a user's turn, or
+a tool round, so that no history block is an answer without its question. Neither ever parts a tool
+call from its result. So a cut, once made, stays where it is while the conversation grows, and a
+history block can be summarised as soon as it is closed. The last one is open: it ends where the
+history does. Realised sizes are recorded because snapping changes them.
 
 Source: arXiv 2605.23296, phase 1 (secondary reading).
 """
 
-from bisect import bisect_right
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -62,21 +63,20 @@ def partition(
         raise CompactionError("no turn is left to compact; keep fewer last turns verbatim")
     ends = renderer.ends(history.messages())  # rendered tokens up to and including each turn
     origin = ends[first - 1] if first else 0
-    total = ends[last - 1] - origin
-    num_blocks = -(-total // block_size_tokens)
-    cuts = [Cut(first), Cut(last)]
-    for k in range(1, num_blocks):
-        target = origin + k * block_size_tokens
-        if boundary == Boundary.TURN:
-            cuts.append(_nearest(history.exchange_starts(), turn_range, ends, target))
+    starts = history.exchange_starts() if boundary == Boundary.TURN else history.group_starts()
+    cuts = {Cut(first), Cut(last)}
+    for target in range(origin + block_size_tokens, ends[last - 1], block_size_tokens):
+        if boundary == Boundary.TURN or _inside_tool_group(history, bisect_right(ends, target)):
+            cut = _next_start(starts, ends, target)
         else:
-            cuts.append(_token_cut(history, turn_range, ends, target, renderer))
-    cuts = sorted({cut for cut in cuts if Cut(first) <= cut <= Cut(last)})
-    offsets = [_tokens_before(history, cut, ends, renderer) for cut in cuts]
+            cut = _cut_between_tokens(history, ends, target, renderer.token_offsets)
+        if cut is not None and cut < Cut(last):
+            cuts.add(cut)
+    offsets = [_tokens_before(history, cut, ends, renderer) for cut in sorted(cuts)]
     return [
         HistoryBlock(start, stop, stop_tokens - start_tokens)
         for (start, stop), (start_tokens, stop_tokens) in zip(
-            pairwise(cuts), pairwise(offsets), strict=True
+            pairwise(sorted(cuts)), pairwise(offsets), strict=True
         )
     ]
 
@@ -111,7 +111,10 @@ def last_tokens_cut(history: History, num_tokens: int, renderer: Renderer) -> Cu
     before = ends[first - 1] if first else 0
     target = max(before, ends[-1] - (num_tokens - before))
     while target < ends[-1]:
-        cut = _token_cut(history, (first, last), ends, target, renderer)
+        if _inside_tool_group(history, bisect_right(ends, target)):
+            cut = _next_start(history.group_starts(), ends, target) or Cut(last)
+        else:
+            cut = _cut_between_tokens(history, ends, target, renderer.token_offsets)
         if cut.turn < last and (cut.char == 0 or history.turns[cut.turn].role != "user"):
             starts = [index for index in history.exchange_starts() if Cut(index) >= cut]
             cut = Cut(min(starts, default=last))
@@ -123,23 +126,10 @@ def last_tokens_cut(history: History, num_tokens: int, renderer: Renderer) -> Cu
     return Cut(last)
 
 
-def _nearest(starts: list[int], turn_range: tuple[int, int], ends: list[int], target: int) -> Cut:
-    first, last = turn_range
-    candidates = [first, last, *(index for index in starts if first < index < last)]
-    return Cut(min(candidates, key=lambda index: abs((ends[index - 1] if index else 0) - target)))
-
-
-def _token_cut(
-    history: History,
-    turn_range: tuple[int, int],
-    ends: list[int],
-    target: int,
-    renderer: Renderer,
-) -> Cut:
-    index = bisect_right(ends, target)  # the turn that holds token number `target`
-    if _inside_tool_group(history, index):
-        return _nearest(history.group_starts(), turn_range, ends, target)
-    return _cut_between_tokens(history, ends, target, renderer.token_offsets)
+def _next_start(starts: Sequence[int], ends: Sequence[int], target: int) -> Cut | None:
+    """The first of these turns that begins at or past a token; None: it is not there yet."""
+    place = bisect_left(starts, target, key=lambda index: ends[index - 1] if index else 0)
+    return Cut(starts[place]) if place < len(starts) else None
 
 
 def _cut_between_tokens(

@@ -181,8 +181,7 @@ class _Walk:
         cuts = list(range(origin + size, end, size))
         if self._spec.boundary is Boundary.TURN:
             starts = [ends[at - 1] for at in range(2, stop) if self.turns[at].is_user]
-            allowed = [origin, end, *starts]
-            cuts = [min(allowed, key=lambda place: abs(place - cut)) for cut in cuts]
+            cuts = [next((start for start in starts if start >= cut), end) for cut in cuts]
         return sorted({origin, *cuts, end})
 
     def _worker_tokens(self, ends: list[int]) -> tuple[list[int], int]:
