@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from doubles import CachingEngine, CharRenderer
 
+from blockwise.compaction.ahead import AnswersAhead
 from blockwise.compaction.compactor import CompactionRule
 from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.messages import OnOversize, Policy, compact_messages
@@ -41,10 +42,10 @@ def chat(num_exchanges=6):
     ]
 
 
-def compact(messages, engine, renderer=None, *, finished=None, policy=None, **changes):
+def compact(messages, engine, renderer=None, *, ahead=None, policy=None, **changes):
     renderer = renderer or CharRenderer()
     call = compact_messages(
-        engine, renderer, messages, replace(RULE, **changes), policy=policy, finished=finished
+        engine, renderer, messages, replace(RULE, **changes), policy=policy, ahead=ahead
     )
     return asyncio.run(call)
 
@@ -103,36 +104,40 @@ class Failing(CachingEngine):
 
 
 def test_c4_finished_workers_are_kept_for_the_next_attempt():
-    engine, finished = Failing(lambda _: GOOD), []
-    failed = compact(chat(), engine, finished=finished)
+    engine, ahead = Failing(lambda _: GOOD), AnswersAhead()
+    failed = compact(chat(), engine, ahead=ahead)
     assert failed.status is Outcome.FAILED
     assert "the server is gone" in failed.reason
     assert failed.messages == chat()
     num_asked = len(engine.requests)
     engine.broken = False
-    done = compact(chat(), engine, finished=finished)
+    done = compact(chat(), engine, ahead=ahead)
     assert done.status is Outcome.COMPACTED
     assert len(engine.requests) - num_asked == 1
     assert done.record.num_blocks == num_asked > 2
-    assert finished == []
+    assert ahead.wasted_tokens == 0
+    ahead.settle(())
+    assert ahead.wasted_tokens == 0  # nothing was left in it
 
 
 def test_c4_what_was_finished_of_another_history_is_not_taken():
-    engine, finished = Failing(lambda _: GOOD), []
-    compact(chat(), engine, finished=finished)
+    engine, ahead = Failing(lambda _: GOOD), AnswersAhead()
+    compact(chat(), engine, ahead=ahead)
     engine.broken = False
     before = len(engine.requests)
     other = [{**message, "content": f"{message['content']}!"} for message in chat()]
-    done = compact(other, engine, finished=finished)
+    done = compact(other, engine, ahead=ahead)
     assert len(engine.requests) - before == done.record.num_blocks
 
 
 def test_c4_what_failed_again_and_again_does_not_pile_up():
-    finished = []
+    ahead, sizes = AnswersAhead(), []
     for number in range(3):
         messages = [{**message, "content": f"{message['content']}{number}"} for message in chat()]
-        compact(messages, Failing(lambda _: GOOD), finished=finished)
-        assert 0 < len(finished) < 6
+        compact(messages, Failing(lambda _: GOOD), ahead=ahead)
+        sizes.append(len(ahead._finished))
+    assert sizes == [sizes[0]] * 3
+    assert ahead.wasted_tokens > 0
 
 
 def with_window(window_tokens):

@@ -112,7 +112,7 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
 
 async def run(arguments: argparse.Namespace) -> list[list[str]]:
     """All rows, each session through each arm."""
-    rows = []
+    rows: list[list[str]] = []
     client = openai.AsyncOpenAI(base_url=arguments.base_url, api_key=NO_KEY)
     async with client:
         for file in sorted(arguments.transcripts.glob("*.json")):

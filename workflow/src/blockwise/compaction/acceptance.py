@@ -13,6 +13,7 @@ say what the text says is refused.
 """
 
 import re
+from dataclasses import dataclass
 
 from blockwise.config.experiments import SummaryFault
 from blockwise.serving.client import ChatRequest, Completion
@@ -33,6 +34,16 @@ IN_WORDS = {
     SummaryFault.ECHO: "it repeats what it was asked; use another prompt or a larger model",
     SummaryFault.LOOP: "it says one thing over and over; use a repetition penalty, a larger model",
 }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker came to."""
+
+    request: ChatRequest  # the one that was answered
+    completion: Completion
+    fault: SummaryFault | None
+    refused: tuple[Completion, ...]
 
 
 def summary_of(answer: Completion) -> str:

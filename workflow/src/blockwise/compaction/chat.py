@@ -19,6 +19,7 @@ from typing import Any, Self
 import openai
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from blockwise.compaction.ahead import AnswersAhead
 from blockwise.compaction.compactor import CompactionRule
 from blockwise.compaction.conversation import (
     OnBrokenTools,
@@ -31,11 +32,11 @@ from blockwise.compaction.conversation import (
 from blockwise.compaction.known_messages import KnownMessages
 from blockwise.compaction.messages import (
     CompactedMessages,
-    Finished,
     OnOversize,
     Policy,
     compact_messages,
     left_alone,
+    send_ahead,
 )
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
@@ -78,6 +79,7 @@ class ChatSettings(ConfigModel):
     on_broken_tools: OnBrokenTools
     on_oversize: OnOversize
     max_concurrent_workers: int | None = Field(gt=0)
+    max_background_workers: int | None = Field(gt=0)
     tokenizer: str | None
     tokenizer_revision: str | None
     window: PositiveTokens | None
@@ -145,6 +147,7 @@ class ChatCompactor:
         on_broken_tools: str = OnBrokenTools.REFUSE,
         on_oversize: str = OnOversize.REFUSE,
         max_concurrent_workers: int | None = None,
+        max_background_workers: int | None = None,
         tokenizer: str | None = None,
         tokenizer_revision: str | None = None,
         window: int | None = None,
@@ -174,6 +177,7 @@ class ChatCompactor:
             on_broken_tools: `refuse` or `repair`, for results without calls and the reverse.
             on_oversize: `refuse` or `split`, for what the window does not hold.
             max_concurrent_workers: None: all at once.
+            max_background_workers: of those that `ahead` sends; None: any number.
             tokenizer: folder or hub id of the model's tokenizer. None: that of a folder which the
                 server names; else tokens are counted by length, in proportion to what the server
                 counts where it does (the record's `counted_by`).
@@ -202,6 +206,7 @@ class ChatCompactor:
                 on_broken_tools=on_broken_tools,
                 on_oversize=on_oversize,
                 max_concurrent_workers=max_concurrent_workers,
+                max_background_workers=max_background_workers,
                 tokenizer=tokenizer,
                 tokenizer_revision=tokenizer_revision,
                 window=window,
@@ -221,7 +226,7 @@ class ChatCompactor:
         self._offering: tuple[list[Any], EngineClient, Renderer] | None = None
         self._known: KnownMessages | None = None
         self._server_counts = True  # until it is found that it does not
-        self._finished: Finished = []
+        self._ahead = AnswersAhead(max_background_workers)
 
     async def compact(
         self,
@@ -259,15 +264,7 @@ class ChatCompactor:
         given = plain_messages(messages)
         engine, renderer = self._with_tools(tools, await self._connected())
         rule = self._settings.rule(keep)
-        policy = Policy(
-            tau_tokens=tau,
-            keep_tokens=keep_tokens,
-            pin=pin,
-            on_media=self._settings.on_media,
-            on_broken_tools=self._settings.on_broken_tools,
-            on_oversize=self._settings.on_oversize,
-            seed=self._settings.seed,
-        )
+        policy = self._policy(tau, keep_tokens, pin)
         known = self._known_by(renderer)
         if tau is not None:
             num_tokens = known.count(given)
@@ -278,14 +275,58 @@ class ChatCompactor:
             engine = engine.with_tools(tools, renderer)
             known.renderer = renderer
         result = await compact_messages(
-            engine, renderer, given, rule, policy=policy, finished=self._finished
+            engine, renderer, given, rule, policy=policy, ahead=self._ahead
         )
         if result.status is Outcome.UNCHANGED and not result.record.repairs:
             known.learn(given)
         return result
 
+    async def ahead(
+        self,
+        messages: Sequence[Any],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        keep: int = 0,
+        keep_tokens: int = 0,
+        pin: Pin = pins_system_messages,
+    ) -> int:
+        """Send the workers of history blocks that are closed, and go on; how many were sent.
+
+        Called after each step with the arguments of the later `compact`, it leaves little to wait
+        for: at tau only the open block is summarised. A worker that fails is asked again then.
+
+        Raises:
+            CompactionError: the messages are no conversation, or the layout shows what follows.
+            ConfigError: there is no tokenizer, so the cuts of now need not be those of later.
+            ServerError: there is no such server or model.
+        """
+        engine, renderer = self._with_tools(tools, await self._connected())
+        if renderer.counted_by is not CountedBy.TOKENIZER:
+            raise ConfigError("to ask ahead needs exact cuts: name the model's tokenizer")
+        return await send_ahead(
+            engine,
+            renderer,
+            messages,
+            self._settings.rule(keep),
+            policy=self._policy(None, keep_tokens, pin),
+            ahead=self._ahead,
+        )
+
+    def _policy(self, tau: int | None, keep_tokens: int, pin: Pin) -> Policy:
+        settings = self._settings
+        return Policy(
+            tau_tokens=tau,
+            keep_tokens=keep_tokens,
+            pin=pin,
+            on_media=settings.on_media,
+            on_broken_tools=settings.on_broken_tools,
+            on_oversize=settings.on_oversize,
+            seed=settings.seed,
+        )
+
     async def aclose(self) -> None:
-        """Close the connections, but for those of a client that was given."""
+        """End what runs ahead, and close connections but for those of a client that was given."""
+        self._ahead.settle(())
         if self._engine is not None:
             await self._engine.aclose()
 

@@ -15,11 +15,12 @@ import hashlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from blockwise.compaction.acceptance import IN_WORDS, fault_of, summary_of
+from blockwise.compaction.acceptance import IN_WORDS, Answer, fault_of, summary_of
+from blockwise.compaction.ahead import AnswersAhead
 from blockwise.compaction.conversation import merged_user_runs
 from blockwise.compaction.dispatch import run_together
 from blockwise.compaction.fences import fenced, unfenced
@@ -107,15 +108,10 @@ class Plan:
         start, stop = self.turn_range
         return start + (self.carried is not None), stop
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker came to."""
-
-    request: ChatRequest  # the one that was answered
-    completion: Completion
-    fault: SummaryFault | None
-    refused: tuple[Completion, ...]
+    @property
+    def closed_requests(self) -> tuple[ChatRequest, ...]:
+        """Those of history blocks that no later turn changes: all but the last."""
+        return self.requests[:-1]
 
 
 class Compactor:
@@ -175,42 +171,42 @@ class Compactor:
         )
 
     async def ask(
-        self,
-        requests: Sequence[ChatRequest],
-        finished: MutableSequence[tuple[ChatRequest, Answer]] | None = None,
+        self, requests: Sequence[ChatRequest], ahead: AnswersAhead | None = None
     ) -> list[Answer]:
         """Send all requests at once; the answers, in their order.
 
         Args:
             requests: of the workers.
-            finished: answers of a compaction that failed. Those to the same requests are taken as
-                they are, all others are dropped, and new ones are added.
+            ahead: answers to these requests that are there or under way are taken, and those of
+                this compaction are kept there if it fails.
 
         Raises:
             WorkersError: a worker failed for good, or wrote no summary.
         """
         gate = asyncio.Semaphore(self._rule.max_concurrent_workers or len(requests))
-        known = [pair for pair in finished or () if pair[0] in requests]
-        if finished is not None:
-            finished[:] = known
+        if ahead is not None:
+            ahead.settle(requests)
 
         async def work(number: int, request: ChatRequest) -> Answer:
-            for asked, answer in known:
-                if asked == request:
-                    return answer
+            known = None if ahead is None else await ahead.take(request)
+            if known is not None:
+                return known
             async with gate:
-                answer = await self._summarise(f"worker {number + 1} of {len(requests)}", request)
-            if finished is not None:
-                finished.append((request, answer))
+                answer = await self.ask_one(number, request)
+            if ahead is not None:
+                ahead.keep(request, answer)
             return answer
 
         try:
-            return await run_together(itertools.starmap(work, enumerate(requests)))
+            answers = await run_together(itertools.starmap(work, enumerate(requests)))
         except BlockwiseError as error:
             raise WorkersError(
                 f"a compaction of {len(requests)} workers failed, one of them for good: {error}. "
                 "The history is unchanged"
             ) from error
+        if ahead is not None:
+            ahead.done()
+        return answers
 
     def merge(self, plan: Plan, answers: Sequence[Answer], begin_s: float) -> Compaction:
         """The new history, from what the workers wrote.
@@ -307,11 +303,12 @@ class Compactor:
             return [self._rule.volume_tokens] * num_workers
         return split_exactly(self._rule.volume_tokens, num_workers)
 
-    async def _summarise(self, worker: str, request: ChatRequest) -> Answer:
-        """Ask until an answer is a summary, or has a fault that is accepted.
+    async def ask_one(self, number: int, request: ChatRequest) -> Answer:
+        """Ask a worker until its answer is a summary, or has a fault that is accepted.
 
         Raises:
             CompactionError: no answer was one.
+            EngineError: the server failed for good.
         """
         refused: list[Completion] = []
         while True:
@@ -322,7 +319,7 @@ class Compactor:
             refused.append(completion)
             if len(refused) >= self._rule.max_answers:
                 raise CompactionError(
-                    f"{worker} wrote no summary, {len(refused)} times asked "
+                    f"worker {number + 1} wrote no summary, {len(refused)} times asked "
                     f"({completion.completion_tokens} tokens): {IN_WORDS[fault]}"
                 )
             request = self._once_more(request, completion, fault)

@@ -9,15 +9,15 @@ cutting a long history takes its time, so it is done beside the event loop.
 
 import asyncio
 import time
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import takewhile
 from typing import Any
 
 from blockwise.compaction.acceptance import summary_of
+from blockwise.compaction.ahead import AnswersAhead
 from blockwise.compaction.compactor import (
-    Answer,
     Compaction,
     CompactionRule,
     Compactor,
@@ -41,16 +41,14 @@ from blockwise.compaction.conversation import (
     unread_parts,
 )
 from blockwise.compaction.history import History
+from blockwise.compaction.layouts import shows_nothing_later
 from blockwise.compaction.messages_record import MessagesRecord, Outcome, volumes_of
 from blockwise.compaction.oversize import plan_of_pieces, why_it_does_not_fit, with_room
 from blockwise.compaction.tool_repair import repair_tool_rounds
 from blockwise.config.experiments import VolumeMode
 from blockwise.errors import CompactionError, WorkersError
 from blockwise.models.renderer import Message, Renderer
-from blockwise.serving.client import ChatRequest, EngineClient
-
-Finished = MutableSequence[tuple[ChatRequest, Answer]]
-"""What workers wrote in compactions that failed, so that another attempt need not pay again."""
+from blockwise.serving.client import EngineClient
 
 
 class OnOversize(StrEnum):
@@ -138,7 +136,7 @@ async def compact_messages(
     rule: CompactionRule,
     *,
     policy: Policy | None = None,
-    finished: Finished | None = None,
+    ahead: AnswersAhead | None = None,
 ) -> CompactedMessages:
     """Replace everything but the verbatim part of a conversation by summaries of it.
 
@@ -150,7 +148,8 @@ async def compact_messages(
             message is changed.
         rule: layout, block size, volume, prompt, verbatim turns.
         policy: everything else; None: the defaults.
-        finished: answers that earlier attempts paid for; those of this one are added if it fails.
+        ahead: answers that are there already, or under way; those of this call are kept in it if it
+            fails.
 
     Raises:
         CompactionError: the messages are no conversation, nothing is left to compact, what is
@@ -167,13 +166,42 @@ async def compact_messages(
     compactor = Compactor(engine, renderer, given.rule)
     plan = await asyncio.to_thread(given.plan, compactor, engine)
     try:
-        answers = await compactor.ask(plan.requests, finished)
+        answers = await compactor.ask(plan.requests, ahead)
     except WorkersError as error:
         return given.failed(str(error), begin_s)
-    if finished is not None:
-        finished.clear()
     compaction = compactor.merge(plan, answers, begin_s)
     return await asyncio.to_thread(given.finish, plan, compaction, begin_s)
+
+
+async def send_ahead(
+    engine: EngineClient,
+    renderer: Renderer,
+    messages: Sequence[Any],
+    rule: CompactionRule,
+    *,
+    policy: Policy,
+    ahead: AnswersAhead,
+) -> int:
+    """Send the workers of history blocks that are closed; how many were sent.
+
+    Arguments as of `compact_messages`, which takes their answers. A conversation that cannot be
+    compacted as it stands (a tool's result is still to come) sends none.
+
+    Raises:
+        CompactionError: the layout shows what follows a history block.
+    """
+    if not shows_nothing_later(rule.layout):
+        raise CompactionError(
+            f"the layout {rule.layout} shows a worker what follows its history block, so nothing "
+            "can be asked ahead; use suffix_target, target_block or independent"
+        )
+    given = await asyncio.to_thread(_given, plain_messages(messages), rule, policy, renderer)
+    compactor = Compactor(engine, renderer, given.rule)
+    try:
+        plan = await asyncio.to_thread(given.plan, compactor, engine)
+    except CompactionError:
+        return 0
+    return 0 if plan.is_split else ahead.send(plan.closed_requests, compactor.ask_one)
 
 
 def left_alone(

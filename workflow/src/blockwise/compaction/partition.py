@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from blockwise.compaction.history import Cut, History, slice_turns
+from blockwise.compaction.history import TOOL_ROLE, Cut, History, slice_turns
 from blockwise.config.experiments import Boundary
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Renderer
@@ -149,11 +149,9 @@ def _cut_between_tokens(
 
 
 def _inside_tool_group(history: History, index: int) -> bool:
-    starts = history.group_starts()
-    position = bisect_right(starts, index) - 1
-    begin = starts[position] if position >= 0 else 0
-    end = starts[position + 1] if position + 1 < len(starts) else len(history.turns)
-    return end - begin > 1
+    """Whether a turn is a call or a result; a group that is still open is one already."""
+    turn = history.turns[index]
+    return turn.role == TOOL_ROLE or bool(turn.extra.get("tool_calls"))
 
 
 def _tokens_before(history: History, cut: Cut, ends: list[int], renderer: Renderer) -> int:

@@ -10,8 +10,9 @@ to the worker's messages, and one function
     cached_blocks(index, num_blocks) -> int
 
 that says how many history blocks, from the first on, worker `index` of `num_blocks` shows exactly
-as the agent's own conversation does, and therefore finds in the prefix cache. Adding a layout
-is adding a file; nothing else names it.
+as the agent's own conversation does, and therefore finds in the prefix cache. One that shows what
+follows a history block says so (`SHOWS_LATER = True`): its workers cannot be sent before their
+compaction is due. Adding a layout is adding a file; nothing else names it.
 """
 
 import importlib
@@ -38,3 +39,8 @@ class Layout(Protocol):
 def load_layout(name: str) -> Layout:
     """A layout by the name of its module."""
     return cast(Layout, importlib.import_module(f"{__name__}.{name}"))
+
+
+def shows_nothing_later(name: str) -> bool:
+    """Whether a worker is shown nothing that follows its history block."""
+    return not getattr(load_layout(name), "SHOWS_LATER", False)

@@ -14,6 +14,7 @@ from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import HistoryBlock
 from blockwise.models.renderer import Message
 
+SHOWS_LATER = True
 MARK = "TARGET_BLOCK"
 SCOPE = (
     "Now summarize only the text between {} and {}. Everything before and after it is context; "

@@ -15,6 +15,7 @@ from blockwise.compaction.partition import HistoryBlock
 from blockwise.compaction.target_name import name_place
 from blockwise.models.renderer import Message
 
+SHOWS_LATER = True
 SCOPE = (
     "Now summarize only one part of the conversation above: from {start} {stop}. Everything else "
     "is context; leave it out."
