@@ -12,8 +12,8 @@ PYTHON ?= $(shell for name in python3.11 python3; do \
 	"$$name" -c '' 2>/dev/null && { echo "$$name"; break; }; done)
 # Which environment every command uses and makes: cpu (.venv) or gpu (.venv-gpu).
 DEVICE ?= cpu
-# Which one `make env` and `make lock` mean; beside those two there is crate (.venv-crate). Not
-# taken from a shell's variables: many hold one of this name.
+# Which one `make env` and `make lock` mean; beside those two there are crate (.venv-crate) and
+# adapters (.venv-adapters). Not taken from a shell's variables: many hold one of this name.
 ENVIRONMENT = $(DEVICE)
 CORES ?= all
 CONFIG ?= config/config.yaml
@@ -89,6 +89,10 @@ test-all: env ## The slow tests too
 	@echo "test-all: leaves out gpu and network tests; name them: $(VENV)/bin/pytest -m gpu"
 	@$(PYTEST) -m "not gpu and not network"
 
+.PHONY: test-adapters
+test-adapters: env-adapters ## The adapters' tests, with the released agent frameworks
+	@.venv-adapters/bin/python -m pytest --noconftest workflow/tests/adapters
+
 .PHONY: chaos
 chaos: env ## Break small runs 210 times and see that nothing is lost, 40 minutes [ARGS=]
 	@echo "chaos: every injected fault goes to results/chaos/campaign.json"
@@ -158,6 +162,10 @@ env-gpu: ## The environment for CUDA GPUs; then name it: make reproduce DEVICE=g
 .PHONY: env-crate
 env-crate: ## The environment of the crate's validator
 	@$(MAKE) env ENVIRONMENT=crate
+
+.PHONY: env-adapters
+env-adapters: ## The environment of the adapters' tests: LangChain and inspect_ai
+	@$(MAKE) env ENVIRONMENT=adapters
 
 .PHONY: gpu
 gpu: ## On a GPU: layouts at 96k tokens of history, the MXFP4 ladder at 25M; into workflow/docs/gpu

@@ -1,8 +1,9 @@
 """The environments that this folder describes: what each is made from and where it is put.
 
 Two run the project, because vLLM's builds pin different versions of torch; a third holds the
-validator of crates, which wants other versions than they. They lie side by side, so that one
-checkout can hold all of them and none rebuilds another.
+validator of crates and a fourth the agent frameworks of the adapters, which want other versions
+than they. They lie side by side, so that one checkout can hold all of them and none rebuilds
+another.
 
 Standard library only: it is read before anything is installed.
 """
@@ -25,6 +26,7 @@ class Environment:
     has_own_torch_index: bool  # its build of torch is on no ordinary index
     runs_project: bool  # the project itself is installed into it
     disk_needed_bytes: int
+    has_hashes: bool = False  # its lock holds the digest of every file that pip may take
 
     @property
     def lock(self) -> str:
@@ -74,7 +76,17 @@ CRATE = Environment(
     runs_project=False,
     disk_needed_bytes=GIB,  # it takes 0.1 GB
 )
-ENVIRONMENTS = {environment.name: environment for environment in (CPU, GPU, CRATE)}
+ADAPTERS = Environment(
+    name="adapters",
+    folder=".venv-adapters",
+    asked_for=("adapters.in",),
+    overrides=(),
+    has_own_torch_index=False,
+    runs_project=True,
+    disk_needed_bytes=GIB,  # it takes 0.5 GB
+    has_hashes=True,  # all of it is on the ordinary index, where a release keeps its files
+)
+ENVIRONMENTS = {environment.name: environment for environment in (CPU, GPU, CRATE, ADAPTERS)}
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:

@@ -75,12 +75,19 @@ def compile_command(
     command += ["--python-version", ".".join(str(part) for part in PYTHON_TESTED)]
     command += ["--python-platform", f"x86_64-manylinux_{glibc}", "--only-binary", ":all:"]
     command += [word for name in SOURCE_ONLY for word in ("--no-binary", name)]
+    command += ["--generate-hashes"] if environment.has_hashes else []
     return [*command, *(["--upgrade"] if upgrade else [])]
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     # In this folder, so that annotations name files of it, wherever make was called.
     return subprocess.run(command, cwd=ENVS, check=False, capture_output=True, text=True)
+
+
+def tidied(line: str) -> str:
+    """A line of uv's output with its columns closed up and its indentation kept."""
+    indentation = line[: len(line) - len(line.lstrip())]
+    return indentation + " ".join(line.split()).replace(" # ", "  # ")
 
 
 def resolve(folder: Path, environment: Environment, *, upgrade: bool) -> str:
@@ -106,8 +113,8 @@ def resolve(folder: Path, environment: Environment, *, upgrade: bool) -> str:
     elif first.returncode != 0:
         raise SystemExit(f"error: no resolution\n{first.stderr}")
     lines = output.read_text(encoding="utf-8").splitlines()
-    pins = [" ".join(line.split()) for line in lines if line and not line.startswith("#")]
-    return header(environment) + "\n".join(line.replace(" # ", "  # ") for line in pins) + "\n"
+    pins = [tidied(line) for line in lines if line and not line.startswith("#")]
+    return header(environment) + "\n".join(pins) + "\n"
 
 
 def main() -> None:

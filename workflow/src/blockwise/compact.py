@@ -34,7 +34,7 @@ from blockwise.compaction.messages import CompactedMessages, OnOversize
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.backbones import RequestDefaults
-from blockwise.config.experiments import Boundary, SummaryFault
+from blockwise.config.experiments import Boundary, OpenBlock, SummaryFault
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, run_command
@@ -125,6 +125,9 @@ def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
     boundaries = [boundary.value for boundary in Boundary]
     text = "where history blocks may be cut (default: %(default)s)"
     add("--boundary", choices=boundaries, default=Boundary.TURN.value, help=text)
+    ways = [way.value for way in OpenBlock]
+    text = "the last history block, which is still open (default: %(default)s)"
+    add("--open-block", choices=ways, default=OpenBlock.COMPACT.value, help=text)
     text = "messages at the end that stay verbatim, at least; one that waits always does"
     add("--keep-last", type=_count, default=0, metavar="TURNS", help=text)
     text = "the last messages that hold at most so many tokens stay too (default: 0)"
@@ -225,6 +228,7 @@ def _compactor(arguments: argparse.Namespace) -> ChatCompactor:
         layout=arguments.layout,
         block_size=arguments.block_size,
         boundary=arguments.boundary,
+        open_block=arguments.open_block,
         prompt=_prompt(arguments.prompt),
         max_tokens=arguments.max_tokens,
         volume=arguments.volume,

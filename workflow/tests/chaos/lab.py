@@ -68,7 +68,7 @@ EXPERIMENTS = {
             "mode": "natural",
             "sequential_max_tokens": 96,
             "worker_max_tokens": 32,
-            "accept": ["length", "empty", "echo", "loop"],
+            "accept": ["length", "empty", "echo", "loop", "refusal"],
         },
         "answer_tokens": 4,
     },

@@ -16,6 +16,7 @@ from blockwise.compaction.layouts import shows_nothing_later
 from blockwise.compaction.messages import Policy, compact_messages, send_ahead
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import known_layouts
+from blockwise.config.experiments import OpenBlock
 from blockwise.errors import CompactionError, EngineError
 
 GOOD = "The user asked what has to be done and the assistant said it."
@@ -133,6 +134,41 @@ def test_at_tau_only_the_open_block_is_left(layout, max_running):
     asyncio.run(compact_messages(parallel, CharRenderer(), chat(12), rule(layout=layout)))
     assert {str(one) for one in engine.requests} == {str(one) for one in parallel.requests}
     assert ahead.wasted_tokens == 0
+
+
+def test_an_open_block_that_is_kept_leaves_nothing_to_wait_for():
+    engine, ahead = ForgetfulEngine(lambda _: GOOD), AnswersAhead()
+    done, before = asyncio.run(grow(engine, ahead, 12, open_block=OpenBlock.KEEP))
+    assert done.status is Outcome.COMPACTED
+    assert len(engine.requests) == before == done.record.num_blocks
+    kept = done.messages[2:]
+    assert kept == chat(12)[-len(kept) :]
+    assert kept[0]["role"] == "user"
+    parallel = ForgetfulEngine(lambda _: GOOD)
+    other = rule(open_block=OpenBlock.KEEP)
+    alike = asyncio.run(compact_messages(parallel, CharRenderer(), chat(12), other))
+    assert alike.messages == done.messages
+    assert {str(one) for one in engine.requests} == {str(one) for one in parallel.requests}
+
+
+def test_a_kept_block_counts_among_what_stays():
+    engine = ForgetfulEngine(lambda _: GOOD)
+
+    def compact(messages, tau_tokens):
+        other, policy = rule(open_block=OpenBlock.KEEP, block_size_tokens=900), Policy(tau_tokens)
+        call = compact_messages(engine, CharRenderer(), messages, other, policy=policy)
+        return asyncio.run(call)
+
+    assert "no history block is closed yet" in compact(chat(2), 300).reason
+    length = CharRenderer().count(chat(8), False)
+    left = compact(chat(8), length - 1900)
+    assert (left.status, "raise tau" in left.reason) == (Outcome.CANNOT_SHRINK, True)
+    assert not engine.requests
+
+
+def test_half_a_message_cannot_be_kept():
+    with pytest.raises(CompactionError, match="needs the boundary turn"):
+        rule(open_block=OpenBlock.KEEP, boundary="token")
 
 
 def test_layouts_that_show_what_follows_are_refused():

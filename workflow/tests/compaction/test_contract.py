@@ -27,6 +27,7 @@ PROMPT = "Write a detailed summary: who did what, where and when, with all names
 GOOD = "The user asked for a deploy of the web service; the assistant changed the port to 8080."
 CUT = "the deploy is blo"
 LOOP = "He then tried a new way of doing the laundry. " * 20
+REFUSAL = "I'm sorry, but I can't assist with that request."
 ECHO = "Here is what I shall do: write a detailed summary: who did what, where and when."
 NO_WORD = " \n\t"
 
@@ -86,6 +87,11 @@ FAULTS = {
     "A3 filtered": (SummaryFault.CONTENT_FILTER, (GOOD, "content_filter")),
     "A3 tool calls beside text": (SummaryFault.TOOL_CALLS, (GOOD, "tool_calls")),
     "A3 echo of the prompt": (SummaryFault.ECHO, ECHO),
+    "A3 refusal": (SummaryFault.REFUSAL, REFUSAL),
+    "A3 refusal for want of context": (
+        SummaryFault.REFUSAL,
+        "I apologize, but I do not have enough context. Please provide the text.",
+    ),
     "A3 loop": (SummaryFault.LOOP, LOOP),
     "A3 loop to its budget": (SummaryFault.LOOP, (LOOP, "length")),
 }
@@ -178,6 +184,8 @@ def test_texts_that_are_summaries_have_no_fault():
     texts = [
         GOOD,
         "No.",
+        "I'm sorry to hear that, said Anna; the build cannot start before Monday.",
+        "The user asked for the key. The assistant said: I'm sorry, but I can't show it.",
         "Die Nutzerin bat um ein Backup; es liegt unter /var/backups.",
         "".join(f"第{number}章で利用者は設定{number}を変えた。" for number in range(60)),
         " ".join(f"Anna met Ben in Rome in {year}." for year in range(1990, 2010)),

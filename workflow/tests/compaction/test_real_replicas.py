@@ -42,7 +42,7 @@ PROFILE = {
                 "mode": "natural",
                 "sequential_max_tokens": 64,
                 "worker_max_tokens": 32,
-                "accept": ["length", "empty", "echo", "loop"],
+                "accept": ["length", "empty", "echo", "loop", "refusal"],
             },
             "references": ["full_history"],
         },

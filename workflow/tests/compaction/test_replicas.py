@@ -34,7 +34,7 @@ EXPERIMENTS = {
             "mode": "natural",
             "sequential_max_tokens": 60,
             "worker_max_tokens": 20,
-            "accept": ["length", "empty", "echo", "loop"],
+            "accept": ["length", "empty", "echo", "loop", "refusal"],
         },
         "prompts": ["p"],
         "answer_tokens": 8,

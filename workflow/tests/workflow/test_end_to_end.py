@@ -28,7 +28,7 @@ from report.click_through import read_report
 
 pytestmark = pytest.mark.engine
 
-KEPT = ["length", "empty", "echo", "loop"]  # random weights write no summaries
+KEPT = ["length", "empty", "echo", "loop", "refusal"]  # random weights write no summaries
 RECALL = {
     "study": "compaction_accuracy_volume",
     "tau_tokens": [2400],

@@ -7,6 +7,9 @@ few runs, and nothing of it is refused by them:
 - an *echo*: eight words in a row are those of the request itself, in its last message, and stand
   nowhere in the history that the worker was shown.
 
+A third reads its beginning, in English alone: a *refusal* starts with an apology whose first
+sentence says that the model cannot do it or does not know enough.
+
 Measured on 214 summaries of Qwen2.5-Coder 0.5B and 1.5B that one reader had classed
 (workflow/docs/prompts.md): 23 of 28 loops and 3 of 5 echoes are found, and none of the 105 that
 say what the text says is refused.
@@ -22,6 +25,11 @@ LOOP_WORDS = 4
 MIN_LOOP_RUNS = 40  # a shorter text may say one thing twice
 MIN_DISTINCT_FRAC = 0.5
 ECHO_WORDS = 8
+REFUSAL = re.compile(
+    r"(?:i['\u2019]?m sorry|i am sorry|sorry|i apologi[sz]e),? but (?:i|as an ai)\b[^.!?\n]{0,60}?"
+    r"\b(?:can['\u2019]?t|cannot|unable|not able|don['\u2019]?t have|do not have)\b",
+    re.IGNORECASE,
+)
 THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 WORD = re.compile(r"\w+")
 
@@ -32,6 +40,7 @@ IN_WORDS = {
     SummaryFault.CONTENT_FILTER: "the server filtered it; leave out what it objects to",
     SummaryFault.TOOL_CALLS: "it calls a tool; use a model that can be told to write text",
     SummaryFault.ECHO: "it repeats what it was asked; use another prompt or a larger model",
+    SummaryFault.REFUSAL: "the model refuses; use another prompt or another model",
     SummaryFault.LOOP: "it says one thing over and over; use a repetition penalty, a larger model",
 }
 
@@ -64,6 +73,8 @@ def fault_of(answer: Completion, request: ChatRequest) -> SummaryFault | None:
     text = summary_of(answer)
     if not WORD.search(text):
         return SummaryFault.EMPTY
+    if REFUSAL.match(text):
+        return SummaryFault.REFUSAL
     if _is_loop(text):  # before the length: a larger budget would only make it longer
         return SummaryFault.LOOP
     if _is_echo(text, request):

@@ -48,7 +48,7 @@ from blockwise.config.backbones import (
     RequestDefaults,
 )
 from blockwise.config.base import ConfigModel, PositiveTokens
-from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
+from blockwise.config.experiments import Boundary, OpenBlock, SummaryFault, VolumeMode
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import ConfigError, ServerError
 from blockwise.models.assumed_renderer import AssumedRenderer
@@ -69,6 +69,7 @@ class ChatSettings(ConfigModel):
     layout: str
     block_size: PositiveTokens | None
     boundary: Boundary
+    open_block: OpenBlock
     prompt: str | None
     max_tokens: PositiveTokens | None
     volume: PositiveTokens | None
@@ -101,6 +102,8 @@ class ChatSettings(ConfigModel):
             raise ValueError(f"layout {self.layout} needs a block_size")
         if not (self.block_size or self.max_tokens or self.volume):
             raise ValueError(f"layout {SEQUENTIAL} needs max_tokens or a volume")
+        if self.open_block is OpenBlock.KEEP and self.boundary is not Boundary.TURN:
+            raise ValueError("open_block keep needs the boundary turn")
         if self.max_tokens and self.volume:
             raise ValueError("max_tokens is a worker's cap and volume an exact total; give one")
         return self
@@ -111,6 +114,7 @@ class ChatSettings(ConfigModel):
             layout=self.layout,
             block_size_tokens=None if self.layout == SEQUENTIAL else self.block_size,
             boundary=self.boundary,
+            open_block=self.open_block,
             prompt=default_prompt() if self.prompt is None else self.prompt,
             volume_mode=VolumeMode.FORCED if self.volume else VolumeMode.NATURAL,
             volume_tokens=self.volume or self.max_tokens or self.block_size or 0,
@@ -137,6 +141,7 @@ class ChatCompactor:
         layout: str = "suffix_target",
         block_size: int | None = 4096,
         boundary: str = Boundary.TURN,
+        open_block: str = OpenBlock.COMPACT,
         prompt: str | None = None,
         max_tokens: int | None = None,
         volume: int | None = None,
@@ -164,6 +169,8 @@ class ChatCompactor:
             layout: how a worker is shown its history block; `sequential`: one worker over all.
             block_size: B, tokens of a history block.
             boundary: where history blocks may be cut, `turn` or `token`.
+            open_block: `compact` or `keep`: whether the last history block, which is still open, is
+                summarised too or stays as it is.
             prompt: what workers are told; None: config/prompts/detailed.md.
             max_tokens: cap of each worker, thinking included; None: the block size, and never more
                 than the window leaves.
@@ -196,6 +203,7 @@ class ChatCompactor:
                 layout=layout,
                 block_size=block_size,
                 boundary=boundary,
+                open_block=open_block,
                 prompt=prompt,
                 max_tokens=max_tokens,
                 volume=volume,

@@ -28,7 +28,13 @@ from blockwise.compaction.history import Cut, History, Turn, slice_turns
 from blockwise.compaction.identifiers import survival
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
-from blockwise.config.experiments import Boundary, ContentType, SummaryFault, VolumeMode
+from blockwise.config.experiments import (
+    Boundary,
+    ContentType,
+    OpenBlock,
+    SummaryFault,
+    VolumeMode,
+)
 from blockwise.errors import BlockwiseError, CompactionError, WorkersError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
@@ -64,9 +70,18 @@ class CompactionRule:
     carries_summaries: bool = True
     """An earlier wrapper at the head of what is compacted is carried into the new one as it is;
     otherwise it is summarised with the rest, as the paper's agent does."""
+    open_block: OpenBlock = OpenBlock.COMPACT
+    """Whether the last history block, which is open, is summarised; `keep` parts at turns alone."""
     keep_identifiers: int = 0
     """At most so many identifiers that the summaries lost are added behind them."""
     max_answers: int = 2  # of a worker: an answer that is refused is asked for again
+
+    def __post_init__(self) -> None:
+        if self.open_block is OpenBlock.KEEP and self.boundary != Boundary.TURN:
+            raise CompactionError(
+                f"open_block keep needs the boundary turn, it is {self.boundary}: half a message "
+                "cannot stay verbatim"
+            )
 
     def prompt_of(self, content: ContentType) -> str:
         """What the worker of a history block is told."""
@@ -156,7 +171,7 @@ class Compactor:
         Raises:
             CompactionError: nothing is left to compact.
         """
-        turn_range = history.compactable(self._rule.last_turns if keep_last_turns else 0)
+        turn_range = turns_to_compact(history, self._rule, self._renderer, keep=keep_last_turns)
         carried = carried_summary(history, turn_range) if self._rule.carries_summaries else None
         begin = turn_range[0] + (carried is not None)
         blocks = self._blocks(history, (begin, turn_range[1]))
@@ -334,6 +349,29 @@ class Compactor:
             max_tokens = max(max_tokens, min(2 * max_tokens, room))
         seed = None if request.seed is None else derive_seed(request.seed, 1)
         return replace(request, max_tokens=max_tokens, seed=seed)
+
+
+def turns_to_compact(
+    history: History, rule: CompactionRule, renderer: Renderer, *, keep: bool = True
+) -> tuple[int, int]:
+    """The turns [start, stop) that a compaction replaces.
+
+    Args:
+        history: the conversation.
+        rule: how it is compacted.
+        renderer: counts it.
+        keep: False compacts the rule's verbatim tail and the open history block too.
+    """
+    start, stop = history.compactable(rule.last_turns if keep else 0)
+    size = rule.block_size_tokens
+    if not keep or rule.open_block is OpenBlock.COMPACT or size is None or start >= stop:
+        return start, stop
+    carries = rule.carries_summaries and carried_summary(history, (start, stop)) is not None
+    begin = start + carries
+    if begin >= stop:
+        return start, start
+    open_start = partition(history, (begin, stop), size, rule.boundary, renderer)[-1].start.turn
+    return start, start if open_start == begin else open_start
 
 
 def content_of(turns: Sequence[Turn]) -> ContentType:

@@ -24,6 +24,7 @@ from blockwise.compaction.compactor import (
     Plan,
     carried_summary,
     replace_by_summaries,
+    turns_to_compact,
 )
 from blockwise.compaction.conversation import (
     USER_ROLE,
@@ -45,7 +46,7 @@ from blockwise.compaction.layouts import shows_nothing_later
 from blockwise.compaction.messages_record import MessagesRecord, Outcome, volumes_of
 from blockwise.compaction.oversize import plan_of_pieces, why_it_does_not_fit, with_room
 from blockwise.compaction.tool_repair import repair_tool_rounds
-from blockwise.config.experiments import VolumeMode
+from blockwise.config.experiments import OpenBlock, VolumeMode
 from blockwise.errors import CompactionError, WorkersError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import EngineClient
@@ -195,6 +196,7 @@ async def send_ahead(
             f"the layout {rule.layout} shows a worker what follows its history block, so nothing "
             "can be asked ahead; use suffix_target, target_block or independent"
         )
+    rule = replace(rule, open_block=OpenBlock.COMPACT)  # what is not closed is not sent
     given = await asyncio.to_thread(_given, plain_messages(messages), rule, policy, renderer)
     compactor = Compactor(engine, renderer, given.rule)
     try:
@@ -214,7 +216,17 @@ def left_alone(
     begin_s: float,
 ) -> CompactedMessages:
     """The result for a conversation whose tokens are known and do not exceed tau."""
-    given = _Given(messages, messages, (), History(), num_tokens, rule, policy, renderer)
+    given = _Given(
+        snapshot=messages,
+        messages=messages,
+        repairs=(),
+        history=History(),
+        num_tokens=num_tokens,
+        turn_range=(0, 0),
+        rule=rule,
+        policy=policy,
+        renderer=renderer,
+    )
     return given.left(str(given.reason_to_leave()), begin_s)
 
 
@@ -234,8 +246,17 @@ def _given(
     if policy.keep_tokens:
         tail = _num_last(renderer.ends(history.messages()), policy.keep_tokens)
     rule = replace(rule, last_turns=max(rule.last_turns, waits, tail))
-    num_tokens = renderer.count(history.messages(), add_generation_prompt=False)
-    return _Given(snapshot, messages, repairs, history, num_tokens, rule, policy, renderer)
+    return _Given(
+        snapshot=snapshot,
+        messages=messages,
+        repairs=repairs,
+        history=history,
+        num_tokens=renderer.count(history.messages(), add_generation_prompt=False),
+        turn_range=turns_to_compact(history, rule, renderer),
+        rule=rule,
+        policy=policy,
+        renderer=renderer,
+    )
 
 
 def _num_last(ends: Sequence[int], keep_tokens: int) -> int:
@@ -253,14 +274,10 @@ class _Given:
     repairs: tuple[str, ...]
     history: History
     num_tokens: int  # rendered, generation prompt excluded
+    turn_range: tuple[int, int]  # messages that the summaries replace, but for those pinned
     rule: CompactionRule
     policy: Policy
     renderer: Renderer
-
-    @property
-    def turn_range(self) -> tuple[int, int]:
-        """Messages [start, stop) that the summaries replace, but for those that are pinned."""
-        return self.history.compactable(self.rule.last_turns)
 
     def reason_to_leave(self) -> str | None:
         """Why nothing needs to be sent: it is short enough, or nothing can make it so."""
@@ -270,6 +287,8 @@ class _Given:
         if self.num_tokens <= tau_tokens:
             return f"a history of {self.num_tokens} tokens does not exceed tau, {tau_tokens}"
         start, stop = self.turn_range
+        if start >= stop and self.rule.open_block is OpenBlock.KEEP:
+            return "no history block is closed yet; lower the block size or raise tau"
         if start >= stop:
             return None  # the compactor says so
         carries = self.rule.carries_summaries

@@ -57,6 +57,13 @@ class Boundary(StrEnum):
     TOKEN = "token"  # noqa: S105  the paper's token-wise cut, at a stable character
 
 
+class OpenBlock(StrEnum):
+    """What becomes of the last history block, which is still open, at a compaction."""
+
+    COMPACT = "compact"  # it is summarised with the others
+    KEEP = "keep"  # it stays verbatim
+
+
 class ContentType(StrEnum):
     """What a turn mostly holds; a history block has the type that most of its text has."""
 
@@ -81,6 +88,7 @@ class SummaryFault(StrEnum):
     TOOL_CALLS = "tool_calls"
     ECHO = "echo"  # it repeats what it was asked
     LOOP = "loop"  # it says one thing over and over
+    REFUSAL = "refusal"  # the model says that it will not, or cannot
 
 
 class ForcedVolume(ConfigModel):

@@ -50,8 +50,8 @@ REQUEST_COLUMNS: tuple[Column, ...] = (
     text("finish_reason", "Why decoding ended: stop or length.", ColumnKind.SAMPLED),
     text(
         "summary_fault",
-        "Worker of natural volume: why its answer is no summary (length, empty, echo, loop), which "
-        "the experiment accepts. Empty: it is one.",
+        "Worker of natural volume: why its answer is no summary (length, empty, echo, loop, "
+        "refusal), which the experiment accepts. Empty: it is one.",
         ColumnKind.SAMPLED,
     ),
     count("num_retries", "Attempts that failed before this answer.", ColumnKind.HOST),

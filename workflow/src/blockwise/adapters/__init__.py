@@ -1,0 +1,1 @@
+"""Adapters: the compactor of messages as a part of agent frameworks, one module a framework."""
