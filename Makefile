@@ -120,6 +120,10 @@ bench-compaction: env ## Ratios between layouts and the client's own cost [BACKB
 	@echo "bench-compaction: the server's log is in logs/bench"
 	@$(PY) -m blockwise.bench.compaction --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
 
+.PHONY: bench-eager
+bench-eager: env ## Workers sent ahead of tau against parallel and sequential, 15 minutes [BACKBONE=name]
+	@$(PY) -m blockwise.bench.eager --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
+
 .PHONY: bench-mxfp4
 bench-mxfp4: env ## Cost of a training step with emulated MXFP4 against fp32 and torchao
 	@TORCHINDUCTOR_COMPILE_THREADS=1 $(PY) -m blockwise.bench.mxfp4 --configfile $(CONFIG)

@@ -16,7 +16,7 @@ from blockwise.compaction.layouts import shows_nothing_later
 from blockwise.compaction.messages import Policy, compact_messages, send_ahead
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import known_layouts
-from blockwise.config.experiments import OpenBlock
+from blockwise.config.experiments import OpenBlock, VolumeMode
 from blockwise.errors import CompactionError, EngineError
 
 GOOD = "The user asked what has to be done and the assistant said it."
@@ -176,6 +176,17 @@ def test_layouts_that_show_what_follows_are_refused():
     with pytest.raises(CompactionError, match="layout suffix_full shows a worker what follows"):
         asyncio.run(grow(engine, ahead, 4, layout="suffix_full"))
     assert not engine.requests
+
+
+def test_a_volume_that_is_split_cannot_be_asked_ahead():
+    engine, ahead = CachingEngine(), AnswersAhead()
+    with pytest.raises(CompactionError, match="how many there will be is not known yet"):
+        asyncio.run(grow(engine, ahead, 4, volume_mode=VolumeMode.FORCED, volume_tokens=600))
+    assert not engine.requests
+    each = {"volume_mode": VolumeMode.FORCED, "volume_tokens": 60, "is_volume_of_each": True}
+    done, before = asyncio.run(grow(engine, ahead, 6, **each))
+    assert {request.max_tokens for request in engine.requests} == {60}
+    assert done.record.num_blocks == before + 1
 
 
 class Failing(ForgetfulEngine):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import make_lock
 import pytest
-from environments import CPU, ENVIRONMENTS, GPU
+from environments import ADAPTERS, CPU, ENVIRONMENTS, GPU
 
 
 def test_pips_index_settings_are_handed_on(tmp_path):
@@ -49,6 +49,18 @@ def test_the_gpu_lock_asks_for_all_that_the_cpu_s_asks_for_and_its_own_words_win
     assert command[3:5] == ["cpu.in", "gpu.in"]
     assert overrides_of(command) == ["overruled.in", "gpu.in"]
     assert command[command.index("--excludes") + 1] == "gpu.excluded"
+
+
+def test_only_a_lock_of_the_ordinary_index_holds_digests():
+    for environment in (CPU, ADAPTERS):
+        command = make_lock.compile_command(Path("uv"), Path("out"), environment, upgrade=False)
+        assert ("--generate-hashes" in command) == (environment == ADAPTERS)
+
+
+def test_a_line_of_the_lock_keeps_its_indentation():
+    assert make_lock.tidied("rich==15.0.0    # via typer") == "rich==15.0.0  # via typer"
+    assert make_lock.tidied("    --hash=sha256:00 \\") == "    --hash=sha256:00 \\"
+    assert make_lock.tidied("    # via typer") == "    # via typer"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)

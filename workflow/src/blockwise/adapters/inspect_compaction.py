@@ -4,9 +4,7 @@
     agent = react(tools=tools, compaction=strategy)
 
 inspect_ai counts tokens itself, calls a strategy once they exceed its threshold, and ends the
-sample with an error of its own where what comes back still exceeds it.
-
-Source: inspect_ai 0.3.285, `CompactionStrategy`.
+sample with an error of its own where what comes back still exceeds it. Source: 0.3.285.
 """
 
 from typing import Any

@@ -62,6 +62,9 @@ class CompactionRule:
     volume_mode: VolumeMode
     volume_tokens: int  # forced: total of all workers; natural: cap of each worker
     last_turns: int  # verbatim turns at the end of the history
+    is_volume_of_each: bool = False
+    """Whether a forced volume is that of each worker. One that is split over workers is not known
+    before they all are, so nothing of it can be sent ahead."""
     block_prompts: Mapping[ContentType, str] = field(default_factory=dict)
     """Prompts by content type of the history block; a type without one has `prompt`."""
     max_concurrent_workers: int | None = None  # None: all at once
@@ -314,7 +317,7 @@ class Compactor:
         return [f"{IDENTIFIERS_HEADING} {', '.join(kept)}"] if kept else []
 
     def _budgets(self, num_workers: int) -> list[int]:
-        if self._rule.volume_mode == VolumeMode.NATURAL:
+        if self._rule.volume_mode == VolumeMode.NATURAL or self._rule.is_volume_of_each:
             return [self._rule.volume_tokens] * num_workers
         return split_exactly(self._rule.volume_tokens, num_workers)
 

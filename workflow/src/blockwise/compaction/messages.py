@@ -196,6 +196,11 @@ async def send_ahead(
             f"the layout {rule.layout} shows a worker what follows its history block, so nothing "
             "can be asked ahead; use suffix_target, target_block or independent"
         )
+    if rule.volume_mode is VolumeMode.FORCED and not rule.is_volume_of_each:
+        raise CompactionError(
+            f"a volume of {rule.volume_tokens} tokens is split over all workers, and how many "
+            "there will be is not known yet; give a cap (max_tokens) instead"
+        )
     rule = replace(rule, open_block=OpenBlock.COMPACT)  # what is not closed is not sent
     given = await asyncio.to_thread(_given, plain_messages(messages), rule, policy, renderer)
     compactor = Compactor(engine, renderer, given.rule)
