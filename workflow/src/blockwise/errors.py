@@ -5,9 +5,14 @@ points turn it into a single message without a traceback. Anything else that esc
 is a defect of ours and keeps its traceback.
 """
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+INTERRUPTED = 128 + signal.SIGINT
+PIPE_CLOSED = 128 + signal.SIGPIPE
 
 
 class BlockwiseError(Exception):
@@ -43,10 +48,22 @@ class ArtifactError(BlockwiseError):
 
 
 def run_command(main: Callable[[], None]) -> NoReturn:
-    """Run a command-line entry point: user errors exit 2 with one message, no traceback."""
+    """Run a command-line entry point: what a user can cause ends in one message, no traceback.
+
+    The exit status is 2 where something is wrong, and that of the signal where a user ended it:
+    130 after Ctrl-C, 141 where nobody reads the output any more.
+    """
     try:
         main()
+        sys.stdout.flush()
     except BlockwiseError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        print("error: nobody reads the output any more", file=sys.stderr)
+        sys.exit(PIPE_CLOSED)
     sys.exit(0)

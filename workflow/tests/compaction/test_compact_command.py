@@ -1,10 +1,14 @@
 """The compactor's command line: two streams that parse, or one line that says what to mend."""
 
+import asyncio
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -230,3 +234,41 @@ def test_every_mode_compacts_on_a_real_server(command, engine_server):
         assert done.record["uncached_tokens"] <= done.record["prompt_tokens"]
         for worker in done.record["workers"]:
             assert worker["rendered_prompt_tokens"] == worker["prompt_tokens"]
+
+
+def process(stub, tiny_model, **streams):
+    """The command as a process of its own."""
+    words = ["--base-url", stub.base_url, "--model", "m", "--max-tokens", "64"]
+    words += ["--tokenizer", tiny_model.tokenizer_path, "--layout", "sequential"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "blockwise.compact", *words],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **streams,
+    )
+
+
+def test_f_ctrl_c_ends_in_one_line(tiny_renderer, tiny_model):
+    with serving(tiny_renderer, ["silence"]) as stub:
+        stub._silence = lambda writer, body: asyncio.sleep(120)
+        running = process(stub, tiny_model, stdout=subprocess.PIPE)
+        running.stdin.write(json.dumps(CHAT).encode())
+        running.stdin.close()
+        deadline_s = time.monotonic() + 120
+        while not stub.requests and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        said, written = running.stderr.read(), running.stdout.read()
+        assert running.wait(60) == 130
+    assert (said, written) == (b"error: interrupted\n", b"")
+
+
+def test_f_a_closed_pipe_ends_in_one_line(tiny_renderer, tiny_model):
+    with serving(tiny_renderer) as stub:
+        reading, writing = os.pipe()
+        os.close(reading)  # nobody will read
+        running = process(stub, tiny_model, stdout=writing)
+        os.close(writing)
+        said = running.communicate(json.dumps(CHAT).encode(), timeout=120)[1]
+    assert running.returncode == 141
+    assert said == b"error: nobody reads the output any more\n"

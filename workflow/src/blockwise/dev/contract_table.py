@@ -19,7 +19,12 @@ from blockwise.errors import ArtifactError, run_command
 WORKFLOW = Path(__file__).parents[3]
 PAGE = WORKFLOW / "docs" / "compactor.md"
 TESTS = WORKFLOW / "tests"
-FILES = ("compaction/test_contract*.py", "compaction/test_chat.py", "models/test_round_template.py")
+FILES = (
+    "compaction/test_contract*.py",
+    "compaction/test_chat.py",
+    "compaction/test_compact_command.py",
+    "models/test_round_template.py",
+)
 BEGIN, END = "<!-- contract: begin -->", "<!-- contract: end -->"
 NAME = re.compile(r"test_((?:[a-e]\d_|f_)+)(.+)")
 CASE = re.compile(r"([A-F]\d) (.+)")
