@@ -68,7 +68,7 @@ class BlockwiseCompaction(CompactionStrategy):
         plain: list[Any] = list(await messages_to_openai(messages))
         originals = {id(one): message for one, message in zip(plain, messages, strict=True)}
         inputs = {key for key, message in originals.items() if _is_input(message)}
-        compacted = await attempt(
+        compacted: list[Any] | None = await attempt(
             self._compactor,
             plain,
             tools=[_openai_tool(tool) for tool in tools],

@@ -12,7 +12,7 @@ from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, AgentState
 from langchain_core.messages import (
-    AnyMessage,
+    BaseMessage,
     RemoveMessage,
     SystemMessage,
     convert_to_messages,
@@ -81,7 +81,7 @@ class CompactionMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             EngineError: the chat template refuses the conversation.
         """
         plain: list[dict[str, Any]] = []
-        originals: dict[int, AnyMessage] = {}  # by id() of what they were converted to
+        originals: dict[int, BaseMessage] = {}  # by id() of what they were converted to
         for message in [*self._head, *state["messages"]]:
             converted = convert_to_openai_messages([message])
             plain += converted
@@ -89,10 +89,10 @@ class CompactionMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         compacted = await attempt(self._compactor, plain, tools=self._tools, **self._limits)
         if compacted is None:
             return None
-        restored: list[AnyMessage] = []
+        restored: list[BaseMessage] = []
         for one in compacted:
-            message = originals.get(id(one)) or convert_to_messages([one])[0]
-            if not restored or restored[-1] is not message:  # one message may become several
-                restored.append(message)
+            again = originals.get(id(one)) or convert_to_messages([one])[0]
+            if not restored or restored[-1] is not again:  # one message may become several
+                restored.append(again)
         kept = restored[len(self._head) :]
         return {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), *kept]}
