@@ -292,15 +292,11 @@ class Renderer:
         """How messages and tool rounds are wrapped, where each begins at a place to cut a text."""
         source = self._tokenizer.chat_template
         plain = plain_template.learn(source, self.render_text)
-        if plain is not None:
-            starts = (*plain.openings.values(), plain.generation_prompt)
-            self._plain = plain if all(map(self._begins_at_border, filter(None, starts))) else None
-        else:
-            self._plain = None
         rounds = round_template.learn(source, self.render_text, render_bare or self.render_text)
-        if rounds is not None and rounds.generation_prompt:
-            rounds = rounds if self._begins_at_border(rounds.generation_prompt) else None
-        self._rounds = rounds
+        starts = [] if plain is None else [*plain.openings.values(), plain.generation_prompt]
+        self._plain = plain if self._begin_at_borders(starts) else None
+        prompts = [] if rounds is None else [rounds.generation_prompt]
+        self._rounds = rounds if self._begin_at_borders(prompts) else None
         learnt = self._plain or self._rounds
         self._prompt_tokens = self._count_rendered(learnt.generation_prompt) if learnt else 0
         cached = lru_cache(maxsize=NUM_CACHED_SEGMENTS)
@@ -308,8 +304,11 @@ class Renderer:
         self._head_tokens = cached(self._count_head)
         self._round_tokens = cached(self._count_round)
 
-    def _begins_at_border(self, text: str) -> bool:
-        return self._borders is not None and text.startswith(tuple(self._safe_borders))
+    def _begin_at_borders(self, texts: Sequence[str]) -> bool:
+        """Whether each of these texts may safely be cut from what stands before it."""
+        if self._borders is None:
+            return False
+        return all(text.startswith(tuple(self._safe_borders)) for text in texts if text)
 
     def count_added(self, messages: Sequence[Message]) -> list[tuple[int, int]] | None:
         """Where each round ends that is appended to a conversation, and the tokens it adds.
@@ -370,7 +369,7 @@ class Renderer:
         if pair is None:
             return None
         shorter, longer = pair
-        is_cut = self._begins_at_border(longer[len(shorter) :]) or shorter.endswith(
+        is_cut = self._begin_at_borders([longer[len(shorter) :]]) or shorter.endswith(
             tuple(self._safe_borders)
         )
         return self._count_rendered(longer) - self._count_rendered(shorter) if is_cut else None
