@@ -165,20 +165,21 @@ async def play(
 async def play_rounds(
     server: Server, backbone: Backbone, renderer: Renderer, num_rounds: int
 ) -> list[dict[str, Played]]:
-    """Every arm in every round, in an order drawn for it; the first round warms up."""
+    """Every arm in every round, in an order drawn for it, after a session that warms up."""
     rng = random.Random(0)
     rounds = []
     async with EngineClient(server, backbone, renderer) as engine:
         alone = ChatRequest([{"role": "user", "content": "x"}], WORKER_TOKENS, WORKER_TOKENS)
         wait_s = (await engine.complete(alone)).wall_s
-        for number in range(num_rounds + 1):
+        await play(engine, renderer, ARMS[1], documents(num_rounds), wait_s)
+        for number in range(num_rounds):
             texts = documents(number)
             played = {}
             for arm in rng.sample(ARMS, len(ARMS)):
                 played[arm.name] = await play(engine, renderer, arm, texts, wait_s)
                 print(f"round {number}: {arm.name}: {played[arm.name]}", flush=True)
             rounds.append(played)
-    return rounds[1:]
+    return rounds
 
 
 def figures_of(rounds: Sequence[dict[str, Played]]) -> list[Figure]:
