@@ -12,7 +12,8 @@ sentence says that the model cannot do it or does not know enough.
 
 Measured on 214 summaries of Qwen2.5-Coder 0.5B and 1.5B that one reader had classed
 (workflow/docs/prompts.md): 23 of 28 loops and 3 of 5 echoes are found, and none of the 105 that
-say what the text says is refused.
+say what the text says is refused. Of 154 further ones, of real data, all three rules refuse 28, all
+rightly (workflow/docs/compactor.md).
 """
 
 import re
