@@ -4,10 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import AutoTokenizer
 
+from blockwise.models import tokenizer
 from blockwise.models.tokenizer import load_tokenizer
 
 COUNT_ONE = """
@@ -18,9 +21,9 @@ print(*sorted({"torch", "sklearn", "pandas"} & set(sys.modules)))
 """
 
 
-def described(tokenizer):
-    own = {name: str(value) for name, value in vars(tokenizer).items() if name != "_tokenizer"}
-    return type(tokenizer), tokenizer.backend_tokenizer.to_str(), own
+def described(loaded):
+    own = {name: str(value) for name, value in vars(loaded).items() if name != "_tokenizer"}
+    return type(loaded), loaded.backend_tokenizer.to_str(), own
 
 
 def changed(tiny_model, folder, name, **values):
@@ -43,6 +46,19 @@ def changed(tiny_model, folder, name, **values):
 )
 def test_it_is_the_tokenizer_of_the_automatic_classes(tiny_model, tmp_path, file, values):
     folder = changed(tiny_model, tmp_path / "model", file, **values)
+    assert described(load_tokenizer(folder)) == described(AutoTokenizer.from_pretrained(folder))
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("tokenizer_class", ["Qwen2Tokenizer", "Qwen2TokenizerFast"])
+def test_a_class_that_the_files_of_a_family_name_is_the_one_that_would_be_chosen(
+    tiny_model, tmp_path, model_type, tokenizer_class
+):
+    first = changed(tiny_model, tmp_path / "first", "config.json", model_type=model_type)
+    named = SimpleNamespace(tokenizer_path=first)
+    values = {"tokenizer_class": tokenizer_class}
+    folder = changed(named, tmp_path / "model", "tokenizer_config.json", **values)
+    assert tokenizer._believed_class(Path(folder)) == tokenizer_class
     assert described(load_tokenizer(folder)) == described(AutoTokenizer.from_pretrained(folder))
 
 
