@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from blockwise.compaction.compactor import CompactionRule
 from blockwise.errors import EngineError
 from blockwise.models.renderer import CountedBy
 from blockwise.serving.client import ChatRequest, Completion
@@ -108,3 +109,17 @@ class ForgetfulEngine(CachingEngine):
 
     def _cached_tokens(self, salt, prompt):
         return 0
+
+
+def rule(**changes) -> CompactionRule:
+    """A parallel rule of natural volume."""
+    values = {
+        "layout": "suffix_target",
+        "block_size_tokens": 300,
+        "boundary": "turn",
+        "prompt": "Write a summary of it.",
+        "volume_mode": "natural",
+        "volume_tokens": 200,
+        "last_turns": 0,
+    }
+    return CompactionRule(**{**values, **changes})

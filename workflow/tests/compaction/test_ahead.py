@@ -3,14 +3,14 @@
 import asyncio
 
 import pytest
-from doubles import CachingEngine, CharRenderer, ForgetfulEngine
+from doubles import CachingEngine, CharRenderer, ForgetfulEngine, rule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from summariser import serving
 
 from blockwise.compaction.ahead import AnswersAhead
 from blockwise.compaction.chat import ChatCompactor
-from blockwise.compaction.compactor import CompactionRule, Compactor
+from blockwise.compaction.compactor import Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.compaction.layouts import shows_nothing_later
 from blockwise.compaction.messages import Policy, compact_messages, send_ahead
@@ -21,19 +21,6 @@ from blockwise.errors import CompactionError, EngineError
 
 GOOD = "The user asked what has to be done and the assistant said it."
 EAGER = [layout for layout in known_layouts() if shows_nothing_later(layout)]
-
-
-def rule(**changes):
-    values = {
-        "layout": "suffix_target",
-        "block_size_tokens": 300,
-        "boundary": "turn",
-        "prompt": "Write a summary of it.",
-        "volume_mode": "natural",
-        "volume_tokens": 200,
-        "last_turns": 0,
-    }
-    return CompactionRule(**{**values, **changes})
 
 
 def test_the_layouts_that_show_what_follows_say_so():

@@ -9,26 +9,18 @@ from pathlib import Path
 
 import openai
 import pytest
-from doubles import ForgetfulEngine
+from doubles import rule
 from summariser import serving
 
+from blockwise.bench.client import InstantEngine
 from blockwise.compaction.chat import ChatCompactor
-from blockwise.compaction.compactor import CompactionRule
 from blockwise.compaction.messages import CompactedMessages, compact_messages
 from blockwise.compaction.messages_record import Outcome
+from blockwise.config.experiments import SummaryFault
 from blockwise.errors import CompactionError, ConfigError, ServerError
 from blockwise.models.renderer import CountedBy, Renderer
 from blockwise.serving import client as engine_module
 
-RULE = CompactionRule(
-    layout="suffix_target",
-    block_size_tokens=4000,
-    boundary="turn",
-    prompt="Write a summary of it.",
-    volume_mode="natural",
-    volume_tokens=200,
-    last_turns=0,
-)
 README = Path(__file__).parents[3] / "README.md"
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -296,8 +288,9 @@ def test_e4_results_that_join_a_round_and_changes_are_counted(tiny_renderer, tin
 def test_e3_the_event_loop_goes_on_while_a_long_history_is_read(tiny_model):
     """A task that wakes every 5 ms is late by a small part of the whole at most."""
     renderer = Renderer(tiny_model.tokenizer_path)  # it has read nothing yet
-    engine = ForgetfulEngine(lambda _: "They said what has to be done.")
-    engine.window_tokens = 10**6
+    engine = InstantEngine(renderer)  # none of the time is the engine's
+    accepts = frozenset({SummaryFault.LENGTH})  # that is how its answers end
+    own = rule(block_size_tokens=4000, accept=accepts)
 
     async def beside():
         late, done = [], asyncio.Event()
@@ -310,7 +303,7 @@ def test_e3_the_event_loop_goes_on_while_a_long_history_is_read(tiny_model):
 
         waking = asyncio.create_task(wake())
         begin_s = time.perf_counter()
-        await compact_messages(engine, renderer, long_chat(2000), RULE)
+        await compact_messages(engine, renderer, long_chat(2000), own)
         whole_s = time.perf_counter() - begin_s
         done.set()
         await waking

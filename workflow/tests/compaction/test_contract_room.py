@@ -3,13 +3,11 @@
 import asyncio
 import itertools
 import shutil
-from dataclasses import replace
 
 import pytest
-from doubles import CachingEngine, CharRenderer
+from doubles import CachingEngine, CharRenderer, rule
 
 from blockwise.compaction.ahead import AnswersAhead
-from blockwise.compaction.compactor import CompactionRule
 from blockwise.compaction.history import Cut, History, Turn
 from blockwise.compaction.messages import OnOversize, Policy, compact_messages
 from blockwise.compaction.messages_record import Outcome
@@ -20,15 +18,6 @@ from blockwise.models.assumed_renderer import AssumedRenderer
 from blockwise.models.renderer import CountedBy, Renderer
 
 GOOD = "The user asked what has to be done and the assistant said it."
-RULE = CompactionRule(
-    layout="suffix_target",
-    block_size_tokens=300,
-    boundary="turn",
-    prompt="Write a summary of it.",
-    volume_mode="natural",
-    volume_tokens=200,
-    last_turns=0,
-)
 
 
 def chat(num_exchanges=6):
@@ -44,9 +33,7 @@ def chat(num_exchanges=6):
 
 def compact(messages, engine, renderer=None, *, ahead=None, policy=None, **changes):
     renderer = renderer or CharRenderer()
-    call = compact_messages(
-        engine, renderer, messages, replace(RULE, **changes), policy=policy, ahead=ahead
-    )
+    call = compact_messages(engine, renderer, messages, rule(**changes), policy=policy, ahead=ahead)
     return asyncio.run(call)
 
 

@@ -4,10 +4,9 @@ import asyncio
 import shutil
 
 import pytest
-from doubles import CachingEngine, ForgetfulEngine
+from doubles import CachingEngine, ForgetfulEngine, rule
 
 from blockwise.compaction import target_name
-from blockwise.compaction.compactor import CompactionRule
 from blockwise.compaction.messages import Policy, compact_messages
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
@@ -63,16 +62,9 @@ def compact(renderer, messages, layout, block_size=300, tau_tokens=None):
     engine = ForgetfulEngine(lambda request: SUMMARY)
     engine.window_tokens = 1_000_000
     engine.renderer = renderer
-    rule = CompactionRule(
-        layout=layout,
-        block_size_tokens=None if layout == SEQUENTIAL else block_size,
-        boundary="turn",
-        prompt="Write a summary of it.",
-        volume_mode="natural",
-        volume_tokens=200,
-        last_turns=0,
-    )
-    call = compact_messages(engine, renderer, messages, rule, policy=Policy(tau_tokens=tau_tokens))
+    size = None if layout == SEQUENTIAL else block_size
+    own = rule(layout=layout, block_size_tokens=size)
+    call = compact_messages(engine, renderer, messages, own, policy=Policy(tau_tokens=tau_tokens))
     return asyncio.run(call), engine
 
 
@@ -126,17 +118,8 @@ def test_c1_workers_begin_as_the_agent_does_tools_included(template, tiny_model,
     messages = chat()
     engine = CachingEngine(lambda request: SUMMARY)
     engine.renderer = renderer
-    rule = CompactionRule(
-        layout="suffix_target",
-        block_size_tokens=300,
-        boundary="turn",
-        prompt="Write a summary of it.",
-        volume_mode="natural",
-        volume_tokens=200,
-        last_turns=0,
-    )
     with_tools = renderer.with_tools(TOOLS)
-    done = asyncio.run(compact_messages(engine, with_tools, messages, rule))
+    done = asyncio.run(compact_messages(engine, with_tools, messages, rule()))
 
     agents = with_tools.render(messages, add_generation_prompt=False)
     assert done.record.history_before_tokens == len(agents)

@@ -89,14 +89,13 @@ class AnswersAhead:
         """Move what has answered; a worker that failed ahead is sent again when it is due."""
         for one in [one for one in self._running if one.task.done()]:
             self._running.remove(one)
-            if not one.task.cancelled() and one.task.exception() is None:
+            if one.task.cancelled():
+                continue
+            error = one.task.exception()
+            if error is None:
                 self._finished.append((one.request, one.task.result()))
-            elif not one.task.cancelled() and not _is_ours(one.task.exception()):
-                one.task.result()
-
-
-def _is_ours(error: BaseException | None) -> bool:
-    return isinstance(error, BlockwiseError)
+            elif not isinstance(error, BlockwiseError):
+                raise error
 
 
 def _decoded(answer: Answer) -> int:

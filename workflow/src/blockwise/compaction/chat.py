@@ -12,6 +12,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -126,6 +127,16 @@ class ChatSettings(ConfigModel):
         )
 
 
+@dataclass(frozen=True)
+class _Offering:
+    """What goes with an agent's tools."""
+
+    tools: list[Any]
+    engine: EngineClient
+    renderer: Renderer
+    known: KnownMessages
+
+
 class ChatCompactor:
     """Compacts the messages of an agent, through an OpenAI-compatible server.
 
@@ -231,8 +242,7 @@ class ChatCompactor:
         self._model = model
         self._engine: EngineClient | None = None
         self._connecting = asyncio.Lock()
-        self._offering: tuple[list[Any], EngineClient, Renderer] | None = None
-        self._known: KnownMessages | None = None
+        self._offering: _Offering | None = None
         self._server_counts = True  # until it is found that it does not
         self._ahead = AnswersAhead(max_background_workers)
 
@@ -270,10 +280,10 @@ class ChatCompactor:
         """
         begin_s = time.perf_counter()
         given = plain_messages(messages)
-        engine, renderer = self._with_tools(tools, await self._connected())
+        offering = self._with_tools(tools, await self._connected())
+        engine, renderer, known = offering.engine, offering.renderer, offering.known
         rule = self._settings.rule(keep)
         policy = self._policy(tau, keep_tokens, pin)
-        known = self._known_by(renderer)
         if tau is not None:
             num_tokens = known.count(given)
             if num_tokens is not None and num_tokens <= tau:
@@ -308,12 +318,12 @@ class ChatCompactor:
             ConfigError: there is no tokenizer, so the cuts of now need not be those of later.
             ServerError: there is no such server or model.
         """
-        engine, renderer = self._with_tools(tools, await self._connected())
-        if renderer.counted_by is not CountedBy.TOKENIZER:
+        offering = self._with_tools(tools, await self._connected())
+        if offering.renderer.counted_by is not CountedBy.TOKENIZER:
             raise ConfigError("to ask ahead needs exact cuts: name the model's tokenizer")
         return await send_ahead(
-            engine,
-            renderer,
+            offering.engine,
+            offering.renderer,
             messages,
             self._settings.rule(keep),
             policy=self._policy(None, keep_tokens, pin),
@@ -384,37 +394,30 @@ class ChatCompactor:
                 return Renderer(folder)
         return AssumedRenderer()
 
-    def _with_tools(
-        self, tools: Sequence[Mapping[str, Any]], engine: EngineClient
-    ) -> tuple[EngineClient, Renderer]:
-        """The client and the renderer of requests with these tools, as long as they are those."""
-        if self._offering is None or self._offering[0] != list(tools):
+    def _with_tools(self, tools: Sequence[Mapping[str, Any]], engine: EngineClient) -> _Offering:
+        """What goes with these tools, kept as long as they are those."""
+        if self._offering is None or self._offering.tools != list(tools):
             renderer = engine.renderer.with_tools(tools) if tools else engine.renderer
             offering = engine.with_tools(tools, renderer) if tools else engine
-            self._offering = (list(tools), offering, renderer)
-            self._known = None
-        return self._offering[1:]
-
-    def _known_by(self, renderer: Renderer) -> KnownMessages:
-        if self._known is None:
-            self._known = KnownMessages(renderer)
-        return self._known
+            self._offering = _Offering(list(tools), offering, renderer, KnownMessages(renderer))
+        return self._offering
 
     def _scaled(
         self, renderer: Renderer, messages: list[Any], tools: Sequence[Mapping[str, Any]]
     ) -> Renderer:
         """A renderer that counts by length, in proportion to what the server counts, if it does."""
         shown = read_history(messages).messages()
+        if not self._server_counts or not isinstance(renderer, AssumedRenderer):
+            return renderer
         url = f"{self._base_url.removesuffix('/v1')}/tokenize"
         body = {"model": self._model, "messages": shown, "add_generation_prompt": False}
         if tools:
             body["tools"] = list(tools)
-        if self._server_counts and isinstance(renderer, AssumedRenderer):
-            try:
-                return renderer.scaled(shown, int(post_json(url, self._api_key, body)["count"]))
-            except (HttpError, KeyError, TypeError, ValueError):
-                self._server_counts = False
-        return renderer
+        try:
+            return renderer.scaled(shown, int(post_json(url, self._api_key, body)["count"]))
+        except (HttpError, KeyError, TypeError, ValueError):
+            self._server_counts = False
+            return renderer
 
 
 def default_prompt() -> str:

@@ -162,19 +162,32 @@ class Compactor:
             CompactionError: nothing to compact, a worker failed twice, or wrote no summary.
         """
         begin_s = time.perf_counter()
-        plan = self.plan(history, cache_salt, seed, keep_last_turns=keep_last_turns)
+        turn_range = turns_to_compact(history, self._rule, self._renderer, keep=keep_last_turns)
+        plan = self.plan(history, cache_salt, seed, turn_range=turn_range)
         answers = await self.ask(plan.requests)
         return self.merge(plan, answers, begin_s)
 
     def plan(
-        self, history: History, cache_salt: str | None, seed: int, *, keep_last_turns: bool = True
+        self,
+        history: History,
+        cache_salt: str | None,
+        seed: int,
+        *,
+        turn_range: tuple[int, int] | None = None,
     ) -> Plan:
-        """The requests of a compaction; arguments as of `compact`.
+        """The requests of a compaction.
+
+        Args:
+            history: as of `compact`.
+            cache_salt: likewise.
+            seed: likewise.
+            turn_range: what it replaces, of `turns_to_compact`; None: as the rule says.
 
         Raises:
             CompactionError: nothing is left to compact.
         """
-        turn_range = turns_to_compact(history, self._rule, self._renderer, keep=keep_last_turns)
+        if turn_range is None:
+            turn_range = turns_to_compact(history, self._rule, self._renderer)
         carried = carried_summary(history, turn_range) if self._rule.carries_summaries else None
         begin = turn_range[0] + (carried is not None)
         blocks = self._blocks(history, (begin, turn_range[1]))

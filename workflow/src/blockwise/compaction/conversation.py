@@ -15,7 +15,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 from blockwise.compaction.history import SYSTEM_ROLE, TOOL_ROLE, History, Turn
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message
-from blockwise.models.tool_text import called
+from blockwise.models.round_template import rounds
+from blockwise.models.tool_text import PART_SEPARATOR, called
 
 USER_ROLE = "user"
 DEVELOPER_ROLE = "developer"  # OpenAI's newer name of the system role; templates know the older
@@ -61,8 +62,6 @@ class OnBrokenTools(StrEnum):
 
 
 RUN_SEPARATOR = "\n\n"
-PART_SEPARATOR = "\n"
-"""Between the text parts of one content. Source: vLLM 0.32, renderers/chat_utils.py."""
 
 
 def merged_user_runs(messages: Sequence[Message]) -> list[Message]:
@@ -90,14 +89,13 @@ def pins_system_messages(_place: int, message: Message) -> bool:
 
 def pinned_in(messages: Sequence[Message], turn_range: tuple[int, int], pin: Pin) -> list[Message]:
     """The messages of the range [start, stop) that stay; a tool round stays or goes as a whole."""
-    rounds: list[list[int]] = []
-    for place in range(*turn_range):
-        if rounds and messages[place]["role"] == TOOL_ROLE:
-            rounds[-1].append(place)
-        else:
-            rounds.append([place])
-    kept = (places for places in rounds if any(pin(place, messages[place]) for place in places))
-    return [messages[place] for places in kept for place in places]
+    start, stop = turn_range
+    return [
+        message
+        for begin, end in rounds(messages[:stop], start)
+        if any(pin(place, messages[place]) for place in range(begin, end))
+        for message in messages[begin:end]
+    ]
 
 
 def plain_messages(messages: Sequence[Any]) -> list[Message]:

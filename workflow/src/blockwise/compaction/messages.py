@@ -170,8 +170,11 @@ async def compact_messages(
         answers = await compactor.ask(plan.requests, ahead)
     except WorkersError as error:
         return given.failed(str(error), begin_s)
-    compaction = compactor.merge(plan, answers, begin_s)
-    return await asyncio.to_thread(given.finish, plan, compaction, begin_s)
+
+    def finished() -> CompactedMessages:
+        return given.finish(plan, compactor.merge(plan, answers, begin_s), begin_s)
+
+    return await asyncio.to_thread(finished)
 
 
 async def send_ahead(
@@ -317,7 +320,7 @@ class _Given:
         """
         check_compactable(self.messages, self.turn_range, self.policy.on_media)
         self._tokens_with(["words"])
-        plan = compactor.plan(self.history, None, self.policy.seed)
+        plan = compactor.plan(self.history, None, self.policy.seed, turn_range=self.turn_range)
         requests = with_room(plan.requests, engine.window_tokens, self.renderer)
         if requests is not None:
             return replace(plan, requests=tuple(requests))

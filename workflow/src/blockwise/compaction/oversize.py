@@ -53,7 +53,7 @@ def why_it_does_not_fit(
     fitting = []
     for layout in known_layouts() if rule.block_size_tokens is not None else ():
         other = Compactor(engine, renderer, replace(rule, layout=layout))
-        requests = other.plan(plan.history, None, seed).requests
+        requests = other.plan(plan.history, None, seed, turn_range=plan.turn_range).requests
         if with_room(requests, window_tokens, renderer) is not None:
             fitting.append(layout)
     named = f"use the layout {' or '.join(fitting)}, or " if fitting else ""

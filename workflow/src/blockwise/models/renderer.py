@@ -282,11 +282,7 @@ class Renderer:
     def _takes_user_runs(self) -> bool:
         """Whether two messages of the user's may follow each other: some templates refuse it."""
         run = [{"role": "user", "content": text} for text in ("One.", "Two.")]
-        try:
-            self.render_text(run, add_generation_prompt=True)
-        except EngineError:
-            return False
-        return True
+        return self._text_or_none(run, add_generation_prompt=True) is not None
 
     def _learn_template(self, render_bare: RenderText | None = None) -> None:
         """How messages and tool rounds are wrapped, where each begins at a place to cut a text."""

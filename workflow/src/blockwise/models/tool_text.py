@@ -10,6 +10,7 @@ from typing import Any
 Message = dict[str, Any]
 
 PART_SEPARATOR = "\n"
+"""Between the text parts of one content. Source: vLLM 0.32, renderers/chat_utils.py."""
 
 
 def called(name: object, arguments: object) -> str:
