@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 from blockwise.artifacts import write_model, write_sealed
+from blockwise.compaction.cell_spec import ARM_INGREDIENTS
 from blockwise.compaction.records import (
     AnswerContext,
     AnswerRecord,
@@ -84,6 +85,8 @@ def compaction(**changes):
         "stall_s": 2.5,
         "num_length_finishes": 2,
         "num_retried_workers": 0,
+        "num_ahead_workers": 0,
+        "background_s": 0.0,
         "ttft_after_s": 0.5,
     }
     return CompactionRecord(**{**values, **changes})
@@ -143,7 +146,7 @@ def record(
         "volume_tokens": 256,
     }
     spec = cell(**{**nothing, **own, **SPECS[protocol], **told})
-    frame = [str(value) for key, value in told.items() if key != "max_concurrent_workers"]
+    frame = [str(value) for key, value in told.items() if key not in ARM_INGREDIENTS]
     named = [session_id, str(seed), str(repeat), *([f"start{server_start}"] * (server_start > 0))]
     timing_block_id = "-".join(["tb", *named, *frame])
     size = block_size_tokens
@@ -158,6 +161,7 @@ def record(
         "timing_valid": timed,
         "timing_invalid_reasons": (),
         "wall_s": 10.0,
+        "waited_s": 0.0,
         "client_cpu_s": 0.125 if timed else None,
         "num_turns": 4,
         "num_preemptions": 0 if timed else None,

@@ -7,7 +7,15 @@ import pytest
 
 from blockwise.bench import eager
 from blockwise.bench.client import InstantEngine
-from blockwise.bench.eager import ARMS, NUM_DOCUMENTS, WORKER_TOKENS, documents, figures_of, play
+from blockwise.bench.eager import (
+    ARMS,
+    BLOCK_SIZE_TOKENS,
+    NUM_DOCUMENTS,
+    WORKER_TOKENS,
+    documents,
+    figures_of,
+    play,
+)
 
 
 class SlowEngine(InstantEngine):
@@ -60,7 +68,6 @@ def test_ratios_are_of_one_round(played):
 
 
 def test_the_worker_volume_is_that_of_each_and_sequential_has_the_sum():
-    rules = [eager.rule_of(arm, 4) for arm in ARMS]
-    assert rules[0].volume_tokens == 4 * WORKER_TOKENS
-    assert all(rule.is_volume_of_each for rule in rules[1:])
-    assert {rule.volume_tokens for rule in rules[1:]} == {WORKER_TOKENS}
+    rules = [eager.rule_of(arm) for arm in ARMS]
+    assert {rule.volume_tokens for rule in rules} == {WORKER_TOKENS}
+    assert {rule.volume_block_size_tokens for rule in rules} == {BLOCK_SIZE_TOKENS}

@@ -170,7 +170,7 @@ def test_a_volume_that_is_split_cannot_be_asked_ahead():
     with pytest.raises(CompactionError, match="how many there will be is not known yet"):
         asyncio.run(grow(engine, ahead, 4, volume_mode=VolumeMode.FORCED, volume_tokens=600))
     assert not engine.requests
-    each = {"volume_mode": VolumeMode.FORCED, "volume_tokens": 60, "is_volume_of_each": True}
+    each = {"volume_mode": VolumeMode.FORCED, "volume_tokens": 60, "volume_block_size_tokens": 300}
     done, before = asyncio.run(grow(engine, ahead, 6, **each))
     assert {request.max_tokens for request in engine.requests} == {60}
     assert done.record.num_blocks == before + 1

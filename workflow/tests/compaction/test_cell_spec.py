@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from blockwise.compaction.cell_spec import CellSpec, ExternalIdentity
+from blockwise.compaction.cell_spec import ARM_INGREDIENTS, CellSpec, ExternalIdentity
 from cell_specs import SPEC, cell
 
 EDITS = {
@@ -34,9 +34,13 @@ EDITS = {
     "seed": 1,
     "repeat": 1,
     "server_start": 1,
+    "volume_block_size_tokens": 512,
+    "is_eager": True,
+    "max_background_workers": 1,
+    "open_block": "keep",
+    "tool_wait_s": 1.0,
     "code_digest": "c2",
 }
-ARM = {"layout", "block_size_tokens", "max_concurrent_workers", "code_digest"}
 EXTERNAL = ExternalIdentity(
     packages={}, context_window_tokens=8192, gpus=0, version="0.1", served_model="m"
 )
@@ -53,7 +57,7 @@ def test_editing_an_ingredient_gives_a_new_cell(name):
 
 @pytest.mark.parametrize("name", EDITS)
 def test_only_the_arm_is_no_part_of_the_frame(name):
-    assert (cell(**{name: EDITS[name]}).frame == SPEC.frame) == (name in ARM)
+    assert (cell(**{name: EDITS[name]}).frame == SPEC.frame) == (name in ARM_INGREDIENTS)
 
 
 @pytest.mark.parametrize(

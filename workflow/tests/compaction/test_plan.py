@@ -101,6 +101,60 @@ def test_load_arms_differ_in_workers_at_once_and_share_a_timing_block(plan):
     assert {spec.num_bystanders for spec in done.units[1].cells} == {3}
 
 
+def test_eager_arms_share_a_timing_block_and_waits_part_it(plan):
+    done = plan(
+        {
+            "study": "compaction_eager",
+            "tau_tokens": [1400],
+            "layouts": ["target_block", "suffix_target"],
+            "block_sizes_tokens": [300],
+            "volume": {"mode": "forced", "worker_tokens": 30},
+            "max_background_workers": [1],
+            "tool_waits_s": [0.0, 0.5],
+            "prompts": ["p"],
+        }
+    )
+    assert len(done.units) == 2
+    for unit, wait_s in zip(done.units, (0.0, 0.5), strict=True):
+        assert {cell.tool_wait_s for cell in unit.cells} == {wait_s}
+        assert {cell.volume_block_size_tokens for cell in unit.cells} == {300}
+        arms = [
+            (cell.layout, cell.mode, cell.open_block, cell.max_background_workers)
+            for cell in unit.cells
+        ]
+        assert arms == [
+            ("sequential", "sequential", "compact", None),
+            ("target_block", "parallel", "compact", None),
+            ("target_block", "parallel", "keep", None),
+            ("suffix_target", "parallel", "compact", None),
+            ("suffix_target", "parallel", "keep", None),
+            ("suffix_target", "eager", "compact", None),
+            ("suffix_target", "eager", "compact", 1),
+            ("suffix_target", "eager", "keep", None),
+            ("suffix_target", "eager", "keep", 1),
+        ]
+
+
+def test_an_open_block_that_is_kept_counts_before_anything_is_played(plan):
+    eager = {
+        "study": "compaction_eager",
+        "tau_tokens": [1400],
+        "layouts": ["suffix_target"],
+        "block_sizes_tokens": [900],
+        "volume": {"mode": "forced", "worker_tokens": 30},
+        "prompts": ["p"],
+    }
+
+    def check(**changes):
+        done = plan({**eager, **changes})
+        cells = [(cell.experiment, cell.spec) for cell in done.selected]
+        check_sessions_fit(cells, done.sessions, CharRenderer())
+
+    check(open_blocks=["compact"])
+    with pytest.raises(ConfigError, match=r"cannot follow a compaction.*kept verbatim"):
+        check()
+
+
 def test_only_the_first_sessions_are_played_where_so_many_are_asked_for(plan):
     done = plan({**RECALL, "num_sessions": 2}, num_sessions=3)
     assert {cell.spec.session_id for cell in done.selected} == {"s0", "s1"}

@@ -86,6 +86,14 @@ LADDER = {
     "layouts": [],
     "volume": NATURAL,
 }
+EACH = {"mode": "forced", "worker_tokens": 32}
+EAGER = {
+    "study": "compaction_eager",
+    "tau_tokens": [2048],
+    "layouts": ["suffix_target"],
+    "block_sizes_tokens": [512],
+    "volume": EACH,
+}
 RECALL = {
     "study": "compaction_accuracy_volume",
     "tau_tokens": [2048],
@@ -183,6 +191,26 @@ def random_model(**sizes):
             EXPERIMENT,
             {**BASE["experiments"]["e"], "study": "compaction_matched_volume", "sequential": False},
             r"matched volume compares sequential with parallel arms",
+        ),
+        (EXPERIMENT, {**EAGER, "volume": FORCED}, r"volume.worker_tokens: required and missing"),
+        (EXPERIMENT, {**EAGER, "layouts": []}, r"held against parallel compaction: name a layout"),
+        (
+            EXPERIMENT,
+            {**EAGER, "block_sizes_tokens": [256, 512]},
+            r"so an eager experiment has one",
+        ),
+        (
+            EXPERIMENT,
+            {**EAGER, "layouts": ["suffix_full"], "eager_layouts": ["suffix_full"]},
+            r"'suffix_full' shows a worker what follows .*choose of \['independent', 'suffix_t",
+        ),
+        (EXPERIMENT, {**EAGER, "eager_layouts": ["independent"]}, r"name it in layouts"),
+        (EXPERIMENT, {**EAGER, "boundary": "token"}, r"open_blocks keep needs the boundary turn"),
+        (EXPERIMENT, {**EAGER, "tool_waits_s": [-1.0]}, r"a wait is 0 s or more"),
+        (
+            EXPERIMENT,
+            {**EAGER, "block_sizes_tokens": [1500], "volume": {**EACH, "worker_tokens": 300}},
+            r"cannot shrink \(suffix_target B=1500\): up to 2116 tokens of .*open history block",
         ),
         ((*EXPERIMENT, "backbones"), ["nobody"], r"names 'nobody', which is not in backbones: sma"),
         ((*EXPERIMENT, "datasets"), ["nothing"], r"names 'nothing', which is not in datasets"),

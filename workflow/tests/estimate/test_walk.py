@@ -29,6 +29,8 @@ CACHE = Cache(KV_BLOCK_TOKENS, finds_cut_history=True)
 WORDS = "The town lies by the river, and its market opens at seven in the morning. " * 40
 RECALL = {"protocol": "deferred", "volume_mode": "natural", "volume_tokens": 60,
           "tau_tokens": 1400, "transcript": None, "block_size_tokens": 300}  # fmt: skip
+EAGER = {"tau_tokens": 1400, "block_size_tokens": 300, "volume_tokens": 40,
+         "volume_block_size_tokens": 300, "layout": "suffix_target", "is_eager": True}  # fmt: skip
 SINGLE = {"protocol": "single", "tau_tokens": None, "history_tokens": 1000, "transcript": None,
           "block_size_tokens": 300, "volume_tokens": 90}  # fmt: skip
 
@@ -145,6 +147,10 @@ def test_the_bill_of_a_small_configuration_is_what_playing_it_sends(small, tmp_p
             for layout in ("suffix_target", "full_marked", "independent")
         ),
         {**RECALL, "asks_truncated": True},
+        EAGER,
+        {**EAGER, "open_block": "keep"},
+        {**EAGER, "is_eager": False, "open_block": "keep"},
+        {**EAGER, "is_eager": False, "layout": "sequential", "block_size_tokens": None},
     ],
 )
 def test_what_is_computed_is_what_a_prefix_cache_does_not_hold(changes):
@@ -195,6 +201,12 @@ def test_a_cell_that_would_fail_says_why_and_counts_what_comes_before():
     few = cell(**{**SINGLE, "volume_tokens": 1})
     walked = walk(few, make_session(), Sizes(CharRenderer()), NaturalVolume(), CACHE)
     assert "cannot be split over" in walked.failure
+
+
+def test_waits_for_tools_are_between_documents():
+    spec = cell(**EAGER, tool_wait_s=0.5)
+    walked = walk(spec, make_session(), Sizes(CharRenderer()), NaturalVolume(), CACHE)
+    assert walked.waited_s == 0.5 * 7
 
 
 def test_bystanders_ask_alone_and_once_more_for_the_bill_to_repeat():

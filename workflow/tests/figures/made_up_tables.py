@@ -197,11 +197,43 @@ def under_load(num=3, num_bystanders=(2, 6), num_requests=120, caps=(None, 2), *
     return table_of("compaction_under_load", rows)
 
 
-def _percentiles(latency, middle_s, num_requests):
-    found = {f"{latency}_num_requests": num_requests}
+def eager(num=3, waits_s=(0.0, 4.0), caps=(None,), **changes):
+    """Sequential, parallel and eager arms; a wait shortens the stall of the eager ones."""
+    arms = [("sequential", None, "sequential", "compact", None)]
+    arms += [("target_block", 512, "parallel", kept, None) for kept in ("compact", "keep")]
+    arms += [("suffix_target", 512, "parallel", kept, None) for kept in ("compact", "keep")]
+    arms += [
+        ("suffix_target", 512, "eager", kept, cap) for kept in ("compact", "keep") for cap in caps
+    ]
+    rows = []
+    for wait_s, (arm, size, mode, kept, cap) in itertools.product(waits_s, arms):
+        is_eager = mode == "eager"
+        stall = {"sequential": 1.0, "parallel": 0.4, "eager": 0.1 / (1 + wait_s)}[mode]
+        stall *= 0.8 if kept == "keep" else 1.0
+        rows.append(
+            {
+                "tau_tokens": 4096,
+                "mode": mode,
+                "open_block": kept,
+                "max_background_workers": cap,
+                "tool_wait_s": wait_s,
+                **_percentiles("stall", 3 * stall, 2 * num, "compactions", has_p99=False),
+                **spread("stall_over_sequential", stall, "", num * (mode != "sequential")),
+                **spread("working_over_parallel", 0.9 + 0.05 * wait_s, "", num * is_eager),
+                **spread("agent_ttft_over_parallel", 1.1, "", num * is_eager),
+                **spread("agent_itl_over_parallel", 1.05, "", num * is_eager),
+                **spread("unused", 64 if is_eager else 0, "_tokens", num),
+                **labels(arm, size, num, {"volume_tokens": 64, **changes}),
+            }
+        )
+    return table_of("compaction_eager", rows)
+
+
+def _percentiles(latency, middle_s, num_requests, of_what="requests", *, has_p99=True):
+    found = {f"{latency}_num_{of_what}": num_requests}
     factors = {"p50": (1, 1.0), "p95": (20, 1.8), "p99": (100, 2.2), "max": (1, 2.5)}
     for name, (fewest, factor) in factors.items():
-        if num_requests >= fewest:
+        if num_requests >= fewest and (has_p99 or name != "p99"):
             found[f"{latency}_{name}_s"] = middle_s * factor
     return found
 
@@ -365,6 +397,7 @@ MADE_UP = {
     "compaction_matched_volume": matched_volume,
     "compaction_layouts": layouts,
     "compaction_under_load": under_load,
+    "compaction_eager": eager,
     "compaction_accuracy_volume": accuracy_volume,
     "compaction_block_prompts": block_prompts,
     "compaction_length_invariance": length_invariance,

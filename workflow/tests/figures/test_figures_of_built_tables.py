@@ -62,6 +62,10 @@ CELLS = {
         for cell in recalled(study, prompt=prompt)[1:]
     ],
     Study.UNDER_LOAD: loads,
+    Study.EAGER: lambda study: [
+        *cells_of(study, {}),
+        *cells_of(study, {"is_eager": True}, ARMS[2:]),
+    ],
 }
 
 

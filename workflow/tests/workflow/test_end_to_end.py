@@ -69,6 +69,13 @@ EXPERIMENTS = {
         "num_bystanders": [2],
         "bystanders": {"context_tokens": 256, "answer_tokens": 4, "num_alone_requests": 1},
     },
+    "ahead": {
+        **ONE,
+        "study": "compaction_eager",
+        "layouts": ["suffix_target"],
+        "volume": {"mode": "forced", "worker_tokens": 16},
+        "tool_waits_s": [0.1],
+    },
     "lengths": {
         "study": "compaction_length_invariance",
         "datasets": ["hotpotqa"],

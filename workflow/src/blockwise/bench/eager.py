@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blockwise.bench.client import PROMPT
@@ -102,16 +102,16 @@ def documents(seed: int) -> list[str]:
     ]
 
 
-def rule_of(arm: Arm, num_workers: int) -> CompactionRule:
-    """The arm's rule; sequential writes what so many workers would."""
+def rule_of(arm: Arm) -> CompactionRule:
+    """The arm's rule; sequential writes what the workers of the others would."""
     return CompactionRule(
         layout=SEQUENTIAL if arm.is_sequential else LAYOUT,
         block_size_tokens=None if arm.is_sequential else BLOCK_SIZE_TOKENS,
         boundary=Boundary.TURN,
         prompt=PROMPT,
         volume_mode=VolumeMode.FORCED,
-        volume_tokens=WORKER_TOKENS * (num_workers if arm.is_sequential else 1),
-        is_volume_of_each=not arm.is_sequential,
+        volume_tokens=WORKER_TOKENS,
+        volume_block_size_tokens=BLOCK_SIZE_TOKENS,
         last_turns=0,
         open_block=arm.open_block,
     )
@@ -124,11 +124,7 @@ async def play(
     salt = uuid.uuid4().hex
     played = Played()
     ahead = AnswersAhead()
-    num_workers = -(-TAU_TOKENS // BLOCK_SIZE_TOKENS)
-    compactor = Compactor(engine, renderer, rule_of(arm, num_workers))
-    asking_ahead = Compactor(
-        engine, renderer, replace(rule_of(arm, num_workers), open_block=OpenBlock.COMPACT)
-    )
+    compactor = Compactor(engine, renderer, rule_of(arm))
     history = History.with_system_prompt("You are brief.")
     waited_s = 0.0
     begin_s = time.perf_counter()
@@ -138,11 +134,10 @@ async def play(
         needed = renderer.count(messages, add_generation_prompt=True) + ANSWER_TOKENS
         if needed > TAU_TOKENS:
             start_s = time.perf_counter()
-            plan = compactor.plan(history, salt, 0)
-            answers = await compactor.ask(plan.requests, ahead)
-            history = compactor.merge(plan, answers, start_s).history
+            done = await compactor.compact(history, cache_salt=salt, seed=0, ahead=ahead)
+            history = done.history
             played.stalls_s.append(time.perf_counter() - start_s)
-            played.num_workers += len(answers)
+            played.num_workers += len(done.workers)
             messages = history.extended(incoming).messages()
         answer = await engine.complete(
             ChatRequest(messages, ANSWER_TOKENS, ANSWER_TOKENS, cache_salt=salt)
@@ -151,8 +146,7 @@ async def play(
         played.decodes_s.append(answer.wall_s - answer.ttft_s)
         history = history.extended(incoming, Turn("assistant", answer.text))
         if arm.is_eager:
-            plan = asking_ahead.plan(history, salt, 0)
-            ahead.send(plan.closed_requests, asking_ahead.ask_one)
+            compactor.send_ahead(history, cache_salt=salt, seed=0, ahead=ahead)
         if arm.waits:
             await asyncio.sleep(wait_s)
             waited_s += wait_s

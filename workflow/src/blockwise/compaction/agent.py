@@ -6,10 +6,12 @@ writes down everything that happened. What is shown and asked, and when, is the 
 business (blockwise.compaction.protocols).
 """
 
+import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Literal
 
+from blockwise.compaction.acceptance import Answer
+from blockwise.compaction.ahead import AnswersAhead
 from blockwise.compaction.compactor import Compaction, CompactionRule, Compactor, derive_seed
 from blockwise.compaction.history import History, Turn
 from blockwise.compaction.records import (
@@ -17,6 +19,7 @@ from blockwise.compaction.records import (
     AnswerRecord,
     CompactionRecord,
     RequestRecord,
+    RequestRole,
 )
 from blockwise.config.experiments import SummaryFault
 from blockwise.data.dataset_format import load_format
@@ -47,6 +50,9 @@ class AgentRule:
     answer_tokens: int
     forced_answers: bool  # every answer decodes exactly answer_tokens
     seed: int
+    is_eager: bool = False  # workers are sent as soon as their history block is closed
+    max_background_workers: int | None = None  # before a compaction is due; None: any number
+    tool_wait_s: float = 0.0  # between an answer and the next document
 
 
 @dataclass
@@ -59,6 +65,8 @@ class Playback:
     num_turns: int = 0
     cache_broken_turns: list[int] = field(default_factory=list)
     wall_s: float = 0.0
+    waited_s: float = 0.0  # part of it: for tools
+    num_failed_ahead: int = 0  # workers that failed before their compaction was due
 
 
 class Agent:
@@ -96,6 +104,9 @@ class Agent:
         self._num_compactions_of: dict[str, int] = {}  # by document in the history so far
         self._turn_of: dict[str, int] = {}  # its turn in the history; absent once summarised
         self._cached_prefix_tokens = 0  # prompt of the last agent request on this history
+        self._ahead: AnswersAhead | None = None
+        if rule.is_eager:
+            self._ahead = AnswersAhead(rule.max_background_workers, self._record_unused)
         self.renderer = renderer
         self.history = History.with_system_prompt(SYSTEM_PROMPT)
         self.playback = Playback()
@@ -107,6 +118,33 @@ class Agent:
     def end(self) -> None:
         """Stop it."""
         self.playback.wall_s = time.perf_counter() - self._begin_s
+
+    async def drain(self) -> None:
+        """Wait for workers that no compaction needs any more, so that no other cell meets them."""
+        if self._ahead is not None:
+            await self._ahead.drain()
+            self.playback.num_failed_ahead = self._ahead.num_failed
+
+    async def wait_for_tool(self) -> None:
+        """Wait as long as a tool takes, which every arm of a session does."""
+        if self._rule.tool_wait_s:
+            begin_s = time.perf_counter()
+            await asyncio.sleep(self._rule.tool_wait_s)
+            self.playback.waited_s += time.perf_counter() - begin_s
+
+    def work_ahead(self) -> None:
+        """Send the workers of history blocks that the last exchange closed, if the arm is eager."""
+        if self._ahead is not None and self._compactor is not None:
+            self._compactor.send_ahead(
+                self.history,
+                cache_salt=self._cache_salt,
+                seed=self._compaction_seed(),
+                ahead=self._ahead,
+            )
+
+    def _compaction_seed(self) -> int:
+        """Of the next compaction, whenever its workers are sent."""
+        return derive_seed(self._rule.seed, 1, len(self.playback.compactions))
 
     def incoming(self, document: Document | None, question: Question | None) -> Turn:
         """The user's turn that brings a document, a question, or both."""
@@ -160,8 +198,9 @@ class Agent:
         compaction = await self._compactor.compact(
             self.history,
             cache_salt=self._cache_salt,
-            seed=derive_seed(self._rule.seed, 1, number),
+            seed=self._compaction_seed(),
             keep_last_turns=not closing,
+            ahead=self._ahead,
         )
         for worker, (request, completion, fault) in enumerate(
             zip(compaction.requests, compaction.workers, compaction.faults, strict=True)
@@ -319,11 +358,15 @@ class Agent:
             )
         )
 
+    def _record_unused(self, request: ChatRequest, answer: Answer) -> None:
+        """Record a summary that no compaction took: it was paid."""
+        self._record(request, answer.completion, "unused", self.playback.num_turns)
+
     def _record(
         self,
         request: ChatRequest,
         completion: Completion,
-        role: Literal["agent", "worker", "question", "bystander"],
+        role: RequestRole,
         index: int,
         compaction_and_worker: tuple[int | None, int | None] = (None, None),
         *,
@@ -371,7 +414,8 @@ def question_text(question: str) -> str:
 def _compaction_record(
     compaction: Compaction, number: int, index: int, closing: bool, tokens: tuple[int, int]
 ) -> CompactionRecord:
-    workers = compaction.workers
+    workers, due_s = compaction.workers, compaction.begin_s
+    ahead = [worker for worker in workers if worker.started_at_s < due_s]
     cached = [worker.cached_tokens for worker in workers]
     known = [value for value in cached if value is not None]
     return CompactionRecord(
@@ -392,5 +436,7 @@ def _compaction_record(
         stall_s=compaction.stall_s,
         num_length_finishes=sum(worker.finish_reason == "length" for worker in workers),
         num_retried_workers=sum(worker.num_retries > 0 for worker in workers),
+        num_ahead_workers=len(ahead),
+        background_s=sum(min(worker.wall_s, due_s - worker.started_at_s) for worker in ahead),
         ttft_after_s=None,
     )

@@ -30,9 +30,12 @@ class AnswersAhead:
     """Answers by their whole request; equality is cheap where the texts are the same objects."""
 
     max_running: int | None = None  # workers that are sent ahead at once; None: any number
+    on_unused: Callable[[ChatRequest, Answer], None] | None = None  # told of each nobody took
     wasted_tokens: int = 0  # decoded by answers that nobody took
+    num_failed: int = 0  # workers that failed ahead of their compaction
     _finished: list[tuple[ChatRequest, Answer]] = field(default_factory=list)
     _running: list[_Running] = field(default_factory=list)
+    _failed: list[ChatRequest] = field(default_factory=list)  # sent again when they are due
 
     @property
     def num_running(self) -> int:
@@ -43,7 +46,7 @@ class AnswersAhead:
         """Send what was not sent before, as far as the limit goes; how many were."""
         self._collect()
         known = [request for request, _ in self._finished]
-        known += [one.request for one in self._running]
+        known += [*self._failed, *(one.request for one in self._running)]
         new = [pair for pair in enumerate(requests) if pair[1] not in known]
         if self.max_running is not None:
             new = new[: max(0, self.max_running - self.num_running)]
@@ -60,8 +63,12 @@ class AnswersAhead:
         """Drop what is for none of these requests: the conversation has become another one."""
         self._collect()
         for request, answer in self._finished:
-            self.wasted_tokens += 0 if request in requests else _decoded(answer)
+            if request not in requests:
+                self.wasted_tokens += _decoded(answer)
+                if self.on_unused is not None:
+                    self.on_unused(request, answer)
         self._finished = [pair for pair in self._finished if pair[0] in requests]
+        self._failed = [request for request in self._failed if request in requests]
         for one in self._running:
             if one.request not in requests:
                 one.task.cancel()
@@ -78,6 +85,7 @@ class AnswersAhead:
     def done(self) -> None:
         """A compaction took what it needed."""
         self._finished.clear()
+        self._failed.clear()
 
     async def drain(self) -> None:
         """Wait until nothing runs any more; nothing of it was needed."""
@@ -94,7 +102,10 @@ class AnswersAhead:
             error = one.task.exception()
             if error is None:
                 self._finished.append((one.request, one.task.result()))
-            elif not isinstance(error, BlockwiseError):
+            elif isinstance(error, BlockwiseError):
+                self._failed.append(one.request)
+                self.num_failed += 1
+            else:
                 raise error
 
 

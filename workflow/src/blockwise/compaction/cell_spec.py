@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from blockwise.artifacts import digest
 from blockwise.compaction.compactor import CompactionRule
-from blockwise.config.arms import SEQUENTIAL, Reference, is_reference, known_layouts
+from blockwise.config.arms import SEQUENTIAL, Mode, Reference, is_reference, known_layouts
 from blockwise.config.backbones import ArgumentValue, RequestSettings
 from blockwise.config.datasets import FormatName
 from blockwise.config.experiments import (
     Boundary,
     Bystanders,
     ContentType,
+    OpenBlock,
     Protocol,
     SummaryFault,
     Transcript,
@@ -71,13 +72,32 @@ class CellSettings(_Ingredient):
     transcript: Transcript | None = None  # None: no answer enters a history
     volume_mode: VolumeMode
     volume_tokens: int  # forced: total; natural: cap of each worker
+    volume_block_size_tokens: int | None = None  # forced: volume_tokens for each of such blocks
     accept: tuple[SummaryFault, ...] = ()  # faults that a summary of natural volume may have
     answer_tokens: int = 1  # 1 where nothing is asked
     asks_truncated: bool = False  # deferred: also ask on the last tokens instead of the summaries
     max_concurrent_workers: int | None = None  # None: all at once
+    is_eager: bool = False  # workers are sent as soon as their history block is closed
+    max_background_workers: int | None = None  # eager: before a compaction is due; None: all
+    open_block: OpenBlock = OpenBlock.COMPACT
+    tool_wait_s: float = 0.0  # between an answer and the next document
     num_bystanders: int = 0
     bystanders: Bystanders | None = None  # what they do; None: there are none
     code_digest: str
+
+
+ARM_INGREDIENTS = frozenset(
+    {
+        "layout",
+        "block_size_tokens",
+        "max_concurrent_workers",
+        "is_eager",
+        "max_background_workers",
+        "open_block",
+        "code_digest",
+    }
+)
+"""What differs between the arms of one timing block."""
 
 
 class CellSpec(CellSettings):
@@ -130,6 +150,10 @@ class CellSpec(CellSettings):
             ("history", self.history_tokens),
             ("bystanders", self.num_bystanders or None),
             ("at_once", self.max_concurrent_workers),
+            ("mode", Mode.EAGER if self.is_eager else None),
+            ("background", self.max_background_workers),
+            ("open", None if self.open_block is OpenBlock.COMPACT else self.open_block.value),
+            ("tool_wait", self.tool_wait_s or None),
         ):
             parts += [] if value is None else [f"{name}={value}"]
         parts.append(f"seed={self.seed}.{self.repeat}")
@@ -138,10 +162,19 @@ class CellSpec(CellSettings):
     @property
     def frame(self) -> str:
         """Digest of everything but the arm: cells of one frame form one timing block."""
-        arm = {"layout", "block_size_tokens", "max_concurrent_workers", "code_digest"}
+        arm = {*ARM_INGREDIENTS}
         if self.volume_mode is VolumeMode.NATURAL:  # the cap of a worker differs from arm to arm
             arm.add("volume_tokens")
         return self.digest_without(arm)
+
+    @property
+    def mode(self) -> Mode | None:
+        """When summaries are asked for, and in how many calls; None for a reference."""
+        if self.is_reference:
+            return None
+        if self.layout == SEQUENTIAL:
+            return Mode.SEQUENTIAL
+        return Mode.EAGER if self.is_eager else Mode.PARALLEL
 
     @property
     def is_timing(self) -> bool:
@@ -167,6 +200,8 @@ class CellSpec(CellSettings):
             block_prompts=self.block_prompts,
             volume_mode=self.volume_mode,
             volume_tokens=self.volume_tokens,
+            volume_block_size_tokens=self.volume_block_size_tokens,
+            open_block=self.open_block,
             last_turns=self.last_turns,
             max_concurrent_workers=self.max_concurrent_workers,
             accept=frozenset(self.accept),

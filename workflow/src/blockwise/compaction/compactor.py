@@ -62,9 +62,10 @@ class CompactionRule:
     volume_mode: VolumeMode
     volume_tokens: int  # forced: total of all workers; natural: cap of each worker
     last_turns: int  # verbatim turns at the end of the history
-    is_volume_of_each: bool = False
-    """Whether a forced volume is that of each worker. One that is split over workers is not known
-    before they all are, so nothing of it can be sent ahead."""
+    volume_block_size_tokens: int | None = None
+    """A forced volume is that of each history block of this size, and sequential decodes their sum.
+    None: it is split over the workers, so it is not known before they all are, and nothing of it
+    can be sent ahead."""
     block_prompts: Mapping[ContentType, str] = field(default_factory=dict)
     """Prompts by content type of the history block; a type without one has `prompt`."""
     max_concurrent_workers: int | None = None  # None: all at once
@@ -104,6 +105,7 @@ class Compaction:
     requests: tuple[ChatRequest, ...]  # those that the workers answered
     faults: tuple[SummaryFault | None, ...]  # by worker, as accepted; None: it is a summary
     refused: tuple[Completion, ...]  # answers that were no summary and were asked for again
+    begin_s: float  # when it was due, by `time.perf_counter`
     wall_s: float  # first request sent to last answer complete
     stall_s: float  # from the call to the new history, client work included
 
@@ -148,7 +150,13 @@ class Compactor:
         self._layout = load_layout(rule.layout)
 
     async def compact(
-        self, history: History, *, cache_salt: str | None, seed: int, keep_last_turns: bool = True
+        self,
+        history: History,
+        *,
+        cache_salt: str | None,
+        seed: int,
+        keep_last_turns: bool = True,
+        ahead: AnswersAhead | None = None,
     ) -> Compaction:
         """Summarise everything but the verbatim part, and return the new history.
 
@@ -157,6 +165,7 @@ class Compactor:
             cache_salt: keeps this cell's prefix cache apart; None leaves it off.
             seed: workers sample with seeds derived from it.
             keep_last_turns: False compacts the rule's verbatim tail too (closing compaction).
+            ahead: answers that `send_ahead` asked for.
 
         Raises:
             CompactionError: nothing to compact, a worker failed twice, or wrote no summary.
@@ -164,8 +173,25 @@ class Compactor:
         begin_s = time.perf_counter()
         turn_range = turns_to_compact(history, self._rule, self._renderer, keep=keep_last_turns)
         plan = self.plan(history, cache_salt, seed, turn_range=turn_range)
-        answers = await self.ask(plan.requests)
+        answers = await self.ask(plan.requests, ahead)
         return self.merge(plan, answers, begin_s)
+
+    def send_ahead(
+        self, history: History, *, cache_salt: str | None, seed: int, ahead: AnswersAhead
+    ) -> int:
+        """Send the workers of history blocks that are closed; how many were sent.
+
+        Args:
+            history: as it is now; it may still grow before its compaction is due.
+            cache_salt: as of the compaction.
+            seed: likewise.
+            ahead: what was sent before, and what is sent now.
+        """
+        turn_range = history.compactable(self._rule.last_turns)  # an open block may stay verbatim
+        if turn_range[0] >= turn_range[1]:
+            return 0
+        plan = self.plan(history, cache_salt, seed, turn_range=turn_range)
+        return ahead.send(plan.closed_requests, self.ask_one)
 
     def plan(
         self,
@@ -264,6 +290,7 @@ class Compactor:
             requests=tuple(answer.request for answer in answers),
             faults=tuple(answer.fault for answer in answers),
             refused=tuple(refused for answer in answers for refused in answer.refused),
+            begin_s=begin_s,
             wall_s=_span_s(workers),
             stall_s=stall_s,
         )
@@ -290,7 +317,7 @@ class Compactor:
         cache_salt: str | None,
         seed: int,
     ) -> list[ChatRequest]:
-        budgets = self._budgets(len(blocks))
+        budgets = self._budgets(history, blocks)
         forced = self._rule.volume_mode == VolumeMode.FORCED
         return [
             ChatRequest(
@@ -329,10 +356,17 @@ class Compactor:
         kept = lost[: self._rule.keep_identifiers]
         return [f"{IDENTIFIERS_HEADING} {', '.join(kept)}"] if kept else []
 
-    def _budgets(self, num_workers: int) -> list[int]:
-        if self._rule.volume_mode == VolumeMode.NATURAL or self._rule.is_volume_of_each:
-            return [self._rule.volume_tokens] * num_workers
-        return split_exactly(self._rule.volume_tokens, num_workers)
+    def _budgets(self, history: History, blocks: Sequence[HistoryBlock]) -> list[int]:
+        rule, num_workers = self._rule, len(blocks)
+        size = rule.volume_block_size_tokens
+        if rule.volume_mode == VolumeMode.FORCED and size is None:
+            return split_exactly(rule.volume_tokens, num_workers)
+        if rule.volume_mode == VolumeMode.FORCED and rule.block_size_tokens is None:
+            turns = (blocks[0].start.turn, blocks[-1].stop.turn)
+            assert size is not None
+            num_parts = len(partition(history, turns, size, rule.boundary, self._renderer))
+            return [num_parts * rule.volume_tokens]
+        return [rule.volume_tokens] * num_workers
 
     async def ask_one(self, number: int, request: ChatRequest) -> Answer:
         """Ask a worker until its answer is a summary, or has a fault that is accepted.

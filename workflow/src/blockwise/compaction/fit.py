@@ -12,8 +12,8 @@ from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, turn_text
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import WRAPPER_ROLE, wrapper_text
 from blockwise.compaction.history import SYSTEM_ROLE
-from blockwise.config.experiments import VolumeMode
-from blockwise.data.documents import Document, Session
+from blockwise.config.experiments import OpenBlock, VolumeMode
+from blockwise.data.documents import Document, Question, Session
 from blockwise.errors import ConfigError
 from blockwise.models.renderer import Message, Renderer
 
@@ -39,7 +39,7 @@ def check_sessions_fit(
     for name, spec in cells:
         session = sessions[spec.session_id]
         most = _most_summary_tokens(spec)
-        case = (name, session.id, most, spec.tau_tokens, spec.history_tokens)
+        case = (name, session.id, most, spec.tau_tokens, spec.history_tokens, spec.open_block)
         if spec.is_reference or case in seen:
             continue
         seen.add(case)
@@ -75,7 +75,7 @@ def _window_problems(spec: CellSpec, renderer: Renderer) -> list[str]:
     history_tokens = spec.tau_tokens or spec.history_tokens or 0
     prompts = [spec.prompt, *spec.block_prompts.values()]
     asked = max(renderer.count_text(prompt) for prompt in prompts)
-    asked += SCOPE_TOKENS + spec.volume_tokens
+    asked += SCOPE_TOKENS + _most_answer_tokens(spec)
     if history_tokens + asked <= window_tokens:
         return []
     return [
@@ -90,6 +90,7 @@ def _tau_problems(
 ) -> list[str]:
     problems = []
     verbatim_tokens = _verbatim_tokens(session, spec.last_turns, renderer)
+    verbatim_tokens += _open_block_tokens(spec, session, renderer)
     for document in session.documents:
         needed = _tokens_beside_summaries(document, renderer) + most + spec.answer_tokens
         needed += verbatim_tokens
@@ -125,11 +126,43 @@ def _verbatim_tokens(session: Session, last_turns: int, renderer: Renderer) -> i
     return sum(sizes[len(sizes) - min(len(sizes), (last_turns + 1) // 2) :])
 
 
+def _most_answer_tokens(spec: CellSpec) -> int:
+    """Most tokens that one compaction request decodes: sequential's may be for all workers."""
+    return _most_summary_tokens(spec) if spec.block_size_tokens is None else spec.volume_tokens
+
+
+def _open_block_tokens(spec: CellSpec, session: Session, renderer: Renderer) -> int:
+    """Most that an open history block which stays verbatim can hold.
+
+    Its cut is made at the first exchange past a target, and no exchange begins past the next one.
+    """
+    if spec.open_block is OpenBlock.COMPACT or spec.block_size_tokens is None:
+        return 0
+    longest = max(
+        _exchange_tokens(document, question, renderer)
+        for document in session.documents
+        for question in document.questions[:1] or [None]
+    )
+    return spec.block_size_tokens + longest
+
+
+def _exchange_tokens(document: Document, question: Question | None, renderer: Renderer) -> int:
+    messages = [
+        {"role": "user", "content": turn_text(document, question)},
+        {"role": "assistant", "content": question.answer if question else ACKNOWLEDGEMENT},
+    ]
+    return renderer.count(messages, add_generation_prompt=False)
+
+
 def _most_summary_tokens(spec: CellSpec) -> int:
-    if spec.volume_mode == VolumeMode.FORCED or spec.block_size_tokens is None:
+    """Most tokens of summaries that one compaction leaves."""
+    size = spec.block_size_tokens
+    if spec.volume_mode == VolumeMode.FORCED:
+        size = spec.volume_block_size_tokens
+    if size is None:
         return spec.volume_tokens
     length = spec.tau_tokens or spec.history_tokens or 0
-    return -(-length // spec.block_size_tokens) * spec.volume_tokens
+    return -(-length // size) * spec.volume_tokens
 
 
 def _tokens_beside_summaries(document: Document, renderer: Renderer) -> int:

@@ -199,7 +199,7 @@ async def send_ahead(
             f"the layout {rule.layout} shows a worker what follows its history block, so nothing "
             "can be asked ahead; use suffix_target, target_block or independent"
         )
-    if rule.volume_mode is VolumeMode.FORCED and not rule.is_volume_of_each:
+    if rule.volume_mode is VolumeMode.FORCED and rule.volume_block_size_tokens is None:
         raise CompactionError(
             f"a volume of {rule.volume_tokens} tokens is split over all workers, and how many "
             "there will be is not known yet; give a cap (max_tokens) instead"

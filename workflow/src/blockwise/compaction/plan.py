@@ -28,8 +28,12 @@ from blockwise.config.experiments import (
     Bystanders,
     CompactionExperiment,
     ContentType,
+    EagerExperiment,
     Experiment,
+    ForcedVolume,
     LoadExperiment,
+    NaturalVolume,
+    OpenBlock,
     RecallExperiment,
     SessionExperiment,
     Study,
@@ -98,6 +102,17 @@ class Setting:
     asks_truncated: bool = False
     num_bystanders: int = 0
     bystanders: Bystanders | None = None
+    tool_wait_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """When and how the workers of an arm are sent; by default all at once, when they are due."""
+
+    max_concurrent_workers: int | None = None
+    is_eager: bool = False
+    max_background_workers: int | None = None
+    open_block: OpenBlock = OpenBlock.COMPACT
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,7 @@ class Arm:
     prompt: PromptVariant
     layout: str  # or a reference
     block_size_tokens: int | None = None
-    max_concurrent_workers: int | None = None
+    dispatch: Dispatch = Dispatch()
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,7 @@ class Player:
     ) -> CellSpec:
         """The specification of one cell; in that of a reference is nothing of a compaction rule."""
         setting, compacts = arm.setting, not is_reference(arm.layout)
+        volume, dispatch = experiment.volume_rule, arm.dispatch
         return CellSpec(
             model_digest=self.model_digest,
             engine=self.engine,
@@ -144,12 +160,17 @@ class Player:
             tau_tokens=setting.tau_tokens,
             history_tokens=setting.history_tokens,
             transcript=setting.transcript,
-            volume_mode=VolumeMode(experiment.volume_rule.mode),
+            volume_mode=VolumeMode(volume.mode),
             volume_tokens=_volume_tokens(experiment, arm.layout) if compacts else 0,
+            volume_block_size_tokens=_volume_block_size(experiment) if compacts else None,
             accept=_accepted(experiment) if compacts else (),
             answer_tokens=setting.answer_tokens,
             asks_truncated=setting.asks_truncated,
-            max_concurrent_workers=arm.max_concurrent_workers,
+            max_concurrent_workers=dispatch.max_concurrent_workers,
+            is_eager=dispatch.is_eager,
+            max_background_workers=dispatch.max_background_workers,
+            open_block=dispatch.open_block,
+            tool_wait_s=setting.tool_wait_s,
             num_bystanders=setting.num_bystanders,
             bystanders=setting.bystanders,
             seed=seed,
@@ -236,8 +257,8 @@ def _arms(experiment: Experiment, prompts: Sequence[PromptVariant]) -> Iterator[
         for layout, size in experiment.arms(limit_tokens):
             if layout == SEQUENTIAL and prompt.by_content:
                 continue  # one history block has one prompt
-            for at_once in _caps(experiment, layout):
-                yield Arm(setting, prompt, layout, size, at_once)
+            for dispatch in _dispatches(experiment, layout):
+                yield Arm(setting, prompt, layout, size, dispatch)
     if isinstance(experiment, RecallExperiment):
         setting = Setting(answer_tokens=experiment.answer_tokens)
         for reference in experiment.references:
@@ -256,6 +277,16 @@ def _settings(experiment: Experiment) -> list[Setting]:
                     answer_tokens=experiment.answer_tokens,
                 )
                 for tau in experiment.tau_tokens
+            ]
+        case EagerExperiment():
+            return [
+                Setting(
+                    tau_tokens=tau,
+                    transcript=Transcript.FIXED,
+                    answer_tokens=experiment.answer_tokens,
+                    tool_wait_s=wait_s,
+                )
+                for tau, wait_s in product(experiment.tau_tokens, experiment.tool_waits_s)
             ]
         case RecallExperiment():
             return [
@@ -279,10 +310,24 @@ def _settings(experiment: Experiment) -> list[Setting]:
             ]
 
 
-def _caps(experiment: Experiment, layout: str) -> list[int | None]:
-    if layout == SEQUENTIAL or not isinstance(experiment, LoadExperiment):
-        return [None]
-    return [None, *experiment.max_concurrent_workers]
+def _dispatches(experiment: Experiment, layout: str) -> list[Dispatch]:
+    """The arms of one layout that differ in when and how workers are sent, the plain one first."""
+    if layout == SEQUENTIAL:
+        return [Dispatch()]
+    match experiment:
+        case LoadExperiment():
+            return [Dispatch(at_once) for at_once in (None, *experiment.max_concurrent_workers)]
+        case EagerExperiment():
+            parallel = [Dispatch(open_block=kept) for kept in experiment.open_blocks]
+            if layout not in experiment.eager_layouts:
+                return parallel
+            return parallel + [
+                Dispatch(is_eager=True, max_background_workers=most, open_block=kept)
+                for kept in experiment.open_blocks
+                for most in (None, *experiment.max_background_workers)
+            ]
+        case _:
+            return [Dispatch()]
 
 
 def _why_omitted(arm: Arm, session: Session, backbone: Backbone, renderer: Renderer) -> str | None:
@@ -296,14 +341,20 @@ def _why_omitted(arm: Arm, session: Session, backbone: Backbone, renderer: Rende
 
 def _accepted(experiment: Experiment) -> tuple[SummaryFault, ...]:
     volume = experiment.volume_rule
-    return () if volume.mode == "forced" else tuple(sorted(volume.accept))
+    return tuple(sorted(volume.accept)) if isinstance(volume, NaturalVolume) else ()
 
 
 def _volume_tokens(experiment: Experiment, layout: str) -> int:
     volume = experiment.volume_rule
-    if volume.mode == "forced":
-        return volume.total_tokens
-    return volume.sequential_max_tokens if layout == SEQUENTIAL else volume.worker_max_tokens
+    if isinstance(volume, NaturalVolume):
+        return volume.sequential_max_tokens if layout == SEQUENTIAL else volume.worker_max_tokens
+    return volume.total_tokens if isinstance(volume, ForcedVolume) else volume.worker_tokens
+
+
+def _volume_block_size(experiment: Experiment) -> int | None:
+    """B of the history blocks that a forced volume is for; None: it is for the whole compaction."""
+    is_of_each = isinstance(experiment, EagerExperiment)
+    return experiment.block_sizes_tokens[0] if is_of_each else None
 
 
 def engine_identity(backbone: Backbone) -> EngineIdentity:

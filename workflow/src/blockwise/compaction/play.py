@@ -65,8 +65,11 @@ async def play_cell(
     before = await stage.engine.metrics() if is_alone else None
     cpu_begin_s = time.process_time()
     agent.begin()
-    await load_protocol(spec.protocol)(agent, session, spec)
-    agent.end()
+    try:
+        await load_protocol(spec.protocol)(agent, session, spec)
+        agent.end()
+    finally:
+        await agent.drain()
     client_cpu_s = time.process_time() - cpu_begin_s
     after = await stage.engine.metrics() if is_alone else None
     num_preemptions = after.num_preemptions - before.num_preemptions if before and after else None
@@ -81,6 +84,7 @@ async def play_cell(
         timing_valid=is_alone and not reasons,
         timing_invalid_reasons=tuple(reasons),
         wall_s=playback.wall_s,
+        waited_s=playback.waited_s,
         client_cpu_s=client_cpu_s if is_alone else None,
         num_turns=playback.num_turns,
         num_preemptions=num_preemptions,
@@ -102,6 +106,10 @@ def invalid_reasons(
     if spec.protocol is not Protocol.SHARED:
         reasons += _disturbed(playback, stage, num_preemptions)
     retried = [record for record in playback.requests if record.num_retries]
+    if playback.num_failed_ahead:
+        reasons.append(
+            f"failed ahead: {playback.num_failed_ahead} workers, sent again when they were due"
+        )
     if retried:
         why = "; ".join(retried[0].retry_reasons)
         reasons.append(f"retried: {len(retried)} requests ({why})")
@@ -136,17 +144,25 @@ def _disturbed(playback: Playback, stage: Stage, num_preemptions: int | None) ->
 
 
 def _kv_tokens_needed(playback: Playback) -> int:
-    """Most KV tokens alive at once: the history, the workers' private tokens, their output."""
-    return max(
-        (
-            record.history_before_tokens
-            + record.prompt_tokens
-            - (record.cached_tokens or 0)
-            + record.output_tokens
-            for record in playback.compactions
-        ),
-        default=0,
-    )
+    """Most KV tokens alive at once: the history, the workers' private tokens, their output.
+
+    The agent's own answer counts where it answers while workers run.
+    """
+    unused = [request for request in playback.requests if request.role == "unused"]
+    is_ahead = unused or any(record.num_ahead_workers for record in playback.compactions)
+    answers = [one.completion_tokens for one in playback.requests if one.role == "agent"]
+    alive = [
+        record.history_before_tokens
+        + record.prompt_tokens
+        - (record.cached_tokens or 0)
+        + record.output_tokens
+        for record in playback.compactions
+    ]
+    if unused:  # they ran beside the last turns of the agent
+        last = max(request.prompt_tokens for request in playback.requests)
+        private = sum(request.prompt_tokens - (request.cached_tokens or 0) for request in unused)
+        alive.append(last + private + sum(request.completion_tokens for request in unused))
+    return max(alive, default=0) + (max(answers, default=0) if is_ahead else 0)
 
 
 def _agent_rule(spec: CellSpec) -> AgentRule:
@@ -156,4 +172,7 @@ def _agent_rule(spec: CellSpec) -> AgentRule:
         answer_tokens=spec.answer_tokens,
         forced_answers=spec.transcript == Transcript.FIXED,
         seed=derive_seed(spec.seed, spec.repeat),
+        is_eager=spec.is_eager,
+        max_background_workers=spec.max_background_workers,
+        tool_wait_s=spec.tool_wait_s,
     )

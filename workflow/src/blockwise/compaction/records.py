@@ -14,7 +14,7 @@ from blockwise.config.backbones import Weights
 from blockwise.config.experiments import ContentType, Protocol, Study, SummaryFault
 from blockwise.serving.engine_card import EngineCard
 
-SCHEMA_VERSION: Literal[6] = 6
+SCHEMA_VERSION: Literal[7] = 7
 
 BY_CONTENT_TYPE = "by content type"
 """Label of arms in which each content type has a prompt of its own; no prompt can be so named."""
@@ -24,6 +24,10 @@ class Record(BaseModel):
     """Base of the records: immutable, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+RequestRole = Literal["agent", "worker", "unused", "question", "bystander"]
+"""Who asked; `unused`: a worker that was sent ahead, and whose summary no compaction took."""
 
 
 class AnswerContext(StrEnum):
@@ -39,7 +43,7 @@ class AnswerContext(StrEnum):
 class RequestRecord(Record):
     """One request to the engine."""
 
-    role: Literal["agent", "worker", "question", "bystander"]
+    role: RequestRole
     turn_index: int  # the document turn being played; workers: the turn that triggered them
     compaction_index: int | None  # workers: theirs; bystanders: the one that ran meanwhile
     worker_index: int | None  # workers and bystanders: which of them
@@ -86,6 +90,8 @@ class CompactionRecord(Record):
     stall_s: float  # the agent's wait: trigger to new history, client work included
     num_length_finishes: int
     num_retried_workers: int
+    num_ahead_workers: int  # sent before the compaction was due
+    background_s: float  # time of their requests before it was due, added up over workers
     ttft_after_s: float | None  # first-token latency of the next agent request
 
 
@@ -127,7 +133,7 @@ class Environment(Record):
 class CellRecord(Record):
     """One configured run of one session."""
 
-    schema_version: Literal[6] = SCHEMA_VERSION
+    schema_version: Literal[7] = SCHEMA_VERSION
     cell_key: str
     spec: CellSpec  # every ingredient of the key, in words
     timing_block_id: str | None  # None: a recall cell
@@ -136,6 +142,7 @@ class CellRecord(Record):
     timing_valid: bool
     timing_invalid_reasons: tuple[str, ...]
     wall_s: float
+    waited_s: float  # part of wall_s: waits for tools
     client_cpu_s: float | None  # None: other cells ran meanwhile
     num_turns: int
     num_preemptions: int | None  # None: the engine does not tell, or other cells ran meanwhile
@@ -186,7 +193,7 @@ class TimingBlock(Record):
     The unit of every timing comparison; it is stored whole or not at all.
     """
 
-    schema_version: Literal[6] = SCHEMA_VERSION
+    schema_version: Literal[7] = SCHEMA_VERSION
     id: str
     engine_card_id: str
     cells: tuple[CellRecord, ...]
@@ -224,7 +231,7 @@ class OmittedCell(Record):
 class Batch(Record):
     """The finished cells of one backbone and dataset: what the tables read."""
 
-    schema_version: Literal[6] = SCHEMA_VERSION
+    schema_version: Literal[7] = SCHEMA_VERSION
     backbone: str
     dataset: str
     format: str

@@ -5,13 +5,21 @@ An arm is `sequential`, a layout of the parallel compaction, or a reference, whi
 
 from enum import StrEnum
 
-from blockwise.config.base import modules_of
+from blockwise.config.base import constant_of, modules_of
 
 SEQUENTIAL = "sequential"
 """The arm that summarises the whole history in one call."""
 
 LAYOUT_PACKAGE = "blockwise.compaction.layouts"
 """Where the layouts are; named, not imported, because a configuration loads no code."""
+
+
+class Mode(StrEnum):
+    """When an engine is asked for summaries, and in how many calls."""
+
+    SEQUENTIAL = "sequential"  # one call, when the compaction is due
+    PARALLEL = "parallel"  # a call for each history block, all when the compaction is due
+    EAGER = "eager"  # a call for each history block, as soon as the block is closed
 
 
 class Reference(StrEnum):
@@ -30,3 +38,12 @@ def is_reference(arm: str) -> bool:
 def known_layouts() -> list[str]:
     """Names of the parallel layouts: the modules of their package."""
     return [name for name in modules_of(LAYOUT_PACKAGE) if name != SEQUENTIAL]
+
+
+def eager_layouts() -> list[str]:
+    """The layouts that show a worker nothing which follows its history block."""
+    return [
+        name
+        for name in known_layouts()
+        if not constant_of(f"{LAYOUT_PACKAGE}.{name}", "SHOWS_LATER", default=False)
+    ]

@@ -2,7 +2,7 @@
 
 Every experiment belongs to a study, which is the table and the figure it feeds, and is a grid
 of cells: one arm per (layout, block size) beside sequential, every arm on every session. Four
-kinds of cell serve the ten studies: a session with its questions asked at once (time), one with
+kinds of cell serve the studies: a session with its questions asked at once (time), one with
 its questions asked after a closing compaction (recall), a single compaction of a history of a
 given length, and a single compaction on an engine that serves others too.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from blockwise.config.arms import SEQUENTIAL, Reference, known_layouts
+from blockwise.config.arms import SEQUENTIAL, Reference, eager_layouts, known_layouts
 from blockwise.config.base import ConfigModel, Name, PositiveTokens
 
 PROTOCOL_PACKAGE = "blockwise.compaction.protocols"
@@ -32,6 +32,7 @@ class Study(StrEnum):
     ACCURACY_VOLUME = "compaction_accuracy_volume"
     BLOCK_PROMPTS = "compaction_block_prompts"
     UNDER_LOAD = "compaction_under_load"
+    EAGER = "compaction_eager"
 
 
 class Protocol(StrEnum):
@@ -98,6 +99,17 @@ class ForcedVolume(ConfigModel):
     total_tokens: PositiveTokens
 
 
+class VolumeOfEach(ConfigModel):
+    """Every worker decodes exactly this many tokens, and sequential as many as all of them.
+
+    A total that is split over the workers is not known before all of them are, so no worker could
+    be sent ahead of its compaction.
+    """
+
+    mode: Literal["forced"]
+    worker_tokens: PositiveTokens
+
+
 class NaturalVolume(ConfigModel):
     """Every worker stops by itself, below a cap."""
 
@@ -152,7 +164,7 @@ class Grid(ConfigModel):
         raise NotImplementedError
 
     @property
-    def volume_rule(self) -> "ForcedVolume | NaturalVolume":
+    def volume_rule(self) -> "ForcedVolume | VolumeOfEach | NaturalVolume":
         """The volume of its compactions."""
         raise NotImplementedError
 
@@ -180,18 +192,20 @@ class Grid(ConfigModel):
     def max_output_tokens(self, block_size_tokens: int | None, history_tokens: int) -> int:
         """Most tokens one compaction may decode; `None` is the sequential arm."""
         volume = self.volume_rule
-        if volume.mode == "forced":
+        if isinstance(volume, ForcedVolume):
             return volume.total_tokens
-        if block_size_tokens is None:
+        if isinstance(volume, NaturalVolume) and block_size_tokens is None:
             return volume.sequential_max_tokens
-        return -(-history_tokens // block_size_tokens) * volume.worker_max_tokens
+        size = block_size_tokens or min(self.block_sizes_tokens)
+        most = volume.worker_tokens if volume.mode == "forced" else volume.worker_max_tokens
+        return -(-history_tokens // size) * most
 
     def max_request_tokens(self) -> int:
         """Most tokens that a single compaction request may decode."""
         volume = self.volume_rule
-        if volume.mode == "forced":
-            return volume.total_tokens
-        return max(volume.sequential_max_tokens, volume.worker_max_tokens)
+        if isinstance(volume, NaturalVolume):
+            return max(volume.sequential_max_tokens, volume.worker_max_tokens)
+        return self.max_output_tokens(None, max(self.history_limits_tokens))
 
     @model_validator(mode="after")
     def _grid_is_sound(self) -> "Grid":
@@ -230,7 +244,7 @@ class Grid(ConfigModel):
                 "compacted: it never holds such a history block; lower B or raise the length"
             )
         volume = self.volume_rule
-        if volume.mode == "forced" and self.layouts and self.block_sizes_tokens:
+        if isinstance(volume, ForcedVolume) and self.layouts and self.block_sizes_tokens:
             num_workers = -(-longest // min(self.block_sizes_tokens))
             if volume.total_tokens < num_workers:
                 problems.append(
@@ -263,14 +277,19 @@ class _Sessions(Grid):
         for tau_tokens in self.tau_tokens:
             for layout, size in self.arms(tau_tokens):
                 left = self.max_output_tokens(size, tau_tokens) + self.answer_tokens
+                left += self._most_kept_tokens(size)
                 if left >= tau_tokens:
                     arm = layout if size is None else f"{layout} B={size}"
                     problems.append(
-                        f"a compaction cannot shrink ({arm}): up to {left} tokens of summaries and "
-                        f"answer remain, tau_tokens is {tau_tokens}; lower the volume, raise B or "
-                        "raise tau"
+                        f"a compaction cannot shrink ({arm}): up to {left} tokens of summaries, "
+                        f"answer and open history block remain, tau_tokens is {tau_tokens}; lower "
+                        "the volume, change B or raise tau"
                     )
         return list(dict.fromkeys(problems))
+
+    def _most_kept_tokens(self, block_size_tokens: int | None) -> int:
+        """Of the open history block that stays verbatim; nothing of it does by default."""
+        return 0
 
 
 class SessionExperiment(_Sessions):
@@ -294,6 +313,79 @@ class SessionExperiment(_Sessions):
                 "matched volume compares sequential with parallel arms: set sequential to true and "
                 "name a layout"
             )
+        return problems
+
+
+class EagerExperiment(_Sessions):
+    """Whole sessions against the clock, with compactions that begin before they are due.
+
+    Parallel and eager arms of one layout send the same requests, the eager ones as soon as a
+    history block is closed. The agent waits between an answer and the next document, as for a tool.
+    """
+
+    protocol: ClassVar[Protocol] = Protocol.IMMEDIATE
+
+    study: Literal[Study.EAGER]
+    volume: VolumeOfEach
+    eager_layouts: list[str] = Field(
+        ["suffix_target"],
+        description="Those of `layouts` that are played eagerly too; a layout that shows a worker "
+        "what follows its history block cannot be.",
+    )
+    open_blocks: list[OpenBlock] = Field(
+        default_factory=lambda: list(OpenBlock),
+        min_length=1,
+        description="What becomes of the last, open history block; each adds to all parallel and "
+        "eager arms.",
+    )
+    max_background_workers: list[PositiveInt] = Field(
+        default_factory=list,
+        description="Adds to each eager arm one that has at most so many workers at once before a "
+        "compaction is due.",
+    )
+    tool_waits_s: list[float] = Field(
+        [0.0],
+        min_length=1,
+        description="Seconds between an answer and the next document, which all arms wait.",
+    )
+
+    @property
+    def volume_rule(self) -> VolumeOfEach:
+        """As configured."""
+        return self.volume
+
+    def _most_kept_tokens(self, block_size_tokens: int | None) -> int:
+        return (block_size_tokens or 0) if OpenBlock.KEEP in self.open_blocks else 0
+
+    def _own_problems(self) -> list[str]:
+        if not self.layouts:
+            return ["eager is held against parallel compaction: name a layout in layouts"]
+        if not self.block_sizes_tokens:
+            return []  # told already
+        problems = super()._own_problems()
+        if len(self.block_sizes_tokens) > 1:
+            problems.append(
+                f"block_sizes_tokens {self.block_sizes_tokens}: sequential decodes what all "
+                "workers of one B do, so an eager experiment has one; write an experiment for each"
+            )
+        for name in self.eager_layouts:
+            if name not in eager_layouts():
+                problems.append(
+                    f"eager_layouts: {name!r} shows a worker what follows its history block, so it "
+                    f"cannot be sent before the compaction is due; choose of {eager_layouts()}"
+                )
+            elif name not in self.layouts:
+                problems.append(
+                    f"eager_layouts: {name!r} is held against parallel of the same layout; name it "
+                    f"in layouts {self.layouts} too"
+                )
+        if OpenBlock.KEEP in self.open_blocks and self.boundary is not Boundary.TURN:
+            problems.append(
+                f"open_blocks keep needs the boundary turn, it is {self.boundary}: half a message "
+                "cannot stay verbatim"
+            )
+        if any(wait_s < 0 for wait_s in self.tool_waits_s):
+            problems.append(f"tool_waits_s {self.tool_waits_s}: a wait is 0 s or more")
         return problems
 
 
@@ -401,6 +493,6 @@ class LoadExperiment(Grid):
 
 
 Experiment = Annotated[
-    SessionExperiment | RecallExperiment | CompactionExperiment | LoadExperiment,
+    SessionExperiment | EagerExperiment | RecallExperiment | CompactionExperiment | LoadExperiment,
     Field(discriminator="study"),
 ]

@@ -228,7 +228,8 @@ def _priced_walk(walked: Walked, speed: Speed, beside: int) -> tuple[Walked, flo
             compaction_s = speed.wave_s(compaction, others=asked.at_once) / free_frac
             waves[index] = _times(asked, max(1, round(compaction_s / round_s)))
             seconds |= {asked: 0.0, compaction: compaction_s}
-    return replace(walked, waves=tuple(waves)), sum(seconds[wave] for wave in walked.waves)
+    working_s = sum(seconds[wave] for wave in walked.waves)
+    return replace(walked, waves=tuple(waves)), working_s + walked.waited_s
 
 
 def _times(wave: Wave, number: int) -> Wave:

@@ -17,7 +17,7 @@ from blockwise.compaction.compactor import split_exactly
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.protocols.deferred import CONCURRENT_QUESTIONS
 from blockwise.config.arms import Reference
-from blockwise.config.experiments import Boundary, Protocol, Transcript, VolumeMode
+from blockwise.config.experiments import Boundary, OpenBlock, Protocol, Transcript, VolumeMode
 from blockwise.data.documents import Session
 from blockwise.errors import CompactionError
 from blockwise.estimate.sizes import Exchange, Sizes
@@ -63,6 +63,7 @@ class Walked:
     most_request_tokens: int  # prompt and answer of the longest
     most_kv_tokens: int  # alive at once in a compaction
     num_answers: int
+    waited_s: float  # for tools
     failure: str | None  # why it would fail; what comes after is not counted
 
 
@@ -149,15 +150,21 @@ class _Walk:
         Raises:
             CompactionError: nothing is left to compact, or the volume is less than a token each.
         """
-        stop = len(self.turns) - (0 if closing else self._spec.last_turns)
+        spec = self._spec
+        stop = len(self.turns) - (0 if closing else spec.last_turns)
         if stop <= 1:
             raise CompactionError("no turn is left to compact; keep fewer last turns verbatim")
-        ends = self._block_ends(stop)
+        ends = self._block_ends(stop, spec.block_size_tokens)
+        if spec.open_block is OpenBlock.KEEP and not closing and spec.block_size_tokens:
+            ends = ends[:-1]  # they are ends of turns, as the rule asks for
+            stop = 1 + next(at for at, end in enumerate(self._turn_ends()) if end == ends[-1])
         num_workers = len(ends) - 1
-        budgets = [self._spec.volume_tokens] * num_workers
-        decoded = [self._natural(one, self._volume.worker_frac) for one in budgets]
-        if self._spec.volume_mode is VolumeMode.FORCED:
-            decoded = budgets = split_exactly(self._spec.volume_tokens, num_workers)
+        if not num_workers:
+            raise CompactionError("no history block is closed; lower B or raise tau")
+        budgets = self._budgets(stop, num_workers)
+        decoded = budgets
+        if spec.volume_mode is VolumeMode.NATURAL:
+            decoded = [self._natural(one, self._volume.worker_frac) for one in budgets]
         prompts, uncached = self._worker_tokens(ends)
         at_once = min(self._spec.max_concurrent_workers or num_workers, num_workers)
         self._send(
@@ -173,11 +180,37 @@ class _Walk:
         self._cached_tokens = self._opening_tokens if self._cache.finds_cut_history else 0
         self._opening_tokens = self.sizes.head_tokens + self._all_sizes.heading_tokens
 
-    def _block_ends(self, stop: int) -> list[int]:
+    def _budgets(self, stop: int, num_workers: int) -> list[int]:
+        """What each worker may decode: `Compactor`'s rule."""
+        spec = self._spec
+        each_size = spec.volume_block_size_tokens
+        if spec.volume_mode is VolumeMode.FORCED and each_size is None:
+            return split_exactly(spec.volume_tokens, num_workers)
+        if spec.volume_mode is VolumeMode.FORCED and spec.block_size_tokens is None:
+            return [(len(self._block_ends(stop, each_size)) - 1) * spec.volume_tokens]
+        return [spec.volume_tokens] * num_workers
+
+    def drain(self) -> None:
+        """Workers that were sent ahead and that no compaction needed."""
+        spec = self._spec
+        stop = len(self.turns) - spec.last_turns
+        if not spec.is_eager or stop <= 1:
+            return
+        closed = self._block_ends(stop, spec.block_size_tokens)[:-1]
+        num_workers = len(closed) - 1
+        if num_workers:
+            prompts, uncached = self._worker_tokens(closed)
+            decoded = num_workers * spec.volume_tokens
+            self._send(Wave("unused", num_workers, num_workers, sum(prompts), uncached, decoded))
+
+    def _turn_ends(self) -> list[int]:
+        return list(accumulate(turn.tokens for turn in self.turns))
+
+    def _block_ends(self, stop: int, block_size_tokens: int | None) -> list[int]:
         """Where history blocks begin and end, in tokens of the history: `partition`'s rule."""
-        ends = list(accumulate(turn.tokens for turn in self.turns))
+        ends = self._turn_ends()
         origin, end = ends[0], ends[stop - 1]
-        size = self._spec.block_size_tokens or end - origin
+        size = block_size_tokens or end - origin
         cuts = list(range(origin + size, end, size))
         if self._spec.boundary is Boundary.TURN:
             starts = [ends[at - 1] for at in range(2, stop) if self.turns[at].is_user]
@@ -251,7 +284,12 @@ def walk(
     except CompactionError as error:
         failure = str(error)
     return Walked(
-        tuple(one.waves), one.most_request_tokens, one.most_kv_tokens, one.num_answers, failure
+        tuple(one.waves),
+        one.most_request_tokens,
+        one.most_kv_tokens,
+        one.num_answers,
+        spec.tool_wait_s * max(0, len(session.documents) - 1),
+        failure,
     )
 
 
@@ -265,6 +303,7 @@ def _immediate(one: _Walk, spec: CellSpec) -> None:
         beside = exchange.assistant_tokens - exchange.answer_text_tokens
         one.append(exchange, beside + decoded if is_free else None)
         one.num_answers += exchange.is_asked
+    one.drain()
 
 
 def _deferred(one: _Walk, spec: CellSpec) -> None:

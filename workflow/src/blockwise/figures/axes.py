@@ -292,8 +292,10 @@ def value_ticks(ax: Axes, low: float, high: float, base: int) -> None:
 
 
 def _descending(inner: tuple[Any, ...]) -> list[tuple[bool, float]]:
+    """Sort key of a slot; words of a label leave the order of the table."""
     is_parallel, *values = inner
-    return [(is_parallel, 0.0), *((value is not None, -(value or 0)) for value in values)]
+    numbers = [0 if isinstance(value, str) else value for value in values]
+    return [(is_parallel, 0.0), *((value is not None, -(value or 0)) for value in numbers)]
 
 
 def _label_width_in(text: str) -> float:

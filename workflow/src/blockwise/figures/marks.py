@@ -29,7 +29,7 @@ BAR_WORDS = {
     Bar.INTERVAL: "capped bars: 95% interval",
     Bar.RANGE: "plain bars: minimum to maximum",
     Bar.TO_P95: "capped bars from a median up: to the 95th percentile",
-    Bar.TO_MAXIMUM: "plain bars from a median up: to the maximum, of fewer than 20 requests",
+    Bar.TO_MAXIMUM: "plain bars from a median up: to the maximum, of fewer than 20 values",
 }
 
 
@@ -89,18 +89,26 @@ class Statistic:
         )
 
     @classmethod
-    def percentiles(cls, latency: str) -> "Statistic":
-        """The columns of a latency: median, 95th percentile or maximum, 99th percentile."""
+    def percentiles(
+        cls, latency: str, of_what: str = "requests", *, has_p99: bool = True
+    ) -> "Statistic":
+        """The columns of a latency: median, 95th percentile or maximum, 99th percentile.
+
+        Args:
+            latency: first word of the columns.
+            of_what: what has it.
+            has_p99: whether the table has one.
+        """
         names = ("p50", "p95", "max", "p99")
         p50, p95, longest, p99 = (f"{latency}_{name}_s" for name in names)
         return cls(
             value=p50,
-            num=f"{latency}_num_requests",
+            num=f"{latency}_num_{of_what}",
             low=p50,
             high=p95,
             minimum=p50,
             maximum=longest,
-            beyond=p99,
+            beyond=p99 if has_p99 else None,
             bar=Bar.TO_P95,
             fallback=Bar.TO_MAXIMUM,
         )

@@ -22,7 +22,7 @@ from blockwise.tables.columns import (
 from blockwise.tables.compaction.parts import cell_accuracy, identity, measures
 from blockwise.tables.inputs import LoadedCell, TableInputs
 
-ROLES = ("agent", "worker", "question", "bystander")
+ROLES = ("agent", "worker", "unused", "question", "bystander")
 
 
 def _token_columns(role: str, requests: str) -> tuple[Column, ...]:
@@ -66,8 +66,8 @@ COLUMNS: tuple[Column, ...] = (
         "Index of the server start that the cell's times are of; empty for a recall cell.",
         unit="",
     ),
-    text("mode", "sequential or parallel compaction; empty: none."),
     *identity.ARM,
+    *identity.DISPATCH,
     identity.PROMPT,
     number(
         "target_frac",
@@ -101,6 +101,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     text("timing_invalid_reasons", "Why they do not; empty for a recall cell.", ColumnKind.HOST),
     seconds("wall_s", "Wall time of the whole session."),
+    seconds("waited_s", "Part of it that the agent waited for tools."),
     count("num_turns", "Document turns played."),
     count("num_compactions", "Compactions in the session.", ColumnKind.SAMPLED),
     seconds("compaction_wall_s", "First worker request to last answer, all compactions."),
@@ -123,6 +124,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     *_token_columns("agent", "the agent's turns"),
     *_token_columns("worker", "the compaction workers"),
+    *_token_columns("unused", "workers that were sent ahead and that no compaction took"),
     *_token_columns("question", "deferred questions"),
     *_token_columns("bystander", "bystanders"),
     tokens("thinking_tokens", "Thinking tokens of all requests.", ColumnKind.SAMPLED),
@@ -169,11 +171,11 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         "seed": record.seed,
         "repeat": record.repeat,
         "server_start": record.server_start if is_timing else None,
-        "mode": identity.mode_of(record.arm),
         "position_in_timing_block": record.position_in_block,
         "timing_valid": record.timing_valid if is_timing else None,
         "timing_invalid_reasons": "; ".join(reasons) or None,
         "wall_s": record.wall_s,
+        "waited_s": record.waited_s,
         "num_turns": record.num_turns,
         "num_skipped_rows": cell.num_skipped_rows,
         "num_preemptions": record.num_preemptions,
@@ -186,6 +188,7 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         "dirty": record.environment.dirty,
         **identity.cell_identity(cell),
         **identity.arm_identity(cell),
+        **identity.dispatch_values(record.spec, record.spec.mode),
         **_settings(cell),
         **_compactions(cell),
         **_tokens(cell),

@@ -18,8 +18,9 @@ from blockwise.tables.inputs import TableInputs
 REQUEST_COLUMNS: tuple[Column, ...] = (
     text(
         "role",
-        "agent: a turn; worker: a compaction's; question: a deferred one; bystander: of another "
-        "session on the same engine.",
+        "agent: a turn; worker: a compaction's; unused: a worker that was sent ahead and that no "
+        "compaction took; question: a deferred one; bystander: of another session on the same "
+        "engine.",
     ),
     count("turn_index", "Turn being played; workers: the one that triggered them.", unit=""),
     count(

@@ -10,73 +10,22 @@ goodput of the whole engine stand in the same row.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from blockwise.compaction.records import CellRecord, RequestRecord
 from blockwise.config.experiments import Study
-from blockwise.tables.columns import Column, ColumnKind, count, frame, seconds, text
+from blockwise.tables.columns import Column, ColumnKind, count, frame, text
 from blockwise.tables.compaction.parts import measures
 from blockwise.tables.compaction.parts.comparison import LABELS, Arm, compared_arms, label_values
 from blockwise.tables.compaction.parts.identity import HISTORY
+from blockwise.tables.compaction.parts.percentiles import Percentiles
 from blockwise.tables.compaction.parts.summaries import COMPACTION_OUTPUT, SPREAD, Measure
 from blockwise.tables.inputs import TableInputs
 
 ALONE, DURING = "alone", "during"
-MIN_REQUESTS = {50: 1, 95: 20, 99: 100}
-"""Requests below which a percentile, by nearest rank, is the maximum of the sample."""
-
-
-@dataclass(frozen=True)
-class Latency:
-    """A latency of bystanders' requests."""
-
-    name: str
-    meaning: str
-    percents: tuple[int, ...]
-    of: Callable[[RequestRecord], float | None]  # None: the request has none, or none is reported
-
-    def columns(self) -> list[Column]:
-        """The percentiles, the maximum, and the requests behind them."""
-        return [
-            *(
-                seconds(f"{self.name}_p{percent}_s", self._words(percent))
-                for percent in self.percents
-            ),
-            seconds(f"{self.name}_max_s", f"{self.meaning}: the longest."),
-            count(
-                f"{self.name}_num_requests",
-                f"Requests behind the {self.name} columns, of all valid cells.",
-                ColumnKind.TIMED,
-            ),
-        ]
-
-    def values(self, requests: Sequence[RequestRecord]) -> dict[str, Any]:
-        """The columns over these requests."""
-        found = [value for value in map(self.of, requests) if value is not None]
-        return {
-            **{
-                f"{self.name}_p{percent}_s": measures.percentile(found, percent / 100)
-                if len(found) >= MIN_REQUESTS[percent]
-                else None
-                for percent in self.percents
-            },
-            f"{self.name}_max_s": max(found, default=None),
-            f"{self.name}_num_requests": len(found),
-        }
-
-    def _words(self, percent: int) -> str:
-        fewest = MIN_REQUESTS[percent]
-        limit = f", empty below {fewest} requests" if fewest > 1 else ""
-        return f"{self.meaning}: {percent}th percentile by nearest rank{limit}."
-
-
-def _mean_gap_s(request: RequestRecord) -> float | None:
-    if request.decode_s is None or request.completion_tokens < 2:
-        return None
-    return request.decode_s / (request.completion_tokens - 1)
 
 
 def _goodput_tokens_per_s(record: CellRecord) -> float | None:
@@ -99,28 +48,35 @@ def _goodput_tokens_per_s(record: CellRecord) -> float | None:
     return num_tokens / compaction.wall_s
 
 
-LATENCIES = (
-    Latency(
-        "ttft",
-        "Time to the first token of a bystander's request, by the engine's clock where it reports "
-        "it (engine_cards.ttft_source)",
-        (50, 95, 99),
+LATENCIES: tuple[tuple[Percentiles, Callable[[RequestRecord], float | None]], ...] = (
+    (
+        Percentiles(
+            "ttft",
+            "Time to the first token of a bystander's request, by the engine's clock where it "
+            "reports it (engine_cards.ttft_source)",
+            (50, 95, 99),
+        ),
         lambda request: request.ttft_s,
     ),
-    Latency(
-        "itl",
-        "Inter-token latency of a bystander's request: its decode time by the engine's clock over "
-        "its gaps, the mean gap inside one request",
-        (50, 95, 99),
-        _mean_gap_s,
+    (
+        Percentiles(
+            "itl",
+            "Inter-token latency of a bystander's request: its decode time by the engine's clock "
+            "over its gaps, the mean gap inside one request",
+            (50, 95, 99),
+        ),
+        measures.mean_gap_s,
     ),
-    Latency(
-        "queue",
-        "Time a bystander's request waited in the engine's queue, by the engine's clock",
-        (50, 95),
+    (
+        Percentiles(
+            "queue",
+            "Time a bystander's request waited in the engine's queue, by the engine's clock",
+            (50, 95),
+        ),
         lambda request: request.queue_s,
     ),
 )
+"""Of bystanders' requests, each with what it is of one; None: none, or none is reported."""
 MEASURES = (
     Measure(
         "compaction_wall",
@@ -149,7 +105,7 @@ COLUMNS: tuple[Column, ...] = (
     count("num_history_blocks", "History blocks that the compaction was cut into; 1: sequential."),
     count("max_concurrent_workers", "Most workers sent at once; empty: all."),
     text("phase", "alone: before the compaction starts; during: from its start to its end."),
-    *(column for latency in LATENCIES for column in latency.columns()),
+    *(column for percentiles, _ in LATENCIES for column in percentiles.columns()),
     *(column for measure in MEASURES for column in measure.columns()),
     count(
         "num_preemptions",
@@ -207,8 +163,8 @@ def _row(arm: Arm, num_blocks: int, phase: str) -> dict[str, Any]:
         "phase": phase,
         "num_preemptions": _num_preemptions(records) if phase == DURING else None,
     }
-    for latency in LATENCIES:
-        row |= latency.values(requests)
+    for percentiles, latency in LATENCIES:
+        row |= percentiles.values(map(latency, requests))
     for measure in MEASURES:
         row |= measure.values(records if phase == DURING else [])
     return row

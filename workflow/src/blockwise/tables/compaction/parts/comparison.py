@@ -183,7 +183,7 @@ def pairs_of(own: Arm, reference: Arm | None) -> Pairs:
     )
 
 
-def _comparison_key(cell: LoadedCell) -> tuple[float, str, str, str, int, int, int, str]:
+def _comparison_key(cell: LoadedCell) -> tuple[float, str, str, str, int, int, int, float, str]:
     """Arms are compared inside one of these."""
     settings = cell.record.spec
     return (
@@ -194,14 +194,22 @@ def _comparison_key(cell: LoadedCell) -> tuple[float, str, str, str, int, int, i
         settings.tau_tokens or 0,
         settings.history_tokens or 0,
         settings.num_bystanders,
+        settings.tool_wait_s,
         cell.prompt,
     )
 
 
-def _arm_key(cell: LoadedCell) -> tuple[bool, str, int, int]:
-    record = cell.record
-    at_once = record.spec.max_concurrent_workers or 0
-    return record.arm != SEQUENTIAL, record.arm, record.block_size_tokens or 0, at_once
+def _arm_key(cell: LoadedCell) -> tuple[bool, str, int, bool, str, int, int]:
+    record, spec = cell.record, cell.record.spec
+    return (
+        record.arm != SEQUENTIAL,
+        record.arm,
+        record.block_size_tokens or 0,
+        spec.is_eager,
+        spec.open_block.value,
+        spec.max_background_workers or 0,
+        spec.max_concurrent_workers or 0,
+    )
 
 
 def _common_settings(cells: Sequence[LoadedCell]) -> CellSettings:
@@ -233,7 +241,8 @@ def _by_timing_block(cells: Sequence[LoadedCell]) -> dict[str, CellRecord]:
 
 def _why_not_comparable(own: Arm, reference: Arm | None) -> str | None:
     """Arms are compared only where they did the same work (METHOD, Timing)."""
-    if own.name == (SEQUENTIAL if reference is None else reference.name):
+    both = {own.name, SEQUENTIAL if reference is None else reference.name}
+    if own is reference or both == {SEQUENTIAL}:
         return IS_REFERENCE
     if own.settings.transcript is Transcript.FREE:
         return FREE_RUNNING

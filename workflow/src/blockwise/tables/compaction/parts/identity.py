@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from blockwise.config.arms import SEQUENTIAL, Reference
-from blockwise.tables.columns import Column, ColumnKind, number, text, tokens
+from blockwise.compaction.cell_spec import CellSettings
+from blockwise.config.arms import Mode
+from blockwise.tables.columns import Column, ColumnKind, count, number, text, tokens
 from blockwise.tables.inputs import LoadedCell
 
 BACKBONE = text("backbone", "Name of the backbone in the configuration.")
@@ -39,7 +40,9 @@ VOLUME_MODE = text(
     "volume_mode", "forced: a fixed decode volume; natural: workers stop by themselves."
 )
 VOLUME_TOKENS = tokens(
-    "volume_tokens", "Forced: decode volume V of one compaction; natural: cap of each worker."
+    "volume_tokens",
+    "Forced: decode volume V of one compaction, in compaction_eager of each worker; natural: cap "
+    "of each worker.",
 )
 ARM: tuple[Column, ...] = (
     text(
@@ -61,6 +64,27 @@ ARM_IDENTITY: tuple[Column, ...] = (*SCOPE, CAPTION, PROMPT, *ARM, BOUNDARY)
 """Which arm of them a row of a timing or volume table shows."""
 
 
+DISPATCH: tuple[Column, ...] = (
+    text("mode", "sequential, parallel or eager compaction; empty: none."),
+    text(
+        "open_block",
+        "What becomes of the last history block, which is open: compact (it is summarised) or keep "
+        "(it stays verbatim).",
+    ),
+    count(
+        "max_background_workers",
+        "Most workers of an eager arm at once before its compaction is due; empty: all.",
+    ),
+    number(
+        "tool_wait_s",
+        "Wait between an answer and the next document, in every arm.",
+        ColumnKind.EXACT,
+        "s",
+    ),
+)
+"""When and how the workers of an arm are sent."""
+
+
 def cell_identity(cell: LoadedCell) -> dict[str, Any]:
     """Values of `CELL_IDENTITY`, for tables that are joined to `compaction_cells`."""
     return {
@@ -76,7 +100,7 @@ def arm_values(cell: LoadedCell) -> dict[str, Any]:
     arm = cell.record.arm
     return {
         "arm": arm,
-        "layout": arm if mode_of(arm) == "parallel" else None,
+        "layout": arm if cell.record.spec.mode in {Mode.PARALLEL, Mode.EAGER} else None,
         "block_size_tokens": cell.record.block_size_tokens,
     }
 
@@ -95,8 +119,11 @@ def arm_identity(cell: LoadedCell) -> dict[str, Any]:
     }
 
 
-def mode_of(arm: str) -> str | None:
-    """Sequential or parallel; None for a reference, which compacts nothing."""
-    if arm in set(Reference):
-        return None
-    return SEQUENTIAL if arm == SEQUENTIAL else "parallel"
+def dispatch_values(settings: CellSettings, mode: Mode | None) -> dict[str, Any]:
+    """Values of `DISPATCH`."""
+    return {
+        "mode": None if mode is None else mode.value,
+        "open_block": settings.open_block.value if mode else None,
+        "max_background_workers": settings.max_background_workers,
+        "tool_wait_s": settings.tool_wait_s,
+    }

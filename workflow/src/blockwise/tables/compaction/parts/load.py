@@ -130,9 +130,8 @@ def distinct_cells(cells: Iterable[LoadedCell]) -> list[LoadedCell]:
     return [selections[0] for selections in selections_of(cells)]
 
 
-TableOrder = tuple[
-    float, str, str, str, int, int, int, bool, str, int, str, int, int, int, str, int, str
-]
+TableOrder = tuple[Any, ...]
+"""Every part of it is of one type in all cells."""
 
 
 def table_order(cell: LoadedCell) -> TableOrder:
@@ -153,6 +152,10 @@ def table_order(cell: LoadedCell) -> TableOrder:
         record.arm != SEQUENTIAL,
         record.arm,
         record.block_size_tokens or 0,
+        settings.tool_wait_s,
+        settings.is_eager,
+        settings.open_block.value,
+        settings.max_background_workers or 0,
         record.session_id,
         record.seed,
         record.repeat,

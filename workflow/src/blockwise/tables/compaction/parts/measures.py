@@ -53,6 +53,18 @@ def end_to_end_tokens_per_s(record: CellRecord) -> float:
     return tally(record.requests).completion_tokens / record.wall_s
 
 
+def working_s(record: CellRecord) -> float:
+    """Wall time of the cell without its waits for tools."""
+    return record.wall_s - record.waited_s
+
+
+def ahead_frac(record: CellRecord) -> float | None:
+    """Share of workers sent before their compaction was due; `None` without a worker."""
+    num_workers = len(workers(record))
+    num_ahead = sum(compaction.num_ahead_workers for compaction in record.compactions)
+    return num_ahead / num_workers if num_workers else None
+
+
 def compaction_output_tokens(record: CellRecord) -> int:
     """Tokens decoded by all workers of all compactions, thinking included."""
     return sum(compaction.output_tokens for compaction in record.compactions)
@@ -98,17 +110,21 @@ def length_finishes(records: Iterable[CellRecord]) -> tuple[int, int]:
     return num_cut, sum(len(workers(record)) for record in listed)
 
 
+def mean_gap_s(request: RequestRecord) -> float | None:
+    """Mean time between the tokens of a request, by the engine's clock; `None`: not reported."""
+    if request.decode_s is None or request.completion_tokens < 2:
+        return None
+    return request.decode_s / (request.completion_tokens - 1)
+
+
 def worker_tpot_s(record: CellRecord) -> float | None:
     """Mean time per output token of the workers after their first, by the engine's clock.
 
     Every worker weighs the same; one that decoded a single token has none. `None` where the
     engine reports no decode time.
     """
-    return mean_of(
-        request.decode_s / (request.completion_tokens - 1)
-        for request in workers(record)
-        if request.decode_s is not None and request.completion_tokens > 1
-    )
+    gaps = [mean_gap_s(request) for request in workers(record)]
+    return mean_of(gap for gap in gaps if gap is not None)
 
 
 def worker_uncached_tokens(record: CellRecord) -> int | None:
@@ -139,6 +155,12 @@ def percentile(values: Iterable[float], frac: float) -> float | None:
     """
     listed = list(values)
     return float(np.quantile(listed, frac, method="inverted_cdf")) if listed else None
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Of one value or more, each above zero."""
+    logarithms = [math.log(value) for value in values]
+    return math.exp(math.fsum(logarithms) / len(logarithms))
 
 
 def mean_of(values: Iterable[float]) -> float | None:

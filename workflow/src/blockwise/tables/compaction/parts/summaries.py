@@ -140,9 +140,14 @@ class Ratio:
         self, own: Mapping[str, CellRecord], reference: Mapping[str, CellRecord]
     ) -> dict[str, Any]:
         """The columns over cells of two arms, by timing block."""
-        numerator, denominator = (reference, own) if self.reference_over_own else (own, reference)
-        above, below = self._known(numerator), self._known(denominator)
         clusters = {name: start_of(record) for name, record in own.items()}
+        return self.values_of(self._known(own), self._known(reference), clusters)
+
+    def values_of(
+        self, own: Mapping[str, float], reference: Mapping[str, float], clusters: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The same over values of two arms, by timing block, each with its cluster."""
+        above, below = (reference, own) if self.reference_over_own else (own, reference)
         interval = paired_ratio(above, below, clusters)
         statistics = _statistics(interval, None)
         return {
