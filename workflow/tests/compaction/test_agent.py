@@ -66,7 +66,15 @@ def play(
 
 
 def make_agent(engine, spec, *, finds_cut_history=True):
-    rule = AgentRule("hotpotqa", spec.tau_tokens, spec.answer_tokens, spec.transcript == "fixed", 0)
+    rule = AgentRule(
+        "hotpotqa",
+        spec.tau_tokens,
+        spec.answer_tokens,
+        spec.transcript == "fixed",
+        seed=0,
+        is_eager=spec.is_eager,
+        max_background_workers=spec.max_background_workers,
+    )
     return Agent(
         engine,
         CharRenderer(),

@@ -38,6 +38,7 @@ EDITS = {
     "is_eager": True,
     "max_background_workers": 1,
     "open_block": "keep",
+    "worker_priority": 5,
     "tool_wait_s": 1.0,
     "code_digest": "c2",
 }

@@ -93,11 +93,25 @@ def test_load_arms_differ_in_workers_at_once_and_share_a_timing_block(plan):
             "prompts": ["p"],
             "volume": {"mode": "forced", "total_tokens": 60},
             "num_bystanders": [1, 3],
+            "layouts": ["suffix_target"],
             "max_concurrent_workers": [2],
+            "background_workers": [1],
+            "worker_priorities": [5],
         }
     )
-    assert [len(unit.cells) for unit in done.units] == [3, 3]
-    assert [spec.max_concurrent_workers for spec in done.units[0].cells] == [None, None, 2]
+    assert [len(unit.cells) for unit in done.units] == [8, 8]
+    arms = [
+        (
+            spec.layout,
+            spec.max_concurrent_workers,
+            spec.max_background_workers,
+            spec.worker_priority,
+        )
+        for spec in done.units[0].cells
+    ]
+    parallel = [("suffix_target", 2, None, 0), ("suffix_target", None, 1, 0)]
+    plain = [("sequential", None, None, 0), ("suffix_target", None, None, 0)]
+    assert set(arms) == {(*arm[:3], one) for arm in plain + parallel for one in (0, 5)}
     assert {spec.num_bystanders for spec in done.units[1].cells} == {3}
 
 

@@ -38,7 +38,7 @@ PROFILE = {
             "reasoning": False,
             "num_parameters": 1,
             "context_window_tokens": 8192,
-            "engine": {"kind": "vllm"},
+            "engine": {"kind": "vllm", "arguments": {"scheduling-policy": "priority"}},
         }
     },
     "datasets": {

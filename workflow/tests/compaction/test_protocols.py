@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 
 import pytest
 from doubles import CachingEngine, CharRenderer
@@ -156,6 +157,26 @@ def test_a_cap_lets_only_so_many_workers_run_at_once():
         (record,) = playback.compactions
         assert record.num_blocks > 2
         assert most == (cap or record.num_blocks)
+
+
+def test_background_workers_come_first_and_leave_one_to_wait_for():
+    class Slow(CachingEngine):
+        async def complete(self, request, *, max_attempts=1):
+            await asyncio.sleep(0.002)
+            return await super().complete(request, max_attempts=max_attempts)
+
+    background = {"is_eager": True, "max_background_workers": 1, "worker_priority": 5}
+    load = {**SHARED, "history_tokens": 1800, "layout": "suffix_target", **background}
+    engine, playback = play(make_session(), Slow(), **load)
+    (record,) = playback.compactions
+    assert record.num_ahead_workers == record.num_blocks - 1 > 1
+    workers = [one for one in playback.requests if one.role == "worker"]
+    ahead = workers[:-1]
+    for one, following in itertools.pairwise(ahead):
+        assert one.start_s + one.wall_s <= following.start_s + 0.002  # one at a time
+    asked = [one for one in engine.requests if one.messages[-1]["content"].endswith("Summarise.")]
+    assert {one.priority for one in asked} == {5}
+    assert {one.priority for one in engine.requests if one not in asked} == {0}
 
 
 def test_a_prompt_per_content_type_reaches_the_workers_of_its_history_blocks():

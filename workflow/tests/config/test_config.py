@@ -94,6 +94,13 @@ EAGER = {
     "block_sizes_tokens": [512],
     "volume": EACH,
 }
+LOAD = {
+    "study": "compaction_under_load",
+    "history_tokens": 1024,
+    "block_sizes_tokens": [512],
+    "volume": FORCED,
+    "num_bystanders": [2],
+}
 RECALL = {
     "study": "compaction_accuracy_volume",
     "tau_tokens": [2048],
@@ -211,6 +218,16 @@ def random_model(**sizes):
             EXPERIMENT,
             {**EAGER, "block_sizes_tokens": [1500], "volume": {**EACH, "worker_tokens": 300}},
             r"cannot shrink \(suffix_target B=1500\): up to 2116 tokens of .*open history block",
+        ),
+        (
+            EXPERIMENT,
+            {**LOAD, "worker_priorities": [5]},
+            r"set scheduling-policy: priority in back",
+        ),
+        (
+            EXPERIMENT,
+            {**LOAD, "layouts": ["full_marked"], "background_workers": [1]},
+            r"'full_marked' shows a worker what follows.*background_workers",
         ),
         ((*EXPERIMENT, "backbones"), ["nobody"], r"names 'nobody', which is not in backbones: sma"),
         ((*EXPERIMENT, "datasets"), ["nothing"], r"names 'nothing', which is not in datasets"),

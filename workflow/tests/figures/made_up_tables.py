@@ -189,6 +189,7 @@ def under_load(num=3, num_bystanders=(2, 6), num_requests=120, caps=(None, 2), *
                 **_percentiles("ttft", 0.05 * slower, num and num_requests),
                 **_percentiles("itl", 0.012 * slower, num and num_requests),
                 **spread("compaction_wall", 2.5 if cap else 2.0, "_s", during),
+                **spread("stall", 2.6 if cap else 2.1, "_s", during),
                 **spread("goodput", 150 + 20 * count, "_tokens_per_s", during),
                 "num_preemptions": 0 if during else None,
                 **labels(arm, size, num, changes),

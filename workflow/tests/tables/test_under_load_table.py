@@ -77,6 +77,31 @@ def test_inter_token_latency_is_the_mean_gap_inside_a_request():
     assert row.ttft_num_requests == 4
 
 
+def test_cached_tokens_that_bystanders_lost_are_against_their_own_last_request():
+    requests = [
+        bystander(cached_tokens=384),
+        bystander(during=True, cached_tokens=384),
+        bystander(during=True, cached_tokens=128),
+    ]
+    row = row_of(table_of(cell(requests)))
+    assert row.lost_cached_mean_tokens == 128
+    assert pd.isna(row_of(table_of(cell(requests)), "alone").lost_cached_mean_tokens)
+
+
+def test_arms_of_other_priority_and_in_the_background_are_rows_of_their_own():
+    cells = [
+        cell(spec={"worker_priority": 5}),
+        cell(
+            spec={"is_eager": True, "max_background_workers": 1}, compacted=compaction(stall_s=0.5)
+        ),
+        cell(),
+    ]
+    during = table_of(*cells).query("phase == 'during'")
+    assert list(during["worker_priority"]) == [0, 5, 0]
+    assert list(during["mode"]) == ["parallel", "parallel", "eager"]
+    assert list(during["stall_mean_s"]) == [2.5, 2.5, 0.5]
+
+
 def test_a_queue_that_the_engine_does_not_report_is_unknown():
     row = row_of(table_of(cell([bystander(queue_s=None)])), "alone")
     assert row.queue_num_requests == 0

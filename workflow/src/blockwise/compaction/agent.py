@@ -134,13 +134,23 @@ class Agent:
 
     def work_ahead(self) -> None:
         """Send the workers of history blocks that the last exchange closed, if the arm is eager."""
-        if self._ahead is not None and self._compactor is not None:
-            self._compactor.send_ahead(
-                self.history,
-                cache_salt=self._cache_salt,
-                seed=self._compaction_seed(),
-                ahead=self._ahead,
-            )
+        if self._ahead is not None:
+            self._send_closed()
+
+    def _send_closed(self) -> int:
+        assert self._compactor is not None  # a reference is not eager
+        assert self._ahead is not None
+        return self._compactor.send_ahead(
+            self.history,
+            cache_salt=self._cache_salt,
+            seed=self._compaction_seed(),
+            ahead=self._ahead,
+        )
+
+    async def finish_ahead(self) -> None:
+        """Send the workers of all closed history blocks and wait for them, if the arm is eager."""
+        while self._ahead is not None and (self._send_closed() or self._ahead.num_running):
+            await self._ahead.wait_for_one()
 
     def _compaction_seed(self) -> int:
         """Of the next compaction, whenever its workers are sent."""

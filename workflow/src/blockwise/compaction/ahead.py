@@ -87,6 +87,13 @@ class AnswersAhead:
         self._finished.clear()
         self._failed.clear()
 
+    async def wait_for_one(self) -> None:
+        """Wait until one of those that run has answered."""
+        if self._running:
+            tasks = [one.task for one in self._running]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._collect()
+
     async def drain(self) -> None:
         """Wait until nothing runs any more; nothing of it was needed."""
         if self._running:

@@ -79,6 +79,7 @@ class CellSettings(_Ingredient):
     max_concurrent_workers: int | None = None  # None: all at once
     is_eager: bool = False  # workers are sent as soon as their history block is closed
     max_background_workers: int | None = None  # eager: before a compaction is due; None: all
+    worker_priority: int = 0
     open_block: OpenBlock = OpenBlock.COMPACT
     tool_wait_s: float = 0.0  # between an answer and the next document
     num_bystanders: int = 0
@@ -93,6 +94,7 @@ ARM_INGREDIENTS = frozenset(
         "max_concurrent_workers",
         "is_eager",
         "max_background_workers",
+        "worker_priority",
         "open_block",
         "code_digest",
     }
@@ -152,6 +154,7 @@ class CellSpec(CellSettings):
             ("at_once", self.max_concurrent_workers),
             ("mode", Mode.EAGER if self.is_eager else None),
             ("background", self.max_background_workers),
+            ("priority", self.worker_priority or None),
             ("open", None if self.open_block is OpenBlock.COMPACT else self.open_block.value),
             ("tool_wait", self.tool_wait_s or None),
         ):
@@ -204,6 +207,7 @@ class CellSpec(CellSettings):
             open_block=self.open_block,
             last_turns=self.last_turns,
             max_concurrent_workers=self.max_concurrent_workers,
+            worker_priority=self.worker_priority,
             accept=frozenset(self.accept),
             carries_summaries=False,
             max_answers=1,  # a cell measures the first answer

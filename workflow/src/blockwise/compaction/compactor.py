@@ -69,6 +69,7 @@ class CompactionRule:
     block_prompts: Mapping[ContentType, str] = field(default_factory=dict)
     """Prompts by content type of the history block; a type without one has `prompt`."""
     max_concurrent_workers: int | None = None  # None: all at once
+    worker_priority: int = 0  # a lower one is served first, by an engine that knows priorities
     accept: frozenset[SummaryFault] = frozenset()
     """Faults of a summary of natural volume that are recorded and kept; any other is refused."""
     carries_summaries: bool = True
@@ -330,6 +331,7 @@ class Compactor:
                 min_tokens=budget if forced else 0,
                 seed=derive_seed(seed, index),
                 cache_salt=cache_salt,
+                priority=self._rule.worker_priority,
             )
             for index, budget in enumerate(budgets)
         ]

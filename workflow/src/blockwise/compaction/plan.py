@@ -7,7 +7,7 @@ its reason instead.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -112,6 +112,7 @@ class Dispatch:
     max_concurrent_workers: int | None = None
     is_eager: bool = False
     max_background_workers: int | None = None
+    worker_priority: int = 0
     open_block: OpenBlock = OpenBlock.COMPACT
 
 
@@ -169,6 +170,7 @@ class Player:
             max_concurrent_workers=dispatch.max_concurrent_workers,
             is_eager=dispatch.is_eager,
             max_background_workers=dispatch.max_background_workers,
+            worker_priority=dispatch.worker_priority,
             open_block=dispatch.open_block,
             tool_wait_s=setting.tool_wait_s,
             num_bystanders=setting.num_bystanders,
@@ -312,12 +314,18 @@ def _settings(experiment: Experiment) -> list[Setting]:
 
 def _dispatches(experiment: Experiment, layout: str) -> list[Dispatch]:
     """The arms of one layout that differ in when and how workers are sent, the plain one first."""
-    if layout == SEQUENTIAL:
-        return [Dispatch()]
     match experiment:
         case LoadExperiment():
-            return [Dispatch(at_once) for at_once in (None, *experiment.max_concurrent_workers)]
-        case EagerExperiment():
+            arms = [Dispatch()]
+            if layout != SEQUENTIAL:
+                arms += [Dispatch(at_once) for at_once in experiment.max_concurrent_workers]
+                arms += [
+                    Dispatch(is_eager=True, max_background_workers=most)
+                    for most in experiment.background_workers
+                ]
+            priorities = (0, *experiment.worker_priorities)
+            return [replace(arm, worker_priority=one) for one in priorities for arm in arms]
+        case EagerExperiment() if layout != SEQUENTIAL:
             parallel = [Dispatch(open_block=kept) for kept in experiment.open_blocks]
             if layout not in experiment.eager_layouts:
                 return parallel

@@ -479,6 +479,16 @@ class LoadExperiment(Grid):
         default_factory=list,
         description="Adds to each parallel arm one that sends at most so many workers at once.",
     )
+    background_workers: list[PositiveInt] = Field(
+        default_factory=list,
+        description="Adds to each parallel arm one whose closed history blocks are summarised "
+        "before the compaction is due, at most so many at once; its layout must allow it.",
+    )
+    worker_priorities: list[PositiveInt] = Field(
+        default_factory=list,
+        description="Plays each arm again with this priority of its workers; bystanders have 0, "
+        "which is served first. The engine must schedule by priority.",
+    )
     bystanders: Bystanders = Bystanders()
 
     @property
@@ -490,6 +500,16 @@ class LoadExperiment(Grid):
     def volume_rule(self) -> ForcedVolume:
         """Load is compared at equal volume."""
         return self.volume
+
+    def _own_problems(self) -> list[str]:
+        if not self.background_workers:
+            return []
+        return [
+            f"layouts: {name!r} shows a worker what follows its history block, and "
+            f"background_workers sends workers before that is there; choose of {eager_layouts()}"
+            for name in self.layouts
+            if name not in eager_layouts()
+        ]
 
 
 Experiment = Annotated[

@@ -9,7 +9,7 @@ from blockwise.config.backbones import Backbone, Weights
 from blockwise.config.base import ConfigModel, Name
 from blockwise.config.datasets import Dataset
 from blockwise.config.embedder import Embedder, TfidfEmbedder
-from blockwise.config.experiments import Experiment
+from blockwise.config.experiments import Experiment, LoadExperiment
 from blockwise.config.judge import Judge
 from blockwise.config.mxfp4 import MXFP4
 from blockwise.config.pocket import PocketRecipe
@@ -113,6 +113,10 @@ def cross_problems(
                 problems += [problem] if problem else []
                 problem = _start_problem(name, experiment, backbone_name, backbones[backbone_name])
                 problems += [problem] if problem else []
+                problem = _priority_problem(
+                    name, experiment, backbone_name, backbones[backbone_name]
+                )
+                problems += [problem] if problem else []
     return problems
 
 
@@ -143,6 +147,22 @@ def _start_problem(
         f"experiments.{name}: num_server_starts is {experiment.num_server_starts}, and the server "
         f"of {backbone_name} is external, so no job starts it anew; set 1, or name only backbones "
         "whose engine is vllm"
+    )
+
+
+def _priority_problem(
+    name: str, experiment: Experiment, backbone_name: str, backbone: Backbone
+) -> str | None:
+    """Engines that schedule in the order of arrival refuse a priority."""
+    if not isinstance(experiment, LoadExperiment) or not experiment.worker_priorities:
+        return None
+    engine = backbone.engine
+    if engine.kind != "vllm" or engine.arguments.get("scheduling-policy") == "priority":
+        return None
+    return (
+        f"experiments.{name}: worker_priorities {experiment.worker_priorities} need an engine that "
+        f"schedules by priority; set scheduling-policy: priority in backbones.{backbone_name}."
+        "engine.arguments, or name another backbone"
     )
 
 

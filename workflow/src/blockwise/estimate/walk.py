@@ -166,7 +166,8 @@ class _Walk:
         if spec.volume_mode is VolumeMode.NATURAL:
             decoded = [self._natural(one, self._volume.worker_frac) for one in budgets]
         prompts, uncached = self._worker_tokens(ends)
-        at_once = min(self._spec.max_concurrent_workers or num_workers, num_workers)
+        most = spec.max_concurrent_workers or spec.max_background_workers or num_workers
+        at_once = min(most, num_workers)
         self._send(
             Wave("worker", num_workers, at_once, sum(prompts), uncached, sum(decoded)),
             max(prompt + budget for prompt, budget in zip(prompts, budgets, strict=True)),

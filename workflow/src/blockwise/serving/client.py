@@ -46,6 +46,7 @@ class ChatRequest:
     min_tokens: int = 0
     seed: int | None = None
     cache_salt: str | None = None  # None: the prefix cache is shared with everybody
+    priority: int = 0  # a lower one is served first, by an engine that schedules by priority
 
     @property
     def is_forced(self) -> bool:
@@ -240,6 +241,8 @@ class EngineClient:
             extra["repetition_penalty"] = defaults.repetition_penalty
         if request.cache_salt is not None:
             extra["cache_salt"] = request.cache_salt
+        if request.priority:
+            extra["priority"] = request.priority
         arguments: dict[str, Any] = {
             "model": self._server.served_model,
             "max_tokens": request.max_tokens,

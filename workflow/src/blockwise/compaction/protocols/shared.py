@@ -2,7 +2,8 @@
 
 Bystanders are short conversations with a cached history of their own that ask again as soon
 as they are answered. Each first asks a few times while nothing else runs, which is the
-undisturbed case of the same cell; then the compaction starts, and they go on until it ends.
+undisturbed case of the same cell; then the compaction starts, and they go on until it ends. An
+eager arm first summarises its closed history blocks in the background, which is part of it.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ async def play(agent: Agent, session: Session, spec: CellSpec) -> None:
 
     async def compact() -> None:
         try:
+            await agent.finish_ahead()
             await agent.compact(index, closing=True)
         finally:
             is_over.set()

@@ -18,14 +18,27 @@ import pandas as pd
 from blockwise.compaction.records import CellRecord, RequestRecord
 from blockwise.config.experiments import Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
-from blockwise.tables.compaction.parts import measures
+from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import LABELS, Arm, compared_arms, label_values
-from blockwise.tables.compaction.parts.identity import HISTORY
 from blockwise.tables.compaction.parts.percentiles import Percentiles
 from blockwise.tables.compaction.parts.summaries import COMPACTION_OUTPUT, SPREAD, Measure
 from blockwise.tables.inputs import TableInputs
 
 ALONE, DURING = "alone", "during"
+
+
+def _lost_cached_tokens(record: CellRecord) -> float | None:
+    """What bystanders find less in the cache during the compaction than alone, a request."""
+    before: dict[int | None, int] = {}
+    lost = []
+    for request in record.requests:
+        if request.role != "bystander" or request.cached_tokens is None:
+            continue
+        if _phase(request) == ALONE:
+            before[request.worker_index] = request.cached_tokens
+        elif request.worker_index in before:
+            lost.append(max(0, before[request.worker_index] - request.cached_tokens))
+    return measures.mean_of(lost)
 
 
 def _goodput_tokens_per_s(record: CellRecord) -> float | None:
@@ -95,15 +108,34 @@ MEASURES = (
         "requests that ended in it) over its wall time; empty for the phase alone",
         _goodput_tokens_per_s,
     ),
+    Measure(
+        "stall",
+        "_s",
+        "s",
+        ColumnKind.TIMED,
+        "Time the agent waited for the compaction; of a background arm what is left when it is "
+        "due. Empty for the phase alone",
+        measures.compaction_stall_s,
+    ),
+    Measure(
+        "lost_cached",
+        "_tokens",
+        "tokens",
+        ColumnKind.TIMED,
+        "Prompt tokens of bystanders that were cached before the compaction and computed again "
+        "during it, a request. Empty for the phase alone",
+        _lost_cached_tokens,
+    ),
     replace(COMPACTION_OUTPUT, statistics=SPREAD),
 )
 
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
-    HISTORY,
+    identity.HISTORY,
     count("num_bystanders", "Other sessions on the same engine, each with one request at a time."),
     count("num_history_blocks", "History blocks that the compaction was cut into; 1: sequential."),
     count("max_concurrent_workers", "Most workers sent at once; empty: all."),
+    *identity.DISPATCH,
     text("phase", "alone: before the compaction starts; during: from its start to its end."),
     *(column for percentiles, _ in LATENCIES for column in percentiles.columns()),
     *(column for measure in MEASURES for column in measure.columns()),
@@ -160,6 +192,7 @@ def _row(arm: Arm, num_blocks: int, phase: str) -> dict[str, Any]:
         "num_bystanders": arm.settings.num_bystanders,
         "num_history_blocks": num_blocks,
         "max_concurrent_workers": arm.settings.max_concurrent_workers,
+        **identity.dispatch_values(arm.settings, arm.cells[0].record.spec.mode),
         "phase": phase,
         "num_preemptions": _num_preemptions(records) if phase == DURING else None,
     }

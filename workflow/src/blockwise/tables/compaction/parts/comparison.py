@@ -199,7 +199,7 @@ def _comparison_key(cell: LoadedCell) -> tuple[float, str, str, str, int, int, i
     )
 
 
-def _arm_key(cell: LoadedCell) -> tuple[bool, str, int, bool, str, int, int]:
+def _arm_key(cell: LoadedCell) -> tuple[bool, str, int, bool, str, int, int, int]:
     record, spec = cell.record, cell.record.spec
     return (
         record.arm != SEQUENTIAL,
@@ -209,6 +209,7 @@ def _arm_key(cell: LoadedCell) -> tuple[bool, str, int, bool, str, int, int]:
         spec.open_block.value,
         spec.max_background_workers or 0,
         spec.max_concurrent_workers or 0,
+        spec.worker_priority,
     )
 
 

@@ -75,6 +75,11 @@ DISPATCH: tuple[Column, ...] = (
         "max_background_workers",
         "Most workers of an eager arm at once before its compaction is due; empty: all.",
     ),
+    count(
+        "worker_priority",
+        "Priority of the workers' requests; a lower one is served first, and all others have 0.",
+        unit="",
+    ),
     number(
         "tool_wait_s",
         "Wait between an answer and the next document, in every arm.",
@@ -125,5 +130,6 @@ def dispatch_values(settings: CellSettings, mode: Mode | None) -> dict[str, Any]
         "mode": None if mode is None else mode.value,
         "open_block": settings.open_block.value if mode else None,
         "max_background_workers": settings.max_background_workers,
+        "worker_priority": settings.worker_priority,
         "tool_wait_s": settings.tool_wait_s,
     }

@@ -156,6 +156,7 @@ def table_order(cell: LoadedCell) -> TableOrder:
         settings.is_eager,
         settings.open_block.value,
         settings.max_background_workers or 0,
+        settings.worker_priority,
         record.session_id,
         record.seed,
         record.repeat,
