@@ -70,16 +70,21 @@ def arms(layouts=("target_block", "suffix_target"), sizes=(512, 1024)):
     return [("sequential", None), *itertools.product(layouts, sizes)]
 
 
-def end_to_end(num=3, layouts=("target_block",), sizes=(512, 1024, 2048), **changes):
+def end_to_end(
+    num=3, layouts=("target_block",), sizes=(512, 1024, 2048), answer_tokens=8, **changes
+):
     rows = []
     for arm, size in arms(layouts, sizes):
         is_parallel = arm != "sequential"
         wall_s = 7.0 + layouts.index(arm) if is_parallel else 12.0
+        share = 0.7 / (1 + answer_tokens / 64) if is_parallel else None
         rows.append(
             {
                 "tau_tokens": 4096,
+                "answer_tokens": answer_tokens,
                 "num_unequal_volume_timing_blocks": 0,
                 "speedup_omitted_reason": None if is_parallel else "the reference arm",
+                **spread("sequential_stall", share, "_frac", num),
                 **spread("wall", wall_s, "_s", num),
                 **spread("speedup", 12 / wall_s if is_parallel else None, "", num),
                 **spread("ttft_after_compaction", 0.3, "_s", num),
@@ -88,6 +93,15 @@ def end_to_end(num=3, layouts=("target_block",), sizes=(512, 1024, 2048), **chan
             }
         )
     return table_of("compaction_end_to_end", rows)
+
+
+def speedup_curve(num=3, **changes):
+    """Three experiments whose answers grow, and with them what sequential's stall is a share of."""
+    tables = [
+        end_to_end(num, ("target_block", "suffix_target"), (512,), tokens, **changes)
+        for tokens in (8, 64, 256)
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def blocking_share(num=3, taus=(1536, 3072), sizes=(512, 1024), **changes):
@@ -394,6 +408,7 @@ def volume_control(num=3, sizes=(512, 1024), layouts=("target_block",), **change
 
 MADE_UP = {
     "compaction_end_to_end": end_to_end,
+    "compaction_speedup_curve": speedup_curve,
     "compaction_blocking_share": blocking_share,
     "compaction_matched_volume": matched_volume,
     "compaction_layouts": layouts,

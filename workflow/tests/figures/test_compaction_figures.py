@@ -56,7 +56,7 @@ def test_every_plotted_value_is_drawn_and_stands_in_the_table(name):
 
 @pytest.mark.parametrize("name", MADE_UP)
 def test_an_empty_table_gives_a_figure_that_says_so(name):
-    empty = table_of(name, [])
+    empty = table_of(load_figure(name).TABLE, [])
     assert texts_of(draw(name, empty)).startswith("no ")
     assert load_figure(name).plotted(empty).empty
 

@@ -105,6 +105,20 @@ def test_speedup_is_formed_inside_timing_blocks():
     assert pd.isna(row.speedup_omitted_reason)
 
 
+def test_the_share_of_sequential_stands_beside_the_speedup():
+    stall = compaction(stall_s=3.0)
+    table = build(
+        [
+            loaded(record(wall_s=12.0, compactions=(stall,))),
+            loaded(record("target_block", 512, wall_s=8.0)),
+        ]
+    )
+    sequential, parallel = table.itertuples()
+    assert parallel.sequential_stall_mean_frac == 0.25
+    assert pd.isna(sequential.sequential_stall_mean_frac)
+    assert parallel.answer_tokens == 16
+
+
 def test_sequential_is_the_reference():
     row = row_of(build(comparison()), "sequential")
     assert pd.isna(row.speedup_mean)
@@ -243,7 +257,7 @@ def test_mixed_settings_are_refused():
 def test_every_mean_has_an_interval_a_range_and_an_n_beside_it():
     columns = set(build(comparison()).columns)
     means = [name for name in columns if "_mean" in name]
-    assert len(means) == 9
+    assert len(means) == 10
     for name in means:
         measure, suffix = name.split("_mean")
         for statistic in ("low", "high", "min", "max"):

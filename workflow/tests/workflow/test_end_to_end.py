@@ -146,7 +146,7 @@ def test_every_table_and_figure_is_there_and_verified(finished):
     tables, figures = tables_of(Family.COMPACTION), figures_of(Family.COMPACTION)
     for name in (*tables, "data_dictionary"):
         assert table(folder, name), name
-    assert set(figures) == set(Study)
+    assert set(figures) >= set(Study)
     for name, suffix in product(figures, ("pdf", "png", "csv")):
         assert (folder / f"figures/small/{name}.{suffix}").stat().st_size > 100
     manifest = json.loads((folder / "results/small/MANIFEST.json").read_text())

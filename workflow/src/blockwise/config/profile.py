@@ -153,7 +153,7 @@ def _start_problem(
 def _priority_problem(
     name: str, experiment: Experiment, backbone_name: str, backbone: Backbone
 ) -> str | None:
-    """Engines that schedule in the order of arrival refuse a priority."""
+    """An engine that schedules in the order of arrival takes a priority and ignores it."""
     if not isinstance(experiment, LoadExperiment) or not experiment.worker_priorities:
         return None
     engine = backbone.engine

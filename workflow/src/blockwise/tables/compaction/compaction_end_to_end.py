@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from blockwise.config.experiments import Study
-from blockwise.tables.columns import Column, ColumnKind, frame, text
+from blockwise.tables.columns import Column, ColumnKind, frame, text, tokens
 from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import (
     LABELS,
@@ -67,12 +67,24 @@ MEASURES = (
     COMPACTION_DECODE,
 )
 
+SEQUENTIAL_STALL_FRAC = Measure(
+    "sequential_stall",
+    "_frac",
+    "1",
+    ColumnKind.TIMED,
+    "Share of a session's wall time that sequential compaction takes, in the timing blocks of the "
+    "speed-up",
+    measures.compaction_stall_frac,
+)
+
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
     identity.TAU,
     identity.TRANSCRIPT,
+    tokens("answer_tokens", "Budget of one answer, which every answer decodes."),
     *WALL.columns(),
     *SPEEDUP.columns(),
+    *SEQUENTIAL_STALL_FRAC.columns(),
     unequal_volume_column(),
     text("speedup_omitted_reason", "Why there is no speed-up.", ColumnKind.HOST),
     *(column for measure in MEASURES for column in measure.columns()),
@@ -100,6 +112,8 @@ def _row(arm: Arm, pairs: Pairs) -> dict[str, Any]:
         **label_values(arm),
         "tau_tokens": arm.settings.tau_tokens,
         "transcript": arm.settings.transcript,
+        "answer_tokens": arm.settings.answer_tokens,
+        **SEQUENTIAL_STALL_FRAC.values(pairs.reference.values()),
         **SPEEDUP.values(pairs.own, pairs.reference),
         "num_unequal_volume_timing_blocks": pairs.num_unequal_volume,
         "speedup_omitted_reason": pairs.omitted_reason,
