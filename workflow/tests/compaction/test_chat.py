@@ -181,6 +181,18 @@ def test_c6_a_server_that_does_not_count_leaves_an_estimate(tiny_renderer, tiny_
     assert [body["path"] for body in stub.requests].count("/tokenize") == 1
 
 
+def test_broken_rounds_are_repaired_before_the_server_counts(tiny_renderer, tiny_model):
+    orphan = {"role": "tool", "tool_call_id": "gone", "content": "a result without its call"}
+    messages = [*CHAT[:3], orphan, *CHAT[3:]]
+    with serving(tiny_renderer) as stub:
+        stub._refused = _refused(stub)
+        stub.behaviour = lambda _, body: "refused" if body["path"] == "/tokenize" else "summary"
+        (done,) = run(stub, tiny_model, messages, tokenizer=None, on_broken_tools="repair")
+    assert (done.status, len(done.record.repairs)) == (Outcome.COMPACTED, 1)
+    (asked,) = [body for body in stub.requests if body["path"] == "/tokenize"]
+    assert "tool" not in {message["role"] for message in asked["messages"]}
+
+
 def test_b4_what_was_appended_meanwhile_stays(tiny_renderer, tiny_model):
     with serving(tiny_renderer) as stub:
         (done,) = run(stub, tiny_model, calls=[{"keep": 2}])

@@ -38,6 +38,7 @@ from blockwise.compaction.messages import (
     compact_messages,
     left_alone,
     send_ahead,
+    whole_rounds,
 )
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
@@ -406,6 +407,7 @@ class ChatCompactor:
         self, renderer: Renderer, messages: list[Any], tools: Sequence[Mapping[str, Any]]
     ) -> Renderer:
         """A renderer that counts by length, in proportion to what the server counts, if it does."""
+        messages, _ = whole_rounds(messages, self._settings.on_broken_tools)
         shown = read_history(messages).messages()
         if not self._server_counts or not isinstance(renderer, AssumedRenderer):
             return renderer

@@ -238,16 +238,27 @@ def left_alone(
     return given.left(str(given.reason_to_leave()), begin_s)
 
 
+def whole_rounds(
+    messages: list[Message], on_broken_tools: OnBrokenTools
+) -> tuple[list[Message], tuple[str, ...]]:
+    """The messages with broken tool rounds repaired, where that is asked for, and what was done.
+
+    Raises:
+        CompactionError: they are no messages.
+    """
+    if on_broken_tools is not OnBrokenTools.REPAIR:
+        return messages, ()
+    check_messages(messages)
+    repaired = repair_tool_rounds(messages)
+    return repaired.messages, repaired.repairs
+
+
 def _given(
     messages: list[Message], rule: CompactionRule, policy: Policy, renderer: Renderer
 ) -> "_Given":
     """Read what is given; raises as `compact_messages`."""
     snapshot = copied(messages)
-    repairs: tuple[str, ...] = ()
-    if policy.on_broken_tools is OnBrokenTools.REPAIR:
-        check_messages(messages)
-        repaired = repair_tool_rounds(messages)
-        messages, repairs = repaired.messages, repaired.repairs
+    messages, repairs = whole_rounds(messages, policy.on_broken_tools)
     history = read_history(messages)
     waits = int(messages[-1]["role"] == USER_ROLE)
     tail = 0
