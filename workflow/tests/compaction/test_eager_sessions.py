@@ -2,15 +2,18 @@
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 from doubles import KV_BLOCK_TOKENS, CachingEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_agent import make_session
 
 from blockwise.compaction.play import Stage, play_cell
 from blockwise.config.arms import Mode
-from blockwise.errors import BlockwiseError
+from blockwise.errors import BlockwiseError, CompactionError
 from cell_specs import cell
 from record_factory import ENVIRONMENT, engine_card
 
@@ -40,11 +43,21 @@ class SlowEngine(YieldingEngine):
     worker_s = 0.01
 
 
-def played(engine=None, num_documents=NUM_DOCUMENTS, **changes):
+def session_of(lengths, num_questions):
+    """Documents of these lengths, each with so many questions."""
+    whole = make_session(len(lengths), num_questions)
+    documents = tuple(
+        document.model_copy(update={"text": (document.text * 3)[:length]})
+        for document, length in zip(whole.documents, lengths, strict=True)
+    )
+    return whole.model_copy(update={"documents": documents})
+
+
+def played(engine=None, session=None, **changes):
     """The record of a session, and the requests that its engine got."""
     engine = engine or YieldingEngine(lambda _: "A summary.")
     stage = Stage(engine, engine.renderer, CARD, honours_cache_salt=True)
-    spec, session = cell(**{**EAGER, **changes}), make_session(num_documents)
+    spec, session = cell(**{**EAGER, **changes}), session or make_session(NUM_DOCUMENTS)
     record = asyncio.run(play_cell(stage, spec, session, ENVIRONMENT, ("block", 0)))
     return record, engine.requests
 
@@ -76,6 +89,41 @@ def test_an_eager_session_takes_what_parallel_would_ask(changes):
     assert (eager.spec.mode, parallel.spec.mode) == (Mode.EAGER, Mode.PARALLEL)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(40, 420), min_size=5, max_size=16),
+    num_questions=st.integers(0, 2),
+    last_turns=st.integers(0, 4),
+    boundary=st.sampled_from(["turn", "token"]),
+    keeps=st.booleans(),
+    layout=st.sampled_from(["suffix_target", "target_block", "independent"]),
+    most=st.sampled_from([None, 1]),
+)
+def test_of_any_session_eager_sends_parallels_requests(
+    lengths, num_questions, last_turns, boundary, keeps, layout, most
+):
+    changes = {
+        "last_turns": last_turns,
+        "boundary": boundary,
+        "layout": layout,
+        "open_block": "keep" if keeps and boundary == "turn" else "compact",
+        "tau_tokens": 1700,
+    }
+    session = session_of(lengths, num_questions)
+    try:
+        parallel, expected = played(None, session, is_eager=False, **changes)
+    except CompactionError:  # these sizes do not shrink; eager finds the same
+        with pytest.raises(CompactionError):
+            played(None, session, **changes)
+        return
+    eager, asked = played(None, session, max_background_workers=most, **changes)
+    assert Counter(worker_words(expected)) <= Counter(worker_words(asked))
+    assert max(Counter(worker_words(asked)).values(), default=1) == 1
+    assert [one.block_tokens for one in eager.compactions] == [
+        one.block_tokens for one in parallel.compactions
+    ]
+
+
 def test_an_open_block_that_is_kept_stays_word_for_word():
     done, requests = played(open_block="keep")
     whole, _ = played()
@@ -91,7 +139,7 @@ def test_an_open_block_that_is_kept_stays_word_for_word():
 
 
 def test_what_nobody_took_is_recorded_and_counted():
-    done, requests = played(num_documents=10)
+    done, requests = played(None, make_session(10))
     unused = [one for one in done.requests if one.role == "unused"]
     assert unused and all(one.completion_tokens == 40 for one in unused)
     assert len(requests) == len(done.requests)
