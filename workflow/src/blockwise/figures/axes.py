@@ -82,6 +82,11 @@ class Sizes:
     inner_words: Mapping[str, str] = field(default_factory=dict)  # further lines of a label
     num_workers: str | None = None  # column of their realised number, a line of the labels
     sized: bool = False  # the size of a mark says nothing: B is read from the axis
+    label_column: None = None
+
+    def label_of(self, _group: pd.DataFrame) -> str:
+        """The name of the axis below a column of panels."""
+        return self.label
 
     @property
     def line_columns(self) -> tuple[str, ...]:
@@ -217,6 +222,11 @@ class Amounts:
     x_high: str | None = None
     sized: bool = True
     outer: None = None
+    label_column: str | None = None  # names the axis of each column of panels, instead of `label`
+
+    def label_of(self, group: pd.DataFrame) -> str:
+        """The name of the axis below a column of panels."""
+        return str(group[self.label_column].iloc[0]) if self.label_column else self.label
 
     def places(self, group: pd.DataFrame, variants: Sequence[str]) -> pd.Series:
         """The x of each mark."""
