@@ -25,6 +25,7 @@ GAP = 0.6  # extra distance between the rows of arms, in the same units
 TICK_AIR_IN = 0.07  # between two tick labels
 MIN_PLACE_IN = 0.2  # a mark with its bar
 MIN_PANEL_IN = 1.0  # below it a panel reads badly
+MAX_COUNT = 20  # whole amounts below it are counts, of which there is no half
 AMOUNTS_PANEL_IN = 1.3  # room for the ticks of a number line
 
 Slot = tuple[Any, tuple[Any, ...]]  # value of `outer`, values of `inner`
@@ -262,7 +263,8 @@ class Amounts:
             ax.set_xticks(ticks, [words[tick] if labelled else "" for tick in ticks])
             return
         ax.set_xlim(0, 1.08 * high)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        is_count = len(ends) > 0 and high < MAX_COUNT and bool((ends == ends.round()).all())
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=is_count))
         ax.xaxis.set_major_formatter(FuncFormatter(thousands if labelled else _nothing))
 
     def _ticks(self, group: pd.DataFrame, panel_in: float, num_octaves: float) -> list[float]:
