@@ -33,8 +33,8 @@ def applied(title, tmp_path):
     return tree
 
 
-def test_there_are_three_worked_changes():
-    assert list(CHANGES) == ["A layout", "An MXFP4 recipe", "A dataset"]
+def test_there_are_four_worked_changes():
+    assert list(CHANGES) == ["A layout", "A strategy", "An MXFP4 recipe", "A dataset"]
 
 
 @pytest.mark.parametrize("title", CHANGES)

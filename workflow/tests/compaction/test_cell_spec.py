@@ -31,6 +31,10 @@ EDITS = {
     "volume_tokens": 256,
     "accept": ["length"],
     "answer_tokens": 32,
+    "strategy": "rolling",
+    "keep_identifiers": 20,
+    "budget_tokens": 600,
+    "ask_after": [1, 2],
     "seed": 1,
     "repeat": 1,
     "server_start": 1,
@@ -97,3 +101,9 @@ def test_cells_that_differ_in_what_is_left_out_share_the_rest():
 @pytest.mark.parametrize("layout", ["closed_book", "full_history"])
 def test_a_reference_compacts_nothing(layout):
     assert cell(protocol="deferred", layout=layout).compaction_rule() is None
+
+
+def test_what_came_later_is_no_part_of_the_key_where_it_is_at_its_default():
+    later = {"strategy", "keep_identifiers", "budget_tokens", "ask_after"}
+    assert not later & set(SPEC.model_dump())
+    assert later <= set(cell(**{name: EDITS[name] for name in later}).model_dump())

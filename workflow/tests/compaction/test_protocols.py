@@ -14,8 +14,9 @@ from blockwise.compaction.agent import SYSTEM_PROMPT
 from blockwise.compaction.compactor import WRAPPER_HEADING
 from blockwise.compaction.history import History, Turn
 from blockwise.compaction.protocols import load_protocol
-from blockwise.compaction.protocols.deferred import truncated
+from blockwise.compaction.protocols.deferred import part_starts, truncated
 from blockwise.compaction.records import AnswerContext
+from blockwise.errors import CompactionError
 from cell_specs import cell
 
 
@@ -215,3 +216,41 @@ def test_a_truncated_history_is_the_longest_tail_that_fits(lengths, num_tokens):
     assert rest[0].role == "user"
     assert whole.turns[-len(rest) + 1 :] == rest[1:] or len(rest) == 1
     assert whole.turns[-len(rest)].text.endswith(rest[0].text)
+
+
+PARTS = {**RECALL, "strategy": "rolling", "layout": "sequential", "budget_tokens": 700}
+
+
+def test_a_session_in_parts_asks_the_first_one_again_and_all_the_rest_at_the_end():
+    changes = {**PARTS, "ask_after": [1, 2, 4], "accept": ["loop"]}
+    engine, playback = play(make_session(), CachingEngine(lambda _: "short"), **changes)
+    assert len(playback.compactions) == 4
+    assert [one.closing for one in playback.compactions] == [False, False, False, True]
+    counts = {}
+    for one in playback.answers:
+        assert one.context is AnswerContext.STRATEGY
+        counts.setdefault(one.question_id, []).append(one.num_evidence_compactions)
+    assert counts["d0/q0"] == counts["d1/q0"] == [1, 2, 4]
+    assert counts["d2/q0"] == [3]
+    assert counts["d7/q0"] == [1]
+    questions = [request for request in engine.requests if "what of" in str(request.messages)]
+    assert not any("Document" in str(request.messages) for request in questions)
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=20), st.integers(1, 6))
+def test_parts_are_whole_documents_and_none_is_empty(lengths, num_parts):
+    documents = make_session(1).documents * len(lengths)
+    documents = tuple(
+        document.model_copy(update={"text": "x" * length})
+        for document, length in zip(documents, lengths, strict=True)
+    )
+    session = make_session(1).model_copy(update={"documents": documents})
+    if len(lengths) < num_parts:
+        with pytest.raises(CompactionError, match="cannot be cut into"):
+            part_starts(session, num_parts)
+        return
+    starts = part_starts(session, num_parts)
+    assert starts[0] == 0
+    assert starts[-1] == len(lengths)
+    assert all(stop > start for start, stop in itertools.pairwise(starts))
+    assert len(starts) == num_parts + 1

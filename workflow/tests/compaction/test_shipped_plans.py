@@ -33,7 +33,7 @@ def test_cells_are_one_where_nothing_differs_and_only_there(plans):
 
 
 def test_a_timing_block_holds_each_arm_of_one_place_once(plans):
-    arm = attrgetter("layout", "block_size_tokens", "max_concurrent_workers")
+    arm = attrgetter("strategy", "layout", "block_size_tokens", "max_concurrent_workers")
     place = attrgetter(
         "protocol", "session_id", "seed", "repeat", "server_start", "tau_tokens", "history_tokens",
         "num_bystanders", "prompt",

@@ -144,7 +144,7 @@ def test_a_concise_summary_is_shorter_than_a_detailed_one():
     volumes = earlier.volumes("b")
 
     def of(dataset, prompt, layout, size=None):
-        spec = SimpleNamespace(layout=layout, block_size_tokens=size)
+        spec = SimpleNamespace(strategy=None, layout=layout, block_size_tokens=size)
         return volumes.of(dataset, SimpleNamespace(prompt=prompt, spec=spec))
 
     mean = NaturalVolume(3.5 / 6, 0.3125, 0.75)

@@ -31,6 +31,8 @@ RECALL = {"protocol": "deferred", "volume_mode": "natural", "volume_tokens": 60,
           "tau_tokens": 1400, "transcript": None, "block_size_tokens": 300}  # fmt: skip
 EAGER = {"tau_tokens": 1400, "block_size_tokens": 300, "volume_tokens": 40,
          "volume_block_size_tokens": 300, "layout": "suffix_target", "is_eager": True}  # fmt: skip
+STRATEGY = {**RECALL, "accept": ["length", "loop", "echo"], "budget_tokens": 700,
+            "ask_after": [1, 2]}  # fmt: skip
 SINGLE = {"protocol": "single", "tau_tokens": None, "history_tokens": 1000, "transcript": None,
           "block_size_tokens": 300, "volume_tokens": 90}  # fmt: skip
 
@@ -167,6 +169,32 @@ def test_what_is_computed_is_what_a_prefix_cache_does_not_hold(changes):
     assert sum(wave.uncached_tokens for wave in waves) == pytest.approx(
         computed, rel=0.2, abs=apart
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "size"),
+    [
+        ("sequential", "sequential", None),
+        ("parallel", "suffix_target", 300),
+        ("rolling", "sequential", 300),
+        ("hierarchical", "suffix_target", 300),
+        ("truncate", "sequential", None),
+        ("mask", "sequential", None),
+    ],
+)
+def test_a_strategy_sends_what_it_says_and_computes_no_more(name, layout, size):
+    own = {"strategy": name, "layout": layout, "block_size_tokens": size}
+    spec, session = cell(**{**STRATEGY, **own, "answer_tokens": 20}), make_session()
+    sent = played(spec, session, Exhausting())
+    waves = walk(spec, session, Sizes(CharRenderer()), NaturalVolume(), CACHE).waves
+    assert sum(wave.num_requests for wave in waves) == len(sent)
+    assert sum(wave.decoded_tokens for wave in waves) == sum(one.completion_tokens for one in sent)
+    prompt_tokens = sum(one.prompt_tokens for one in sent)
+    billed = sum(wave.prompt_tokens for wave in waves)
+    assert prompt_tokens * 0.98 <= billed <= prompt_tokens * 1.25
+    # The double writes one text again and again, so what it finds in the cache is more.
+    computed = sum(one.prompt_tokens - one.cached_tokens for one in sent)
+    assert sum(wave.uncached_tokens for wave in waves) >= computed - 2 * KV_BLOCK_TOKENS * len(sent)
 
 
 def test_a_natural_volume_is_the_budget_or_the_share_that_was_measured():

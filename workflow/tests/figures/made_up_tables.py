@@ -302,6 +302,40 @@ def _answers(context, arm, size, f1, num, judge):
     }
 
 
+def strategies(num=3, **changes):
+    rows = []
+    for place, name in enumerate(("sequential", "parallel", "rolling", "mask", "truncate")):
+        size = 512 if name in ("parallel", "rolling") else None
+        for kept, (asked, number) in itertools.product(
+            (0, 20), (("all", 4), ("first part", 1), ("first part", 2), ("first part", 4))
+        ):
+            f1 = 0.5 - 0.05 * place - 0.03 * number + kept / 1000
+            rows.append(
+                {
+                    **_recall_labels(name, size, num),
+                    "budget_tokens": 512,
+                    "keep_identifiers": kept,
+                    "questions": asked,
+                    "num_compactions": number,
+                    **spread("kept", 500.0 - 30 * place, "_tokens", num, has_interval=False),
+                    **_volume(400.0 * place * number, num),
+                    **spread("stall", 1.0 + 2 * place, "_s", num),
+                    **spread("requests_a_compaction", 1.0 + place, "", num, has_interval=False),
+                    **spread("f1", f1, "", num),
+                    **spread("contains_gold", f1 * 1.1, "", num),
+                }
+            )
+            rows[-1].pop("tau_tokens")
+    for arm, f1 in (("closed_book", 0.05), ("full_history", 0.8)):
+        for asked in ("all", "first part"):
+            row = {**_recall_labels(arm, None, num), "prompt": None, "questions": asked}
+            row |= {**spread("f1", f1, "", num), **spread("contains_gold", f1 * 1.1, "", num)}
+            row.pop("tau_tokens")
+            rows.append(row)
+    rows = [row | {name: changes[name] for name in changes} for row in rows]
+    return table_of("compaction_strategies", rows)
+
+
 def block_prompts(num=3, sizes=(512, 1024), **changes):
     rows = []
     for (arm, size), prompt in itertools.product(
@@ -419,6 +453,7 @@ MADE_UP = {
     "compaction_length_invariance": length_invariance,
     "compaction_stability": stability,
     "compaction_volume_control": volume_control,
+    "compaction_strategies": strategies,
 }
 
 

@@ -41,6 +41,22 @@ def loads(study):
     return cells_of(study, {"protocol": "shared"}, requests=[*workers, *bystanders])
 
 
+def strategies(study):
+    asked = tuple(
+        answer(context=AnswerContext.STRATEGY, question_id=name, num_evidence_compactions=number)
+        for name, number in (("q0", 1), ("q0", 2), ("q1", 1))
+    )
+    done = (compaction(), compaction(index=1, closing=True))
+    recall = {"protocol": "deferred", "ask_after": [1, 2], "budget_tokens": 500}
+    timed = {"protocol": "immediate", "budget_tokens": 500, "volume_mode": "natural"}
+    cells = []
+    for name in ("sequential", "rolling"):
+        own = {"strategy": name, "asks_truncated": False}
+        cells += cells_of(study, {**recall, **own}, ARMS[:1], compactions=done, answers=asked)
+        cells += cells_of(study, {**timed, **own}, ARMS[:1])
+    return cells
+
+
 CELLS = {
     Study.END_TO_END: lambda study: cells_of(study, {}),
     Study.BLOCKING_SHARE: lambda study: cells_of(study, {}),
@@ -66,6 +82,7 @@ CELLS = {
         *cells_of(study, {}),
         *cells_of(study, {"is_eager": True}, ARMS[2:]),
     ],
+    Study.STRATEGIES: strategies,
 }
 
 

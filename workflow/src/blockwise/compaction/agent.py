@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from blockwise.compaction.acceptance import Answer
 from blockwise.compaction.ahead import AnswersAhead
-from blockwise.compaction.compactor import Compaction, CompactionRule, Compactor, derive_seed
+from blockwise.compaction.by_strategy import compactor_of
+from blockwise.compaction.compactor import Compaction, CompactionRule, derive_seed
 from blockwise.compaction.history import History, Turn
 from blockwise.compaction.records import (
     AnswerContext,
@@ -96,7 +97,7 @@ class Agent:
         self._engine = engine
         self._rule = rule
         self._format = load_format(rule.dataset_format)
-        self._compactor = Compactor(engine, renderer, compaction) if compaction else None
+        self._compactor = compactor_of(engine, renderer, compaction) if compaction else None
         self._cache_salt = cache_salt
         self._kv_block_tokens = kv_block_tokens
         self._finds_cut_history = finds_cut_history
@@ -216,6 +217,7 @@ class Agent:
             zip(compaction.requests, compaction.workers, compaction.faults, strict=True)
         ):
             self._record(request, completion, "worker", index, (number, worker), fault=fault)
+        moved = len(self.history.turns) - len(compaction.history.turns)
         self.history = compaction.history
         self.playback.compactions.append(
             _compaction_record(
@@ -224,19 +226,22 @@ class Agent:
         )
         self._check_worker_caches(index, compaction)
         self._cached_prefix_tokens = 0
-        self._count_compaction(*compaction.turn_range)
+        self._count_compaction(compaction.turn_range[1], moved)
 
     def history_tokens(self) -> int:
         """Rendered tokens of the history, generation prompt excluded."""
         return self.renderer.count(self.history.messages(), add_generation_prompt=False)
 
-    def _count_compaction(self, start: int, stop: int) -> None:
-        """Count a compaction of the turns [start, stop) for the documents that were in them.
+    def _count_compaction(self, stop: int, moved: int) -> None:
+        """Count a compaction of the turns before `stop` for the documents that were in them.
 
-        A document is in its own turn until that is summarised, and in the wrapper from then on;
-        the wrapper is the first turn that any later compaction replaces.
+        A document is in its own turn until a compaction goes over that. Whatever stands for it from
+        then on, the wrapper or what a strategy left of it, is gone over by every later one.
+
+        Args:
+            stop: the first turn that stayed as it was.
+            moved: turns that the history became shorter.
         """
-        moved = stop - start - 1  # turns that the history became shorter
         for document_id in self._num_compactions_of:
             turn = self._turn_of.get(document_id)
             if turn is None or turn < stop:

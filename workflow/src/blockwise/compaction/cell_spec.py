@@ -5,7 +5,7 @@ plan builds specifications, records hold them, and tables read them there.
 """
 
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -57,6 +57,11 @@ class ExternalIdentity(_EngineIdentity):
 EngineIdentity = VllmIdentity | ExternalIdentity
 
 
+def _later(default: Any) -> Any:
+    """An ingredient that came later: where it is at its default, keys are what they were."""
+    return Field(default, exclude_if=lambda value: value == default)
+
+
 class CellSettings(_Ingredient):
     """What a cell was told to do, whatever session it plays in whichever arm.
 
@@ -84,12 +89,15 @@ class CellSettings(_Ingredient):
     tool_wait_s: float = 0.0  # between an answer and the next document
     num_bystanders: int = 0
     bystanders: Bystanders | None = None  # what they do; None: there are none
+    budget_tokens: int | None = _later(None)  # what a strategy may leave; None: no strategy
+    ask_after: tuple[int, ...] = _later(())  # compactions after which questions are asked
     code_digest: str
 
 
 ARM_INGREDIENTS = frozenset(
     {
         "layout",
+        "strategy",
         "block_size_tokens",
         "max_concurrent_workers",
         "is_eager",
@@ -111,6 +119,8 @@ class CellSpec(CellSettings):
     session_id: str
     session_digest: str
     layout: str  # `sequential`, a parallel layout, or a reference without any compaction
+    strategy: str | None = _later(None)  # under a budget; `layout` is that of its workers
+    keep_identifiers: int = _later(0)  # of those that a strategy lost, at most so many are added
     block_size_tokens: int | None  # None: sequential, or a reference
     prompt: str
     block_prompts: dict[ContentType, str]  # by content type; empty: `prompt` for all
@@ -145,7 +155,8 @@ class CellSpec(CellSettings):
     @property
     def label(self) -> str:
         """Short name for progress lines and error lists."""
-        parts = [self.session_id, self.protocol.value, self.layout]
+        parts = [self.session_id, self.protocol.value, *([self.strategy] if self.strategy else [])]
+        parts.append(self.layout)
         for name, value in (
             ("B", self.block_size_tokens),
             ("tau", self.tau_tokens),
@@ -157,6 +168,7 @@ class CellSpec(CellSettings):
             ("priority", self.worker_priority or None),
             ("open", None if self.open_block is OpenBlock.COMPACT else self.open_block.value),
             ("tool_wait", self.tool_wait_s or None),
+            ("identifiers", self.keep_identifiers or None),
         ):
             parts += [] if value is None else [f"{name}={value}"]
         parts.append(f"seed={self.seed}.{self.repeat}")
@@ -211,4 +223,7 @@ class CellSpec(CellSettings):
             accept=frozenset(self.accept),
             carries_summaries=False,
             max_answers=1,  # a cell measures the first answer
+            keep_identifiers=self.keep_identifiers,
+            strategy=self.strategy,
+            budget_tokens=self.budget_tokens,
         )

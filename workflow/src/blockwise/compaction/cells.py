@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from blockwise.artifacts import digest
 from blockwise.compaction.cell_spec import CellSpec
-from blockwise.config.arms import LAYOUT_PACKAGE
+from blockwise.config.arms import LAYOUT_PACKAGE, STRATEGY_PACKAGE
 from blockwise.config.datasets import format_module
 from blockwise.config.experiments import PROTOCOL_PACKAGE, Protocol
 from blockwise.provenance import code_digest
@@ -21,10 +21,13 @@ from blockwise.provenance import code_digest
 PLAYING_MODULE = "blockwise.compaction.play"
 
 
-def cell_code_digest(protocol: Protocol, layout: str | None, dataset_format: str) -> str:
+def cell_code_digest(
+    protocol: Protocol, layout: str | None, dataset_format: str, strategy: str | None = None
+) -> str:
     """Digest of the modules on the import path of a cell; a reference has no layout."""
     modules = [PLAYING_MODULE, f"{PROTOCOL_PACKAGE}.{protocol}", format_module(dataset_format)]
-    return code_digest(*modules, *([f"{LAYOUT_PACKAGE}.{layout}"] if layout else []))
+    modules += [f"{LAYOUT_PACKAGE}.{layout}"] if layout else []
+    return code_digest(*modules, *([f"{STRATEGY_PACKAGE}.{strategy}"] if strategy else []))
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,9 @@ class CompactionRule:
     keep_identifiers: int = 0
     """At most so many identifiers that the summaries lost are added behind them."""
     max_answers: int = 2  # of a worker: an answer that is refused is asked for again
+    strategy: str | None = None
+    """A module of blockwise.compaction.strategies; None: one wave of workers, which this is of."""
+    budget_tokens: int | None = None  # most that a strategy leaves, its system prompt included
 
     def __post_init__(self) -> None:
         if self.open_block is OpenBlock.KEEP and self.boundary != Boundary.TURN:
@@ -292,7 +295,7 @@ class Compactor:
             faults=tuple(answer.fault for answer in answers),
             refused=tuple(refused for answer in answers for refused in answer.refused),
             begin_s=begin_s,
-            wall_s=_span_s(workers),
+            wall_s=span_s(workers),
             stall_s=stall_s,
         )
 
@@ -487,7 +490,10 @@ def derive_seed(*parts: int) -> int:
     return number & ((1 << SEED_BITS) - 1)
 
 
-def _span_s(workers: Sequence[Completion]) -> float:
+def span_s(workers: Sequence[Completion]) -> float:
+    """From the first request sent to the last answer complete; 0 of none."""
+    if not workers:
+        return 0.0
     begin = min(worker.started_at_s for worker in workers)
     end = max(worker.started_at_s + worker.wall_s for worker in workers)
     return end - begin

@@ -7,14 +7,16 @@ enough for the history that an experiment asks of it.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, SYSTEM_PROMPT, turn_text
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import WRAPPER_ROLE, wrapper_text
 from blockwise.compaction.history import SYSTEM_ROLE
+from blockwise.compaction.protocols.deferred import part_starts
 from blockwise.config.experiments import OpenBlock, VolumeMode
 from blockwise.data.documents import Document, Question, Session
-from blockwise.errors import ConfigError
+from blockwise.errors import CompactionError, ConfigError
 from blockwise.models.renderer import Message, Renderer
 
 SCOPE_TOKENS = 256  # a layout's instruction with two quotations took up to 169
@@ -44,6 +46,8 @@ def check_sessions_fit(
             continue
         seen.add(case)
         found = [*_window_problems(spec, renderer)]
+        if spec.ask_after:
+            found += _part_problems(spec, session, renderer)
         if spec.tau_tokens is not None:
             found += _tau_problems(spec, spec.tau_tokens, session, most, renderer)
         if spec.history_tokens is not None:
@@ -75,7 +79,7 @@ def _window_problems(spec: CellSpec, renderer: Renderer) -> list[str]:
     history_tokens = spec.tau_tokens or spec.history_tokens or 0
     prompts = [spec.prompt, *spec.block_prompts.values()]
     asked = max(renderer.count_text(prompt) for prompt in prompts)
-    asked += SCOPE_TOKENS + _most_answer_tokens(spec)
+    asked += SCOPE_TOKENS + max(_most_answer_tokens(spec), spec.budget_tokens or 0)
     if history_tokens + asked <= window_tokens:
         return []
     return [
@@ -102,6 +106,28 @@ def _tau_problems(
                 "or verbatim.last_turns, or leave the document out"
             )
     return problems
+
+
+def _part_problems(spec: CellSpec, session: Session, renderer: Renderer) -> list[str]:
+    """A part of a session and what a strategy left of those before it must fit below tau."""
+    assert spec.budget_tokens is not None, spec.label
+    assert spec.tau_tokens is not None, spec.label
+    try:
+        starts = part_starts(session, max(spec.ask_after))
+    except CompactionError as error:
+        return [str(error)]
+    longest = max(
+        renderer.count(_shown(session.documents[start:stop]), add_generation_prompt=False)
+        for start, stop in pairwise(starts)
+    )
+    needed = longest + spec.budget_tokens + spec.answer_tokens
+    if needed <= spec.tau_tokens:
+        return []
+    return [
+        f"a part of session {session.id} takes up to {longest} tokens, with budget_tokens and an "
+        f"answer {needed}, tau_tokens is {spec.tau_tokens}; raise tau_tokens or ask_after, or "
+        "lower the dataset's sessions.target_tokens"
+    ]
 
 
 def _length_problems(history_tokens: int, session: Session, renderer: Renderer) -> list[str]:
@@ -156,6 +182,8 @@ def _exchange_tokens(document: Document, question: Question | None, renderer: Re
 
 def _most_summary_tokens(spec: CellSpec) -> int:
     """Most tokens of summaries that one compaction leaves."""
+    if spec.budget_tokens is not None:
+        return spec.budget_tokens
     size = spec.block_size_tokens
     if spec.volume_mode == VolumeMode.FORCED:
         size = spec.volume_block_size_tokens

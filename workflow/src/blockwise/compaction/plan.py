@@ -21,6 +21,7 @@ from blockwise.compaction.cell_spec import (
 from blockwise.compaction.cells import Unit, cell_code_digest, group_units
 from blockwise.compaction.fit import full_history_tokens
 from blockwise.compaction.records import BY_CONTENT_TYPE, OmittedCell
+from blockwise.compaction.strategy import Arms, load_strategy
 from blockwise.config.arms import SEQUENTIAL, Reference, is_reference
 from blockwise.config.backbones import Backbone, RequestSettings
 from blockwise.config.experiments import (
@@ -36,6 +37,7 @@ from blockwise.config.experiments import (
     OpenBlock,
     RecallExperiment,
     SessionExperiment,
+    StrategiesExperiment,
     Study,
     SummaryFault,
     Transcript,
@@ -103,6 +105,8 @@ class Setting:
     num_bystanders: int = 0
     bystanders: Bystanders | None = None
     tool_wait_s: float = 0.0
+    budget_tokens: int | None = None
+    ask_after: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ class Arm:
     layout: str  # or a reference
     block_size_tokens: int | None = None
     dispatch: Dispatch = Dispatch()
+    strategy: str | None = None  # its requests are in this layout
+    keep_identifiers: int = 0
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ class Player:
             history_tokens=setting.history_tokens,
             transcript=setting.transcript,
             volume_mode=VolumeMode(volume.mode),
-            volume_tokens=_volume_tokens(experiment, arm.layout) if compacts else 0,
+            volume_tokens=_volume_tokens(experiment, arm) if compacts else 0,
             volume_block_size_tokens=_volume_block_size(experiment) if compacts else None,
             accept=_accepted(experiment) if compacts else (),
             answer_tokens=setting.answer_tokens,
@@ -175,11 +181,18 @@ class Player:
             tool_wait_s=setting.tool_wait_s,
             num_bystanders=setting.num_bystanders,
             bystanders=setting.bystanders,
+            budget_tokens=setting.budget_tokens,
+            ask_after=setting.ask_after,
+            strategy=arm.strategy,
+            keep_identifiers=arm.keep_identifiers,
             seed=seed,
             repeat=repeat,
             server_start=server_start,
             code_digest=cell_code_digest(
-                experiment.protocol, arm.layout if compacts else None, self.dataset_format
+                experiment.protocol,
+                arm.layout if compacts else None,
+                self.dataset_format,
+                arm.strategy,
             ),
         )
 
@@ -253,6 +266,9 @@ def _prompt_variants(experiment: Experiment, folder: Path) -> list[PromptVariant
 
 def _arms(experiment: Experiment, prompts: Sequence[PromptVariant]) -> Iterator[Arm]:
     """Every arm under every setting, sequential first and references last."""
+    if isinstance(experiment, StrategiesExperiment):
+        yield from _strategy_arms(experiment, prompts)
+        return
     for setting, prompt in product(_settings(experiment), prompts):
         limit_tokens = setting.tau_tokens or setting.history_tokens
         assert limit_tokens is not None, experiment
@@ -266,6 +282,23 @@ def _arms(experiment: Experiment, prompts: Sequence[PromptVariant]) -> Iterator[
         for reference in experiment.references:
             if reference is not Reference.TRUNCATION:  # asked by the compacted cells themselves
                 yield Arm(setting, NO_PROMPT, reference.value)
+
+
+def _strategy_arms(
+    experiment: StrategiesExperiment, prompts: Sequence[PromptVariant]
+) -> Iterator[Arm]:
+    """Every strategy, under every layout and block size that it takes, and references last."""
+    (setting,) = _settings(experiment)
+    for prompt, name in product(prompts, experiment.strategies):
+        takes = load_strategy(name).arms
+        layouts = experiment.layouts if takes is Arms.LAYOUTS else [SEQUENTIAL]
+        sizes = [None] if takes is Arms.ONE else experiment.block_sizes_tokens
+        for layout, size, kept in product(layouts, sizes, experiment.keep_identifiers):
+            yield Arm(setting, prompt, layout, size, strategy=name, keep_identifiers=kept)
+    if not experiment.timed:
+        asked = Setting(answer_tokens=experiment.answer_tokens)
+        for reference in experiment.references:
+            yield Arm(asked, NO_PROMPT, reference.value)
 
 
 def _settings(experiment: Experiment) -> list[Setting]:
@@ -310,6 +343,16 @@ def _settings(experiment: Experiment) -> list[Setting]:
                 )
                 for number in experiment.num_bystanders
             ]
+        case StrategiesExperiment():
+            return [
+                Setting(
+                    tau_tokens=experiment.tau_tokens,
+                    transcript=Transcript.FIXED if experiment.timed else None,
+                    answer_tokens=experiment.answer_tokens,
+                    budget_tokens=experiment.budget_tokens,
+                    ask_after=() if experiment.timed else tuple(sorted(experiment.ask_after)),
+                )
+            ]
 
 
 def _dispatches(experiment: Experiment, layout: str) -> list[Dispatch]:
@@ -352,10 +395,11 @@ def _accepted(experiment: Experiment) -> tuple[SummaryFault, ...]:
     return tuple(sorted(volume.accept)) if isinstance(volume, NaturalVolume) else ()
 
 
-def _volume_tokens(experiment: Experiment, layout: str) -> int:
+def _volume_tokens(experiment: Experiment, arm: Arm) -> int:
     volume = experiment.volume_rule
     if isinstance(volume, NaturalVolume):
-        return volume.sequential_max_tokens if layout == SEQUENTIAL else volume.worker_max_tokens
+        is_whole = arm.layout == SEQUENTIAL and arm.strategy is None
+        return volume.sequential_max_tokens if is_whole else volume.worker_max_tokens
     return volume.total_tokens if isinstance(volume, ForcedVolume) else volume.worker_tokens
 
 

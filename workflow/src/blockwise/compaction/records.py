@@ -38,6 +38,7 @@ class AnswerContext(StrEnum):
     CLOSED_BOOK = "closed_book"
     TRUNCATION = "truncation"
     FULL_HISTORY = "full_history"
+    STRATEGY = "strategy"  # the history that a strategy left, after one compaction or several
 
 
 class RequestRecord(Record):
@@ -158,8 +159,8 @@ class CellRecord(Record):
 
     @property
     def arm(self) -> str:
-        """`sequential`, a parallel layout, or a reference: what comparisons are between."""
-        return self.spec.layout
+        """What comparisons are between: `sequential`, a layout, a strategy, or a reference."""
+        return self.spec.strategy or self.spec.layout
 
     @property
     def block_size_tokens(self) -> int | None:

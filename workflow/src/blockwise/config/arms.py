@@ -1,6 +1,7 @@
 """Arms: what a cell compacts with, or stands beside those that compact.
 
-An arm is `sequential`, a layout of the parallel compaction, or a reference, which compacts nothing.
+An arm is `sequential`, a layout of the parallel compaction, a strategy under a budget, or a
+reference, which compacts nothing.
 """
 
 from enum import StrEnum
@@ -12,6 +13,9 @@ SEQUENTIAL = "sequential"
 
 LAYOUT_PACKAGE = "blockwise.compaction.layouts"
 """Where the layouts are; named, not imported, because a configuration loads no code."""
+
+STRATEGY_PACKAGE = "blockwise.compaction.strategies"
+"""Where the strategies are."""
 
 
 class Mode(StrEnum):
@@ -47,3 +51,8 @@ def eager_layouts() -> list[str]:
         for name in known_layouts()
         if not constant_of(f"{LAYOUT_PACKAGE}.{name}", "SHOWS_LATER", default=False)
     ]
+
+
+def known_strategies() -> list[str]:
+    """Names of the strategies: the modules of their package."""
+    return modules_of(STRATEGY_PACKAGE)

@@ -12,7 +12,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from blockwise.config.arms import SEQUENTIAL, Reference, eager_layouts, known_layouts
+from blockwise.config.arms import (
+    SEQUENTIAL,
+    Reference,
+    eager_layouts,
+    known_layouts,
+    known_strategies,
+)
 from blockwise.config.base import ConfigModel, Name, PositiveTokens
 
 PROTOCOL_PACKAGE = "blockwise.compaction.protocols"
@@ -33,6 +39,7 @@ class Study(StrEnum):
     BLOCK_PROMPTS = "compaction_block_prompts"
     UNDER_LOAD = "compaction_under_load"
     EAGER = "compaction_eager"
+    STRATEGIES = "compaction_strategies"
 
 
 class Protocol(StrEnum):
@@ -134,7 +141,7 @@ class Verbatim(ConfigModel):
 class Grid(ConfigModel):
     """What the experiments of all studies have in common: arms, prompts, repetition."""
 
-    protocol: ClassVar[Protocol]
+    PLAYED: ClassVar[Protocol]
 
     sequential: bool = Field(True, description="Include the sequential arm.")
     layouts: list[str] = Field(["target_block"], description="Modules of compaction/layouts.")
@@ -157,6 +164,11 @@ class Grid(ConfigModel):
     num_sessions: PositiveInt | None = Field(None, description="The first so many; default: all.")
     backbones: list[Name] | None = Field(None, description="Default: all.")
     datasets: list[Name] | None = Field(None, description="Default: all.")
+
+    @property
+    def protocol(self) -> Protocol:
+        """How its cells are played."""
+        return self.PLAYED
 
     @property
     def history_limits_tokens(self) -> list[int]:
@@ -295,7 +307,7 @@ class _Sessions(Grid):
 class SessionExperiment(_Sessions):
     """Whole sessions against the clock."""
 
-    protocol: ClassVar[Protocol] = Protocol.IMMEDIATE
+    PLAYED: ClassVar[Protocol] = Protocol.IMMEDIATE
 
     study: Literal[Study.END_TO_END, Study.BLOCKING_SHARE, Study.MATCHED_VOLUME]
     volume: Volume
@@ -392,7 +404,7 @@ class EagerExperiment(_Sessions):
 class RecallExperiment(_Sessions):
     """Whole sessions whose questions are asked after a closing compaction of everything."""
 
-    protocol: ClassVar[Protocol] = Protocol.DEFERRED
+    PLAYED: ClassVar[Protocol] = Protocol.DEFERRED
 
     study: Literal[Study.ACCURACY_VOLUME, Study.BLOCK_PROMPTS]
     volume: NaturalVolume
@@ -427,7 +439,7 @@ class RecallExperiment(_Sessions):
 class CompactionExperiment(Grid):
     """Single compactions of a history of a given length, cached by the agent's own traffic."""
 
-    protocol: ClassVar[Protocol] = Protocol.SINGLE
+    PLAYED: ClassVar[Protocol] = Protocol.SINGLE
 
     study: Literal[Study.LENGTH_INVARIANCE, Study.STABILITY, Study.VOLUME_CONTROL, Study.LAYOUTS]
     history_tokens: list[PositiveTokens] = Field(
@@ -469,7 +481,7 @@ class Bystanders(ConfigModel):
 class LoadExperiment(Grid):
     """Single compactions on an engine that others use at the same time."""
 
-    protocol: ClassVar[Protocol] = Protocol.SHARED
+    PLAYED: ClassVar[Protocol] = Protocol.SHARED
 
     study: Literal[Study.UNDER_LOAD]
     history_tokens: PositiveTokens
@@ -512,7 +524,108 @@ class LoadExperiment(Grid):
         ]
 
 
+class StrategiesExperiment(Grid):
+    """Strategies beside each other, each allowed to leave as many tokens as the others."""
+
+    PLAYED: ClassVar[Protocol] = Protocol.DEFERRED
+
+    study: Literal[Study.STRATEGIES]
+    sequential: Literal[False] = False  # it is a strategy here
+    strategies: list[str] = Field(
+        default_factory=known_strategies,
+        min_length=1,
+        description="Modules of compaction/strategies; default: all.",
+    )
+    layouts: list[str] = Field(
+        ["suffix_target"], description="Of the strategies whose workers have one."
+    )
+    budget_tokens: PositiveTokens = Field(
+        description="Most that a compacted history holds, system prompt included, what stays "
+        "verbatim apart."
+    )
+    worker_max_tokens: PositiveTokens = Field(
+        description="Most that the worker of a history block writes; whatever a strategy keeps is "
+        "held to the budget besides."
+    )
+    accept: list[SummaryFault] = Field(
+        default_factory=list,
+        description="Faults of a summary that are recorded and kept; any other ends the job.",
+    )
+    keep_identifiers: list[Annotated[int, Field(ge=0)]] = Field(
+        [0],
+        min_length=1,
+        description="At most so many identifiers that a strategy lost are added; 0: none.",
+    )
+    tau_tokens: PositiveTokens = Field(
+        description="Against the clock the trigger threshold; else the most that a history may "
+        "hold before a compaction, which is checked before the run."
+    )
+    answer_tokens: PositiveTokens = Field(16, description="Budget of one answer.")
+    timed: bool = Field(
+        False, description="Whole sessions against the clock, instead of questions after them."
+    )
+    ask_after: list[PositiveInt] = Field(
+        [1],
+        min_length=1,
+        description="A session is cut into as many parts as the largest of these, and compacted "
+        "after each. The questions of the first part are asked after so many compactions, all "
+        "others after the last.",
+    )
+    references: list[Reference] = Field(
+        default_factory=lambda: [Reference.CLOSED_BOOK, Reference.FULL_HISTORY],
+        description="Floors and ceilings on the questions.",
+    )
+
+    @property
+    def protocol(self) -> Protocol:
+        """Recall and time are of different cells."""
+        return Protocol.IMMEDIATE if self.timed else self.PLAYED
+
+    @property
+    def history_limits_tokens(self) -> list[int]:
+        """A history is compacted at tau, or before."""
+        return [self.tau_tokens]
+
+    @property
+    def volume_rule(self) -> NaturalVolume:
+        """How long a strategy's texts are is its own, below the caps."""
+        return NaturalVolume(
+            mode="natural",
+            sequential_max_tokens=self.budget_tokens,
+            worker_max_tokens=self.worker_max_tokens,
+            accept=self.accept,
+        )
+
+    def _own_problems(self) -> list[str]:
+        problems = [
+            f"strategies: {name!r} is unknown; choose of {known_strategies()}"
+            for name in self.strategies
+            if name not in known_strategies()
+        ]
+        if self.budget_tokens + self.answer_tokens >= self.tau_tokens:
+            problems.append(
+                f"a compaction cannot shrink: budget_tokens {self.budget_tokens} and an answer of "
+                f"{self.answer_tokens} remain, tau_tokens is {self.tau_tokens}; lower the budget "
+                "or raise tau"
+            )
+        if Reference.TRUNCATION in self.references:
+            problems.append(
+                "references: the last tokens are the strategy `truncate` here; name it there"
+            )
+        if self.timed and self.keep_identifiers != [0]:
+            problems.append(
+                f"keep_identifiers {self.keep_identifiers}: identifiers are added without a "
+                "request, so sessions against the clock play [0]"
+            )
+        return problems
+
+
 Experiment = Annotated[
-    SessionExperiment | EagerExperiment | RecallExperiment | CompactionExperiment | LoadExperiment,
+    SessionExperiment
+    | EagerExperiment
+    | RecallExperiment
+    | CompactionExperiment
+    | LoadExperiment
+    | StrategiesExperiment,
     Field(discriminator="study"),
 ]

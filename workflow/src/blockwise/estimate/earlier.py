@@ -112,7 +112,8 @@ class Volumes:
 
     def of(self, dataset: str, cell: PlannedCell) -> NaturalVolume:
         """Of cells alike in dataset, prompt, arm and block size; the mean where none was played."""
-        kind = (dataset, cell.prompt, cell.spec.layout, cell.spec.block_size_tokens or 0)
+        arm = cell.spec.strategy or cell.spec.layout
+        kind = (dataset, cell.prompt, arm, cell.spec.block_size_tokens or 0)
         return self.by_kind.get(kind, self.mean)
 
 

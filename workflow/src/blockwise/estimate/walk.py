@@ -8,19 +8,21 @@ conversation that was computed before it, in whole KV blocks. `tests/estimate` h
 against cells that the protocols play on an engine double.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import split_exactly
 from blockwise.compaction.layouts import load_layout
-from blockwise.compaction.protocols.deferred import CONCURRENT_QUESTIONS
-from blockwise.config.arms import Reference
+from blockwise.compaction.protocols.deferred import CONCURRENT_QUESTIONS, part_starts
+from blockwise.compaction.strategy import IDENTIFIER_TOKENS, Amounts, load_strategy
+from blockwise.config.arms import SEQUENTIAL, Reference
 from blockwise.config.experiments import Boundary, OpenBlock, Protocol, Transcript, VolumeMode
 from blockwise.data.documents import Session
 from blockwise.errors import CompactionError
 from blockwise.estimate.sizes import Exchange, Sizes
+from blockwise.estimate.strategy_bill import Prices, kept_tokens
 
 MEANWHILE = "meanwhile"
 """The role of what a bystander asks during a compaction, as often as that leaves time for."""
@@ -79,7 +81,7 @@ class _Walk:
     def __init__(
         self, spec: CellSpec, session: Session, sizes: Sizes, volume: NaturalVolume, cache: Cache
     ) -> None:
-        self._spec, self._session, self._all_sizes = spec, session, sizes
+        self._spec, self.session, self._all_sizes = spec, session, sizes
         self._volume, self._cache = volume, cache
         self.sizes = sizes.session(session)
         self.turns = [_Turn(self.sizes.head_tokens, is_user=False)]
@@ -124,9 +126,11 @@ class _Walk:
         self._send(Wave("agent", 1, 1, prompt_tokens, uncached, decoded_tokens))
         self._cached_tokens = prompt_tokens
 
-    def ask_in_branches(self, history_tokens: int) -> None:
-        """Every question of the session on one frozen history, which the first one computes."""
-        asked = self.sizes.question_tokens
+    def ask_in_branches(self, history_tokens: int, num_documents: int | None = None) -> None:
+        """Every question of these documents on one frozen history, which the first one computes."""
+        documents = self.session.documents[:num_documents]
+        num_asked = sum(len(document.questions) for document in documents)
+        asked = self.sizes.question_tokens[:num_asked]
         if not asked:
             return
         prompts = [history_tokens + one + self.sizes.generation_tokens for one in asked]
@@ -143,6 +147,7 @@ class _Walk:
             max(prompts) + self._spec.answer_tokens,
         )
         self.num_answers += len(asked)
+        self._cached_tokens = history_tokens
 
     def compact(self, *, closing: bool) -> None:
         """Replace the history by its summaries.
@@ -155,6 +160,9 @@ class _Walk:
         if stop <= 1:
             raise CompactionError("no turn is left to compact; keep fewer last turns verbatim")
         ends = self._block_ends(stop, spec.block_size_tokens)
+        if spec.strategy is not None:
+            self._replace(stop, self._compact_by_strategy(spec.strategy, ends))
+            return
         if spec.open_block is OpenBlock.KEEP and not closing and spec.block_size_tokens:
             ends = ends[:-1]  # they are ends of turns, as the rule asks for
             stop = 1 + next(at for at, end in enumerate(self._turn_ends()) if end == ends[-1])
@@ -176,8 +184,43 @@ class _Walk:
             self.most_kv_tokens, self.history_tokens + uncached + sum(decoded)
         )
         summaries = round(self._volume.kept_frac * sum(decoded))
-        wrapper = summaries + self._all_sizes.wrapper_tokens(num_workers)
-        self.turns[1:stop] = [_Turn(wrapper, is_user=True)]
+        self._replace(stop, summaries + self._all_sizes.wrapper_tokens(num_workers))
+
+    def _compact_by_strategy(self, name: str, ends: list[int]) -> int:
+        """Send the requests that a strategy says it sends; tokens that it keeps."""
+        spec, sizes = self._spec, self._all_sizes
+        budget, head = spec.budget_tokens or 0, self.sizes.head_tokens
+        reserved = IDENTIFIER_TOKENS * spec.keep_identifiers
+        amounts = Amounts(
+            block_tokens=[stop - start for start, stop in pairwise(ends)],
+            worker_tokens=spec.volume_tokens,
+            room_tokens=lambda number: budget - head - sizes.wrapper_tokens(number) - reserved,
+            wrapper_tokens=sizes.wrapper_tokens,
+            written_tokens=lambda most: self._natural(most, self._volume.worker_frac),
+        )
+        whole = spec.model_copy(update={"layout": SEQUENTIAL})
+        prices = Prices(
+            head,
+            sizes.shapes(whole, self.session, 1)[0].added_tokens,
+            lambda: self._worker_tokens(ends),
+            lambda shared, prompt: prompt - self._found(min(shared, self._cached_tokens), prompt),
+        )
+        rounds = load_strategy(name).rounds(amounts)
+        for asked in map(prices.asked, rounds):
+            decoded = sum(map(amounts.written_tokens, asked.max_tokens))
+            number, prompts = len(asked.prompts), sum(asked.prompts)
+            self._send(
+                Wave("worker", number, number, prompts, asked.uncached_tokens, decoded),
+                max(map(sum, zip(asked.prompts, asked.max_tokens, strict=True))),
+            )
+            self.most_kv_tokens = max(
+                self.most_kv_tokens, self.history_tokens + asked.uncached_tokens + decoded
+            )
+        return kept_tokens(rounds, amounts, head, budget, spec.keep_identifiers)
+
+    def _replace(self, stop: int, tokens: int) -> None:
+        """What is left of the turns before `stop`, as one turn, and what of it is cached."""
+        self.turns[1:stop] = [_Turn(tokens, is_user=True)]
         self._cached_tokens = self._opening_tokens if self._cache.finds_cut_history else 0
         self._opening_tokens = self.sizes.head_tokens + self._all_sizes.heading_tokens
 
@@ -222,7 +265,7 @@ class _Walk:
         """Prompts of all workers, and what of them is computed."""
         num_workers = len(ends) - 1
         layout = load_layout(self._spec.layout)
-        shapes = self._all_sizes.shapes(self._spec, self._session, num_workers)
+        shapes = self._all_sizes.shapes(self._spec, self.session, num_workers)
         known, prompts, uncached = self._cached_tokens, [], 0
         for index, (shape, (start, stop)) in enumerate(zip(shapes, pairwise(ends), strict=True)):
             first = ends[0] if shape.shows_before else start
@@ -308,6 +351,9 @@ def _immediate(one: _Walk, spec: CellSpec) -> None:
 
 
 def _deferred(one: _Walk, spec: CellSpec) -> None:
+    if spec.ask_after:
+        _in_parts(one, spec.ask_after)
+        return
     if spec.layout != Reference.CLOSED_BOOK:
         for exchange in one.sizes.shown:
             one.make_room(exchange)
@@ -318,6 +364,17 @@ def _deferred(one: _Walk, spec: CellSpec) -> None:
     if spec.asks_truncated:  # the last tokens, as many as the compacted history holds
         whole = one.sizes.head_tokens + _tokens(one.sizes.shown)
         one.ask_in_branches(min(one.history_tokens, whole))
+
+
+def _in_parts(one: _Walk, ask_after: Sequence[int]) -> None:
+    num_parts = max(ask_after)
+    starts = part_starts(one.session, num_parts)
+    for number, (start, stop) in enumerate(pairwise(starts), 1):
+        for exchange in one.sizes.shown[start:stop]:
+            one.append(exchange)
+        one.compact(closing=number == num_parts)
+        if number in ask_after:
+            one.ask_in_branches(one.history_tokens, stop if number == num_parts else starts[1])
 
 
 def _single(one: _Walk, spec: CellSpec) -> None:

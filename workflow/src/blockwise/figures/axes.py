@@ -25,6 +25,7 @@ GAP = 0.6  # extra distance between the rows of arms, in the same units
 TICK_AIR_IN = 0.07  # between two tick labels
 MIN_PLACE_IN = 0.2  # a mark with its bar
 MIN_PANEL_IN = 1.0  # below it a panel reads badly
+MAX_COUNT = 20  # whole amounts below it are counts, of which there is no half
 AMOUNTS_PANEL_IN = 1.3  # room for the ticks of a number line
 
 Slot = tuple[Any, tuple[Any, ...]]  # value of `outer`, values of `inner`
@@ -82,6 +83,11 @@ class Sizes:
     inner_words: Mapping[str, str] = field(default_factory=dict)  # further lines of a label
     num_workers: str | None = None  # column of their realised number, a line of the labels
     sized: bool = False  # the size of a mark says nothing: B is read from the axis
+    label_column: None = None
+
+    def label_of(self, _group: pd.DataFrame) -> str:
+        """The name of the axis below a column of panels."""
+        return self.label
 
     @property
     def line_columns(self) -> tuple[str, ...]:
@@ -217,6 +223,11 @@ class Amounts:
     x_high: str | None = None
     sized: bool = True
     outer: None = None
+    label_column: str | None = None  # names the axis of each column of panels, instead of `label`
+
+    def label_of(self, group: pd.DataFrame) -> str:
+        """The name of the axis below a column of panels."""
+        return str(group[self.label_column].iloc[0]) if self.label_column else self.label
 
     def places(self, group: pd.DataFrame, variants: Sequence[str]) -> pd.Series:
         """The x of each mark."""
@@ -252,7 +263,8 @@ class Amounts:
             ax.set_xticks(ticks, [words[tick] if labelled else "" for tick in ticks])
             return
         ax.set_xlim(0, 1.08 * high)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        is_count = len(ends) > 0 and high < MAX_COUNT and bool((ends == ends.round()).all())
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=is_count))
         ax.xaxis.set_major_formatter(FuncFormatter(thousands if labelled else _nothing))
 
     def _ticks(self, group: pd.DataFrame, panel_in: float, num_octaves: float) -> list[float]:

@@ -53,6 +53,7 @@ class Sheet:
     variants: tuple[str, ...] = ()  # what tells marks apart beside arm and block size
     fill: Fill | None = None
     has_base: bool = False  # the level of sequential is drawn through its panel
+    arm_words: str = "parallel, {}"  # what the legend calls arms beside sequential
 
     @property
     def group(self) -> list[str]:
@@ -138,7 +139,7 @@ def _draw_groups(
         title, group = titled[place]
         group = group.assign(place=sheet.axis.places(group, sheet.lanes))
         stack[0].set_title(title)
-        stack[-1].set_xlabel(style.wrapped(sheet.axis.label, page.panel_in))
+        stack[-1].set_xlabel(style.wrapped(sheet.axis.label_of(group), page.panel_in))
         for ax, panel in zip(stack, sheet.panels, strict=True):
             sheet.axis.dress(ax, group, page.panel_in, labelled=ax is stack[-1])
             _draw_panel(ax, group, panel, sheet, page)
@@ -271,7 +272,8 @@ def _title(group: pd.DataFrame, marks: pd.DataFrame, sheet: Sheet, width_in: flo
     first = group.iloc[0]
     lines = [str(first["backbone"]), str(first["dataset"])]
     for name, words in sheet.facts.items():
-        if marks[name].nunique(dropna=False) > 1 and not pd.isna(first[name]):
+        is_told = name == sheet.axis.label_column
+        if marks[name].nunique(dropna=False) > 1 and not is_told and not pd.isna(first[name]):
             lines.append(words.format(first[name]))
     lines.append(sheet.num_words(group))
     return "\n".join(style.wrapped(line, width_in) for line in lines)
@@ -284,7 +286,7 @@ def _legend_entries(marks: pd.DataFrame, sheet: Sheet) -> list[Line2D]:
     entries = []
     for arm in arms:
         look = style.look_of_arm(arm)
-        label = arm if arm == SEQUENTIAL else f"parallel, {arm}"
+        label = arm if arm == SEQUENTIAL else sheet.arm_words.format(arm)
         entries.append(entry(label, look.color, marker=look.marker, linestyle=look.linestyle))
     sizes = notes.sizes(drawn)
     if sheet.axis.sized and len(sizes) > 1:

@@ -89,15 +89,19 @@ ARMS = (
     "suffix_full",
 )
 
+STRATEGIES = ("sequential", "parallel", "rolling", "hierarchical", "mask", "truncate")
+"""Strategies, which never stand beside layouts."""
+
 
 def look_of_arm(arm: str) -> Look:
     """The look of an arm, the same in every figure.
 
-    A layout without an entry in `ARMS` takes a spare look by its name: adding a layout needs
-    no edit here, and an entry once two of them would look alike.
+    A layout or strategy without an entry takes a spare look by its name: adding one needs no edit
+    here, and an entry once two of them would look alike.
     """
-    if arm in ARMS:
-        return LOOKS[ARMS.index(arm)]
+    for arms in (ARMS, STRATEGIES):
+        if arm in arms:
+            return LOOKS[arms.index(arm)]
     spare = LOOKS[len(ARMS) :]
     return spare[sum(arm.encode()) % len(spare)]
 

@@ -5,9 +5,16 @@ own branch of the frozen compacted history and never appended. Floors and ceilin
 the same questions with the same answer budget: on nothing (closed book), on the last tokens,
 as many as the compacted history holds (truncation, asked by the compacted cell itself), and on
 everything (full history).
+
+Cells of strategies are compacted at places that no strategy decides: a session is cut into parts of
+about equal length, and everything is compacted after each. So every strategy goes over the same
+texts equally often. The questions of the first part are asked after some of these compactions,
+on the same evidence, and all others after the last, the closing one.
 """
 
 import asyncio
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, Agent
 from blockwise.compaction.cell_spec import CellSpec
@@ -17,6 +24,7 @@ from blockwise.compaction.partition import last_tokens_cut
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.arms import Reference
 from blockwise.data.documents import Question, Session
+from blockwise.errors import CompactionError
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion
 
@@ -27,6 +35,9 @@ async def play(agent: Agent, session: Session, spec: CellSpec) -> None:
     """Show every document, close, and ask every question in each context of the cell."""
     if spec.layout == Reference.CLOSED_BOOK:
         await _ask_all(agent, session, agent.history, AnswerContext.CLOSED_BOOK)
+        return
+    if spec.ask_after:
+        await _play_in_parts(agent, session, spec.ask_after)
         return
     whole = await _show_documents(agent, session)
     if spec.layout == Reference.FULL_HISTORY:
@@ -56,6 +67,42 @@ async def _show_documents(agent: Agent, session: Session) -> History:
         agent.append(document, incoming, ACKNOWLEDGEMENT)
         whole = whole.extended(*agent.history.turns[-2:])
     return whole
+
+
+def part_starts(session: Session, num_parts: int) -> list[int]:
+    """Where the parts of a session begin, in documents, and after them its number of documents.
+
+    Parts hold whole documents and about as many characters each, which no tokenizer changes.
+
+    Raises:
+        CompactionError: there are fewer documents than parts.
+    """
+    ends = list(accumulate(len(document.text) for document in session.documents))
+    if len(ends) < num_parts:
+        raise CompactionError(
+            f"session {session.id} has {len(ends)} documents and cannot be cut into {num_parts} "
+            "parts; lower ask_after or raise the dataset's sessions.target_tokens"
+        )
+    starts = [0]
+    for number in range(1, num_parts):
+        target = number * ends[-1] / num_parts
+        allowed = range(starts[-1] + 1, len(ends) - num_parts + number + 1)
+        starts.append(min(allowed, key=lambda start: abs(ends[start - 1] - target)))
+    return [*starts, len(ends)]
+
+
+async def _play_in_parts(agent: Agent, session: Session, ask_after: Sequence[int]) -> None:
+    """Show part after part, compact everything after each, and ask."""
+    num_parts = max(ask_after)
+    starts = part_starts(session, num_parts)
+    for number, (start, stop) in enumerate(pairwise(starts), 1):
+        for document in session.documents[start:stop]:
+            agent.append(document, agent.incoming(document, None), ACKNOWLEDGEMENT)
+        await agent.compact(stop, closing=number == num_parts)
+        if number in ask_after:
+            asked = session.documents if number == num_parts else session.documents[: starts[1]]
+            only = session.model_copy(update={"documents": asked})
+            await _ask_all(agent, only, agent.history, AnswerContext.STRATEGY)
 
 
 async def _ask_all(

@@ -35,7 +35,11 @@ COLUMNS: tuple[Column, ...] = (
     *identity.ARM,
     identity.PROMPT,
     identity.TAU,
-    text("answer_context", "What the question was asked on; see compaction_accuracy_volume."),
+    text(
+        "answer_context",
+        "What the question was asked on; see compaction_accuracy_volume. strategy: the history "
+        "that a strategy left, of which compaction_strategies tells.",
+    ),
     text("question_id", "The question; unique in its session."),
     text("cluster", "What its score counts in. LoCoMo: conversation; HotpotQA: session."),
     CATEGORIES,
@@ -44,6 +48,11 @@ COLUMNS: tuple[Column, ...] = (
         "evidence_compacted",
         "Whether its evidence had been compacted once or more: an answer on a compacted history "
         "measures recall only then.",
+        ColumnKind.SAMPLED,
+    ),
+    count(
+        "num_evidence_compactions",
+        "How many compactions had gone over its evidence.",
         ColumnKind.SAMPLED,
     ),
     number("exact_match", "Official exact match; empty: none is defined.", ColumnKind.SAMPLED, "1"),
@@ -103,6 +112,7 @@ def _rows(selections: Sequence[LoadedCell]) -> Iterator[dict[str, Any]]:
             "categories": one.categories,
             "category": one.answer.category,
             "evidence_compacted": one.answer.num_evidence_compactions > 0,
+            "num_evidence_compactions": one.answer.num_evidence_compactions,
             "exact_match": one.answer.exact_match,
             "f1": one.answer.f1,
             "contains_gold": one.answer.contains_gold,

@@ -225,7 +225,11 @@ def _recall_key(cell: LoadedCell) -> RecallKey:
 def _recall_cells(cells: Iterable[LoadedCell]) -> Mapping[RecallKey, list[LoadedCell]]:
     """Deferred cells by what must agree, each once however many experiments select it."""
     found: dict[RecallKey, list[LoadedCell]] = {}
-    deferred = [cell for cell in cells if cell.record.protocol is Protocol.DEFERRED]
+    deferred = [
+        cell
+        for cell in cells
+        if cell.record.protocol is Protocol.DEFERRED and cell.record.spec.strategy is None
+    ]
     for cell in distinct_cells(deferred):
         found.setdefault(_recall_key(cell), []).append(cell)
     return found

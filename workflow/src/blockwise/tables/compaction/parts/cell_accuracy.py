@@ -20,6 +20,7 @@ ACCURACY_KINDS = {
     AnswerContext.COMPACTED: "deferred recall",
     AnswerContext.CLOSED_BOOK: "closed book",
     AnswerContext.FULL_HISTORY: "full history",
+    AnswerContext.STRATEGY: "recall under a strategy, after each compaction that was asked about",
 }
 
 COLUMNS: tuple[Column, ...] = (

@@ -3,7 +3,7 @@
 from typing import Any
 
 from blockwise.compaction.cell_spec import CellSettings
-from blockwise.config.arms import Mode
+from blockwise.config.arms import Mode, known_layouts
 from blockwise.tables.columns import Column, ColumnKind, count, number, text, tokens
 from blockwise.tables.inputs import LoadedCell
 
@@ -47,8 +47,8 @@ VOLUME_TOKENS = tokens(
 ARM: tuple[Column, ...] = (
     text(
         "arm",
-        "sequential, the layout of the parallel compaction, or closed_book or full_history, which "
-        "compact nothing.",
+        "sequential, the layout of the parallel compaction, a strategy under a budget, or "
+        "closed_book or full_history, which compact nothing.",
     ),
     text("layout", "How a worker's request shows its history block; empty for other arms."),
     tokens("block_size_tokens", "Configured history block size B; empty for other arms."),
@@ -102,10 +102,10 @@ def cell_identity(cell: LoadedCell) -> dict[str, Any]:
 
 def arm_values(cell: LoadedCell) -> dict[str, Any]:
     """Values of `ARM`."""
-    arm = cell.record.arm
+    layout = cell.record.spec.layout
     return {
-        "arm": arm,
-        "layout": arm if cell.record.spec.mode in {Mode.PARALLEL, Mode.EAGER} else None,
+        "arm": cell.record.arm,
+        "layout": layout if layout in known_layouts() else None,
         "block_size_tokens": cell.record.block_size_tokens,
     }
 
