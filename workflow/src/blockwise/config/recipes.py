@@ -23,6 +23,7 @@ class Precision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP8 = "fp8"  # E4M3 operands, E5M2 gradients, one scale a tensor; emulated
+    FP8_REORDERED = "fp8-reordered"  # fp8, its products summed backwards: a null arm
     MXFP4 = "mxfp4"
 
 

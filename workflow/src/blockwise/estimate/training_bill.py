@@ -15,7 +15,7 @@ from blockwise.estimate.bill import DiskLine, Line
 from blockwise.estimate.compaction_bill import GB, HOUR_S, Notes, hours_of
 from blockwise.estimate.earlier import EarlierRun
 from blockwise.estimate.hardware import Device
-from blockwise.run.job_resources import BYTE_VOCABULARY, HUB_VOCABULARY
+from blockwise.run.job_resources import assumed_vocabulary
 from blockwise.run.training_pipeline import TrainingPipeline
 
 EMULATION_FACTOR = {True: 1.5, False: 2.5}
@@ -44,8 +44,7 @@ class TrainingBill:
         self._study, self._device = study, device
         self._pipeline = TrainingPipeline(study)
         self._step_s = earlier.train_step_s()
-        vocabulary = HUB_VOCABULARY if study.tokenizer.kind == "hub" else BYTE_VOCABULARY
-        self._vocabulary = vocabulary
+        self._vocabulary = vocabulary = assumed_vocabulary(study.tokenizer)
         self.num_parameters = study.model.num_parameters(vocabulary)
         known = f"steps of {earlier.name} where it trained the arm, else " if self._step_s else ""
         notes.assume(

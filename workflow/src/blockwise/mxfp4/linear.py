@@ -60,10 +60,15 @@ class Arithmetic:
         dtype = left.dtype
         if self.recipe.precision == Precision.BF16:
             left, right = left.to(torch.bfloat16), right.to(torch.bfloat16)
-        if self.recipe.precision == Precision.FP8:
+        if self.recipe.precision in (Precision.FP8, Precision.FP8_REORDERED):
             left, right = (
                 fake_quantize_fp8(values, _fp8_type(side in GRADIENT_SIDES[letter]))
                 for side, values in enumerate((left, right))
+            )
+        if self.recipe.precision == Precision.FP8_REORDERED:
+            left, right = (
+                values.flip(place.axis)
+                for values, place in zip((left, right), PLACES[letter], strict=True)
             )
         return _summed(letter, left, right).to(dtype)
 
