@@ -122,6 +122,7 @@ class Training(ConfigModel):
     def needs_own_trainer(self) -> bool:
         """Whether it asks for what torchtitan does not do."""
         return (self.average_decay, self.final_evaluation_sequences) != (None, None)
+
     checkpoint_every_steps: int = Field(gt=0)
 
 

@@ -20,9 +20,7 @@ from pathlib import Path, PurePath
 from blockwise.errors import ConfigError, DatasetError
 
 MIN_WORDS = 8  # fewer are headings and types of arguments
-MIN_LETTER_FRAC = (
-    0.85  # of a paragraph's characters, with blanks; formulas have less
-)
+MIN_LETTER_FRAC = 0.85  # of a paragraph's characters, with blanks; formulas have less
 NO_PROSE = (">>>", "...", "|", "+-", ".. ", "$ ")
 """How paragraphs begin that are sessions, tables or directives."""
 STDLIB = "python"  # stands before the names of the standard library's files
@@ -59,12 +57,16 @@ def licences(distributions: Sequence[str]) -> str:
     words = [f"Python {platform.python_version()} (PSF)"]
     for name in distributions:
         metadata = _installed(name).metadata
-        classifiers = metadata.get_all("Classifier") or []
         classified = [
-            one.rpartition(" :: ")[2] for one in classifiers if one.startswith("License ::")
+            one.rpartition(" :: ")[2]
+            for one in metadata.get_all("Classifier") or []
+            if one.startswith("License ::")
         ]
-        stated = metadata.get("License-Expression") or ", ".join(classified)
-        stated = stated or (metadata.get("License") or "see the package").splitlines()[0]
+        fields = {
+            key: (metadata.get_all(key) or [""])[0] for key in ("License-Expression", "License")
+        }
+        stated = fields["License-Expression"] or ", ".join(classified)
+        stated = stated or fields["License"].partition("\n")[0] or "see the package"
         words.append(f"{name} {metadata['Version']} ({stated})")
     return "; ".join(words)
 
