@@ -42,6 +42,7 @@ from blockwise.tables.mxfp4.parts.training import (
 
 NULL_IS_OFF = "the null arm is off zero"
 CENSORED = "censored"
+NO_CLAIM = "not testable at this scale: "  # what the claims take for a verdict of their own
 DAMAGED, UNDAMAGED = "F+D+W", "F+D"
 LOSSES = {
     "final_quantized_loss": final_quantized_loss,
@@ -85,6 +86,7 @@ COLUMNS: tuple[Column, ...] = (
         f"higher or lower (recovered: some or none), {NOT_POWERED}, {CENSORED}, or {NULL_IS_OFF}.",
         ColumnKind.SAMPLED,
     ),
+    text("note", "Why no claim may rest on the row; empty: one may.", ColumnKind.SAMPLED),
 )
 
 Values = Mapping[str, float]
@@ -100,6 +102,7 @@ class _Measure:
     by_arm: Mapping[str, Values]
     censored: Mapping[str, int]  # seeds by arm
     null: PairedDifference | None
+    shows_null: bool = True  # a fraction is in another unit
 
 
 def build(inputs: TableInputs) -> pd.DataFrame:
@@ -197,7 +200,7 @@ def _recovered(arm: str, measure: _Measure) -> dict[str, Any]:
     added = {seed: plain[seed] - less[seed] for seed in shared}
     interval = ratio_of_means(taken, added)
     found = PairedDifference(interval, None) if interval else None
-    told = replace(measure, unit="1", null=None)
+    told = replace(measure, unit="1", shows_null=False)
     return _row(("recovered", arm, DAMAGED), told, found, ("some", "none"))
 
 
@@ -242,6 +245,8 @@ def _row(
     if interval is not None and num_censored:
         interval = replace(interval, low=None, high=None)
     null = measure.null.interval if measure.null else None
+    shown = null if measure.shows_null else None
+    told = _verdict(interval, null, num_censored, words)
     return {
         "quantity": quantity,
         "arm": arm,
@@ -251,9 +256,10 @@ def _row(
         **EFFECT.interval_values(interval),
         "effect_t": found.t if found and not num_censored else None,
         "num_censored": num_censored,
-        **NULL.interval_values(null),
-        "smallest_resolved": _smallest_resolved(null),
-        "verdict": _verdict(interval, null, num_censored, words),
+        **NULL.interval_values(shown),
+        "smallest_resolved": _smallest_resolved(shown),
+        "verdict": told,
+        "note": NO_CLAIM + told if told in (CENSORED, NULL_IS_OFF) else None,
     }
 
 
