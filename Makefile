@@ -40,6 +40,7 @@ PROFILE = $(shell awk '/^profile:/ { name = $$2 } END { print name }' $(CONFIG))
 REPORT = results/$(PROFILE)/report.html
 SNAKEMAKE = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/snakemake --cores $(CORES) \
 	--configfile $(CONFIG) --rerun-incomplete
+TIMED = $(PY) -m blockwise.timed
 IN_FEW_WORDS = --quiet host progress rules reason
 WRITE_REPORT = $(SNAKEMAKE) $(IN_FEW_WORDS) --report $(REPORT)
 WRITE_CRATE = $(SNAKEMAKE) crate $(IN_FEW_WORDS)
@@ -63,6 +64,13 @@ reproduce: env unlock ## Environment, run, tables and figures: everything, or on
 .PHONY: small
 small: ## HotpotQA and LoCoMo on models of 0.5B and 1.5B, a night on two cores [LOCAL=overlay]
 	@$(MAKE) reproduce CONFIG="config/config.yaml config/small.yaml $(LOCAL)"
+
+.PHONY: ladder
+ladder: CONFIG = config/config.yaml config/ladder.yaml
+ladder: env unlock ## MXFP4 from scratch against FP8, 8 hours of two cores at idle priority [CONFIG=]
+	@nice -n 19 $(SNAKEMAKE) $(IN_FEW_WORDS) mxfp4
+	@echo "ladder: tables are in results/$(PROFILE)/tables; finished runs, to be committed, in" \
+		"results/reference/$(PROFILE)/records"
 
 .PHONY: report
 report: env ## One HTML file of a finished run: claims, figures, tables, provenance
@@ -118,19 +126,19 @@ estimate: env ## The bill first: cells, tokens, hours, disk, what does not fit [
 .PHONY: bench-compaction
 bench-compaction: env ## Ratios between layouts and the client's own cost [BACKBONE=name]
 	@echo "bench-compaction: the server's log is in logs/bench"
-	@$(PY) -m blockwise.bench.compaction --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
+	@$(TIMED) $(PY) -m blockwise.bench.compaction --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 .PHONY: bench-eager
 bench-eager: env ## Workers sent ahead of tau against parallel and sequential, 15 minutes [BACKBONE=name]
-	@$(PY) -m blockwise.bench.eager --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
+	@$(TIMED) $(PY) -m blockwise.bench.eager --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 .PHONY: bench-mxfp4
 bench-mxfp4: env ## Cost of a training step with emulated MXFP4 against fp32 and torchao
-	@TORCHINDUCTOR_COMPILE_THREADS=1 $(PY) -m blockwise.bench.mxfp4 --configfile $(CONFIG)
+	@TORCHINDUCTOR_COMPILE_THREADS=1 $(TIMED) $(PY) -m blockwise.bench.mxfp4 --configfile $(CONFIG)
 
 .PHONY: bench-pipeline
 bench-pipeline: env ## What our rules add to Snakemake's own start
-	@$(PY) -m blockwise.bench.pipeline --configfile $(CONFIG)
+	@$(TIMED) $(PY) -m blockwise.bench.pipeline --configfile $(CONFIG)
 
 .PHONY: bench
 bench: bench-pipeline bench-mxfp4 bench-compaction ## All three; reports go to results/bench

@@ -26,6 +26,8 @@ except BlockwiseError as error:
 RESULTS, FIGURES, PYTHON = pipeline.results, pipeline.figures, sys.executable
 # Timed jobs reserve it; on a cluster, which knows no cores, its profile asks for a node instead.
 WHOLE_MACHINE = workflow.resource_settings.cores or 1
+# Before a command whose times count: trainings at idle priority, of any folder, stand aside.
+TIMED = f"{PYTHON} -m blockwise.timed"
 # `logged FILE COMMAND ...` in a job: its words go to the terminal and, beside, into the file.
 shell.prefix(
     'logged() {{ exec "${{@:2}}" 2> >(trap "" INT TERM; exec tee -a "$1" >&2); }}; '

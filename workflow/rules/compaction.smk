@@ -46,11 +46,13 @@ rule run_compaction:
         config=pipeline.config_file,
         prompts="config/prompts",
         store=f"{RESULTS}/cells",
+        timed=lambda wildcards: TIMED if pipeline.is_timed(**wildcards) else "",
         part=lambda wildcards: [
             f"--part={part}" for part in [wildcards.get("part")] if part
         ],
     shell:
-        "logged {log.job} {PYTHON} -m blockwise.compaction.play_batch --config {params.config}"
+        "logged {log.job} {params.timed} {PYTHON} -m blockwise.compaction.play_batch"
+        " --config {params.config}"
         " --backbone {wildcards.backbone} --sessions {input.sessions} --model {input.model}"
         " --prompts {params.prompts} --store {params.store} --server-log {log.server}"
         " {params.part} --output {output}"

@@ -53,11 +53,13 @@ rule train_mxfp4:
         corpus=f"{MXFP4_RUNS}/corpus",
         store=f"{RESULTS}/cells",
         checkpoints=f"{MXFP4_RUNS}/checkpoints",
+        records=TRAINING.records_of(pipeline.profile.profile),
     shell:
         "logged {log.job} {params.starter} {PYTHON} {params.launcher} -m blockwise.mxfp4.train_arm"
         " --config {params.config}"
         " --experiment {wildcards.experiment} {params.what:q} --corpus {params.corpus}"
-        " --store {params.store} --checkpoints {params.checkpoints} --output {output}"
+        " --store {params.store} --checkpoints {params.checkpoints} {params.records}"
+        " --output {output}"
 
 
 # Errors of every arm on one shared trajectory.
@@ -122,5 +124,5 @@ rule time_mxfp4:
         ),
         config=pipeline.config_file,
     shell:
-        "logged {log.job} {PYTHON} -m blockwise.mxfp4.speed --config {params.config}"
+        "logged {log.job} {TIMED} {PYTHON} -m blockwise.mxfp4.speed --config {params.config}"
         " --experiment {wildcards.experiment} --output {output}"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockwise.config.mxfp4 import HubCorpus, StdlibCorpus
+from blockwise.config.corpora import HubCorpus, StdlibCorpus
 from blockwise.errors import ConfigError, DatasetError
 from blockwise.mxfp4 import texts
 from blockwise.mxfp4.corpus import prepare_corpus

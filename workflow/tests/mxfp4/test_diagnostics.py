@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from blockwise.artifacts import read_model, write_model
+from blockwise.config.corpora import StdlibCorpus
 from blockwise.config.mxfp4 import (
     MXFP4,
     DiagnosticsExperiment,
     LlamaShape,
     Optimizer,
-    StdlibCorpus,
     Training,
 )
 from blockwise.config.recipes import (

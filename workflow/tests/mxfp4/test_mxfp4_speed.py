@@ -5,7 +5,8 @@ import importlib
 import pytest
 import torch
 
-from blockwise.config.mxfp4 import MXFP4, LlamaShape, Optimizer, SpeedExperiment, StdlibCorpus
+from blockwise.config.corpora import StdlibCorpus
+from blockwise.config.mxfp4 import MXFP4, LlamaShape, Optimizer, SpeedExperiment
 from blockwise.config.recipes import Dgrad, Fprop, Operand, Recipe, Wgrad
 from blockwise.errors import ConfigError
 from blockwise.mxfp4 import linear, speed

@@ -23,6 +23,7 @@ SHAPE = LlamaShape(
     num_key_value_heads=1,
     sequence_tokens=16,
 )
+WIDE = SHAPE.model_copy(update={"hidden_size": 128, "intermediate_size": 256})
 STOCHASTIC = Recipe(wgrad={"dy": {"rounding": "sr"}, "rotation": {"kind": "rht"}})
 
 
@@ -231,3 +232,54 @@ def test_only_layers_are_converted():
     assert all(name.startswith("layers.") for name in names)
     plain = Trainer(spec(Recipe(precision="fp32")), Words(), is_compiled=False)
     assert not any(isinstance(module, MXFP4Linear) for module in plain.model.modules())
+
+
+def test_averaged_weights_are_evaluated_and_resumed(tmp_path):
+    averaged = {"average_decay": 0.9, "final_evaluation_sequences": 8}
+    whole = run(spec(training=averaged), tmp_path / "whole")
+    plain = run(spec(), tmp_path / "plain")
+    assert whole.train_losses == plain.train_losses  # averaging changes no step
+    assert [one.quantized_loss for one in whole.evaluations] == [
+        one.quantized_loss for one in plain.evaluations
+    ]
+    assert whole.evaluations[0].averaged_loss == whole.evaluations[0].quantized_loss
+    assert whole.evaluations[1].averaged_loss != whole.evaluations[1].quantized_loss
+    assert {one.averaged_loss for one in plain.evaluations} == {None}
+
+    def kill(step, model):
+        if step == 18:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(spec(training=averaged), tmp_path / "killed", at_step=kill)
+    resumed = run(spec(training=averaged), tmp_path / "killed")
+    assert resumed.evaluations == whole.evaluations
+    assert resumed.final_evaluation == whole.final_evaluation
+
+
+def test_the_average_is_that_of_the_weights(tmp_path):
+    trainer = Trainer(spec(training={"average_decay": 0.5}), Words(), is_compiled=False)
+    name, weights = next(iter(trainer.model.named_parameters()))
+    expected = weights.detach().clone()
+    for step in range(12):
+        trainer.step()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weights.detach()
+    torch.testing.assert_close(trainer.averages[name], expected)
+
+
+def test_a_last_evaluation_is_on_more_text(tmp_path):
+    done = run(spec(training={"final_evaluation_sequences": 64}), tmp_path / "run")
+    assert done.final_evaluation is not None
+    assert done.final_evaluation.step == done.evaluations[-1].step
+    assert done.final_evaluation.quantized_loss != done.evaluations[-1].quantized_loss
+    assert run(spec(), tmp_path / "plain").final_evaluation is None
+
+
+def test_the_null_arm_differs_from_its_baseline_by_the_order_of_sums(tmp_path):
+    plain, reordered = (
+        run(spec(Recipe(precision=precision), model=WIDE), tmp_path / precision)
+        for precision in ("fp8", "fp8-reordered")
+    )
+    assert reordered.train_losses != plain.train_losses
+    assert reordered.train_losses[0] == pytest.approx(plain.train_losses[0], rel=1e-5)

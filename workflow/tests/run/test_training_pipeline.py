@@ -87,3 +87,12 @@ def test_a_profile_without_the_study_has_no_jobs():
     nothing = TrainingPipeline(None)
     assert nothing.runs() == nothing.experiments(*Study) == nothing.launcher() == []
     assert nothing.num_gpus() == 0
+
+
+def test_idle_trainings_are_nice_and_kept_runs_have_a_folder(study):
+    plain, idle = TrainingPipeline(study), changed(study, priority="idle", keeps_records=True)
+    assert plain.starter() == []
+    assert plain.records_of("ladder") == []
+    assert idle.starter() == ["nice", "-n", "19"]
+    assert idle.records_of("ladder") == ["--records", "results/reference/ladder/records"]
+    assert idle.training_key(LADDER) == plain.training_key(LADDER)

@@ -55,6 +55,8 @@ def test_every_study_and_the_facts_have_a_table():
         "mxfp4_runs",
         "mxfp4_losses",
         "mxfp4_layer_errors",
+        "mxfp4_seeds",
+        "mxfp4_verdicts",
     } == NAMES
     assert {study.value for study in CompactionStudy} < set(tables_of(Family.COMPACTION))
     assert set(TABLES) == NAMES | set(tables_of(Family.COMPACTION))

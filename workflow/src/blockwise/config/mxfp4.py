@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from blockwise.config.base import UNPINNED, ConfigModel, Name
+from blockwise.config.corpora import Corpus
 from blockwise.config.recipes import GROUP_SIZE, GroupShape, Precision, Recipe
 
 MIN_PROCESSES_OF_A_NODE = (
@@ -61,37 +62,6 @@ class LlamaShape(ConfigModel):
         return self
 
 
-class StdlibCorpus(ConfigModel):
-    """The sources of the running Python's standard library: they exist on every machine."""
-
-    kind: Literal["stdlib"]
-
-
-class PathCorpus(ConfigModel):
-    """UTF-8 text files below a folder, split by file."""
-
-    kind: Literal["path"]
-    folder: str
-    pattern: str = Field("**/*.txt", description="Glob below the folder.")
-
-
-class HubCorpus(ConfigModel):
-    """A text dataset of the Hugging Face hub, read as a stream."""
-
-    kind: Literal["hub"]
-    id: str = Field(description="Hub id, e.g. allenai/c4.")
-    subset: str | None = None
-    revision: str = Field(UNPINNED, description="Commit hash; `unpinned` may dry-run, not run.")
-    train_files: list[str] = Field(description="Files of the training split, globs allowed.")
-    validation_files: list[str]
-    text_column: str = "text"
-    max_train_tokens: int = Field(gt=0)
-    max_validation_documents: int = Field(gt=0)
-
-
-Corpus = Annotated[StdlibCorpus | PathCorpus | HubCorpus, Field(discriminator="kind")]
-
-
 class HubTokenizer(ConfigModel):
     """A tokenizer of the hub or of a folder."""
 
@@ -106,7 +76,14 @@ class ByteTokenizer(ConfigModel):
     kind: Literal["bytes"]
 
 
-Tokenizer = Annotated[ByteTokenizer | HubTokenizer, Field(discriminator="kind")]
+class BpeTokenizer(ConfigModel):
+    """Byte-level byte-pair encoding, learned from the corpus's own training text."""
+
+    kind: Literal["bpe"]
+    vocab_size: int = Field(ge=512, description="All 256 bytes and the end of a document included.")
+
+
+Tokenizer = Annotated[ByteTokenizer | BpeTokenizer | HubTokenizer, Field(discriminator="kind")]
 
 
 class Optimizer(ConfigModel):
@@ -131,6 +108,21 @@ class Training(ConfigModel):
     )
     evaluate_every_steps: int = Field(gt=0)
     evaluation_sequences: int = Field(gt=0)
+    final_evaluation_sequences: int | None = Field(
+        None, gt=0, description="Evaluate on so many once more after the last step; null: not."
+    )
+    average_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Evaluate a moving average of the weights too, with this decay a step.",
+    )
+
+    @property
+    def needs_own_trainer(self) -> bool:
+        """Whether it asks for what torchtitan does not do."""
+        return (self.average_decay, self.final_evaluation_sequences) != (None, None)
+
     checkpoint_every_steps: int = Field(gt=0)
 
 
@@ -159,22 +151,51 @@ class TrainingExperiment(ConfigModel):
     baselines: list[str] = Field(min_length=1, description="Arms that the others are paired with.")
     seeds: Annotated[list[Seed], Field(min_length=1)]
     training: Training
+    model: LlamaShape | None = Field(None, description="Another size; null: the study's.")
+    optimizer: Optimizer | None = Field(None, description="Another one; null: the study's.")
 
     def all_arms(self) -> list[str]:
         """Arms and baselines, each once."""
         return list(dict.fromkeys([*self.baselines, *self.arms]))
 
 
+class Curve(StrEnum):
+    """Which validation losses are a run's curve, along which it reaches a target."""
+
+    QUANTIZED = "quantized"  # as the arm computes them
+    AVERAGED = "averaged"  # likewise, of the averaged weights
+
+
 class LadderExperiment(TrainingExperiment):
     """Tokens to a target loss, FP4 in one GEMM after the other, against each baseline."""
 
     study: Literal[Study.LADDER]
+    null_arm: str | None = Field(
+        None,
+        description="A baseline's arithmetic in another order: how far it strays stands beside "
+        "every effect.",
+    )
+    curve: Curve = Curve.QUANTIZED
     target_step: int | None = Field(
         None, gt=0, description="The target is the baseline's validation loss at this step."
     )
     target_loss: float | None = Field(
         None, gt=0, description="The target itself, in nats: one for every seed and baseline."
     )
+
+    def all_arms(self) -> list[str]:
+        """Arms, baselines and the null arm, each once."""
+        null_arms = [self.null_arm] if self.null_arm else []
+        return list(dict.fromkeys([*self.baselines, *null_arms, *self.arms]))
+
+    @model_validator(mode="after")
+    def _averages_are_there(self) -> "LadderExperiment":
+        if self.curve is Curve.AVERAGED and self.training.average_decay is None:
+            raise ValueError(
+                "curve is averaged and training.average_decay is null, so no weights are averaged; "
+                "set the decay, or curve: quantized"
+            )
+        return self
 
     @model_validator(mode="after")
     def _target_is_fixed_and_within_reach(self) -> "LadderExperiment":
@@ -270,6 +291,16 @@ class MXFP4(ConfigModel):
     num_nodes: int = Field(
         1, gt=0, description="Nodes that share the processes of a training job; needs Slurm."
     )
+    priority: Literal["normal", "idle"] = Field(
+        "normal",
+        description="idle: trainings take what others leave, and stand aside while anything timed "
+        "plays on the machine.",
+    )
+    keeps_records: bool = Field(
+        False,
+        description="Finished runs are also kept in results/reference/PROFILE/records, to be "
+        "committed, and runs that are kept there are not trained again.",
+    )
     jobs: Literal["per_experiment", "per_seed", "per_run"] = Field(
         "per_experiment",
         description="What one process trains: starting and compiling cost as much as a small run.",
@@ -307,6 +338,11 @@ class MXFP4(ConfigModel):
             raise ValueError("\n".join(problems))
         return self
 
+    def trained_in(self, experiment: "TrainingExperiment") -> "MXFP4":
+        """The study with the model and the optimizer that an experiment trains."""
+        own = {"model": experiment.model, "optimizer": experiment.optimizer}
+        return self.model_copy(update={name: one for name, one in own.items() if one is not None})
+
     def _node_problems(self) -> list[str]:
         if self.num_nodes == 1:
             return []
@@ -320,6 +356,15 @@ class MXFP4(ConfigModel):
         return []
 
     def _problems_of(self, experiment: Experiment) -> list[str]:
+        if (
+            isinstance(experiment, TrainingExperiment)
+            and self.trainer == TrainerKind.TORCHTITAN
+            and experiment.training.needs_own_trainer
+        ):
+            return [
+                "torchtitan averages no weights and evaluates no last time: set average_decay and "
+                "final_evaluation_sequences to null, or trainer: own"
+            ]
         sequences = _batch_sequences(experiment)
         if sequences is None:
             return []

@@ -23,6 +23,7 @@ class Precision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP8 = "fp8"  # E4M3 operands, E5M2 gradients, one scale a tensor; emulated
+    FP8_REORDERED = "fp8-reordered"  # fp8, its products summed backwards: a null arm
     MXFP4 = "mxfp4"
 
 
@@ -56,6 +57,11 @@ class Operand(ConfigModel):
     rounding: Rounding = Rounding.RTNE
     scale_rule: ScaleRule = ScaleRule.EVEN
     groups: GroupShape = GroupShape.ROW
+    centred: bool = Field(
+        False,
+        description="Take the mean over the summed dimension out before rotation and rounding; "
+        "the product gets it back in full precision.",
+    )
 
 
 class DeterministicHadamard(ConfigModel):
@@ -140,7 +146,7 @@ class Recipe(ConfigModel):
 
         Letters are the quantized GEMMs. In brackets stands where a remedy acts: GEMMs for a
         rotation, operands for the rest; scale rule and groups are named where they are not the
-        defaults.
+        defaults. M is an operand whose mean is taken out: `W+M(W:x)+DHT16(W)`.
         """
         if self.precision != Precision.MXFP4:
             return self.precision.value
@@ -169,9 +175,11 @@ class Recipe(ConfigModel):
 def _operand_words(operand: Operand | None) -> list[str]:
     if operand is None:
         return ["unquantized"]
-    words = {Rounding.RTNE: [], Rounding.SR: ["SR"], Rounding.SR34: ["SR(3/4)"]}[operand.rounding]
+    centred = ["M"] if operand.centred else []
+    rounding = {Rounding.RTNE: [], Rounding.SR: ["SR"], Rounding.SR34: ["SR(3/4)"]}
     rule = [] if operand.scale_rule == ScaleRule.EVEN else [operand.scale_rule.value]
-    return [*words, *rule, *(["2D"] if operand.groups == GroupShape.SQUARE else [])]
+    groups = ["2D"] if operand.groups == GroupShape.SQUARE else []
+    return [*centred, *rounding[operand.rounding], *rule, *groups]
 
 
 def _rotation_word(rotation: DeterministicHadamard | RandomizedHadamard) -> str:

@@ -1,5 +1,7 @@
 """The MXFP4 study's part of the bill: its runs, steps and tokens, and hours from FLOPs."""
 
+from copy import copy
+
 from blockwise.artifacts import digest
 from blockwise.config.mxfp4 import (
     MXFP4,
@@ -15,7 +17,7 @@ from blockwise.estimate.bill import DiskLine, Line
 from blockwise.estimate.compaction_bill import GB, HOUR_S, Notes, hours_of
 from blockwise.estimate.earlier import EarlierRun
 from blockwise.estimate.hardware import Device
-from blockwise.run.job_resources import BYTE_VOCABULARY, HUB_VOCABULARY
+from blockwise.run.job_resources import assumed_vocabulary
 from blockwise.run.training_pipeline import TrainingPipeline
 
 EMULATION_FACTOR = {True: 1.5, False: 2.5}
@@ -44,8 +46,7 @@ class TrainingBill:
         self._study, self._device = study, device
         self._pipeline = TrainingPipeline(study)
         self._step_s = earlier.train_step_s()
-        vocabulary = HUB_VOCABULARY if study.tokenizer.kind == "hub" else BYTE_VOCABULARY
-        self._vocabulary = vocabulary
+        self._vocabulary = vocabulary = assumed_vocabulary(study.tokenizer)
         self.num_parameters = study.model.num_parameters(vocabulary)
         known = f"steps of {earlier.name} where it trained the arm, else " if self._step_s else ""
         notes.assume(
@@ -72,7 +73,8 @@ class TrainingBill:
         for name, experiment in self._study.experiments.items():
             match experiment:
                 case TrainingExperiment():
-                    lines.append(self._training(name, experiment, jobs.count(name)))
+                    bill = self._of(experiment)
+                    lines.append(bill._training(name, experiment, jobs.count(name)))
                 case DiagnosticsExperiment():
                     lines.append(self._diagnostics(name, experiment))
                 case SpeedExperiment():
@@ -81,6 +83,16 @@ class TrainingBill:
                 case OutlierExperiment():
                     lines.append(self._measured(name, 0, 0, OUTLIER_S))
         return lines
+
+    def _of(self, experiment: TrainingExperiment) -> "TrainingBill":
+        """The bill of the model that an experiment trains; other sizes have no measured steps."""
+        if experiment.model is None:
+            return self
+        own = copy(self)
+        own._study = self._study.trained_in(experiment)
+        own.num_parameters = experiment.model.num_parameters(self._vocabulary)
+        own._step_s = {}
+        return own
 
     def disk(self) -> list[DiskLine]:
         """Corpus files, and the checkpoint that each unfinished run keeps."""
@@ -194,6 +206,9 @@ class TrainingBill:
 
 
 def _evaluation_tokens(training: Training, sequence_tokens: int) -> int:
-    """Before the first step, every so many, and after the last."""
+    """Before the first step, every so many, after the last, and once more; averages too."""
     evaluations = 1 + -(-training.num_steps // training.evaluate_every_steps)
-    return evaluations * training.evaluation_sequences * sequence_tokens
+    sequences = evaluations * training.evaluation_sequences
+    sequences += training.final_evaluation_sequences or 0
+    passes = 1 if training.average_decay is None else 2
+    return passes * sequences * sequence_tokens

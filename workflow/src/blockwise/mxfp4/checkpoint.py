@@ -71,6 +71,7 @@ class Resumable(Protocol):
     model: Any
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
+    averages: dict[str, torch.Tensor]  # of the weights; none: empty
     progress: Progress
 
 
@@ -197,7 +198,8 @@ def _alone_or_not() -> Iterator[bool]:
 def _state(run: Resumable) -> dict[str, Any]:
     """What torch saves, and the places that it loads into."""
     model, optimizer = get_state_dict(run.model, run.optimizer)
-    return {"model": model, "optimizer": optimizer, "generator": run.generator.get_state()}
+    state = {"model": model, "optimizer": optimizer, "generator": run.generator.get_state()}
+    return {**state, "averages": run.averages} if run.averages else state
 
 
 def _own_digests(folder: Path) -> dict[str, str]:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blockwise.artifacts import digest, digest_file, read_model, replacing, write_model
-from blockwise.config.mxfp4 import Corpus, Tokenizer
+from blockwise.config.corpora import Corpus
+from blockwise.config.mxfp4 import Tokenizer
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ConfigError, DatasetError, run_command
 from blockwise.mxfp4.encoders import Encoder, load_encoder
@@ -156,7 +157,9 @@ def prepare_corpus(
         ConfigError: a revision is unpinned, or the tokenizer cannot be loaded.
         ArtifactError: the files cannot be written.
     """
-    encoder = load_encoder(tokenizer)
+    encoder = load_encoder(
+        tokenizer, lambda: (piece.text for piece in open_source(corpus, cache).train.pieces)
+    )
     source = open_source(corpus, cache)
     dtype: Literal["uint16", "uint32"] = "uint16" if encoder.vocab_size <= 1 << 16 else "uint32"
     written = {}

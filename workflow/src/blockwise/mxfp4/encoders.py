@@ -1,10 +1,10 @@
-"""From text to token ids: UTF-8 bytes, which need no file, or a tokenizer of the hub.
+"""From text to token ids: UTF-8 bytes, a vocabulary learned here, or a tokenizer of the hub.
 
 Documents follow one another. Where the tokenizer has an end-of-document token, it stands after
 each of them; no other special token is ever written, also where a text spells its name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from blockwise.artifacts import digest
 from blockwise.config.base import UNPINNED
-from blockwise.config.mxfp4 import ByteTokenizer, HubTokenizer, Tokenizer
-from blockwise.errors import ConfigError
+from blockwise.config.mxfp4 import BpeTokenizer, ByteTokenizer, HubTokenizer, Tokenizer
+from blockwise.errors import ConfigError, DatasetError
 from blockwise.mxfp4.texts import Piece, unpinned
 
 NUM_BYTES = 256
+END_OF_DOCUMENT = "<|end|>"  # the only special token of a learned vocabulary
 
 
 class Encoder(NamedTuple):
@@ -28,21 +29,77 @@ class Encoder(NamedTuple):
     encode: Callable[[Sequence[Piece]], NDArray[Any]]
 
 
-def load_encoder(tokenizer: Tokenizer) -> Encoder:
-    """Load a configured tokenizer.
+def load_encoder(
+    tokenizer: Tokenizer, training_texts: Callable[[], Iterable[str]] = tuple
+) -> Encoder:
+    """Load a configured tokenizer, or learn it.
+
+    Args:
+        tokenizer: its configuration.
+        training_texts: gives the texts that a vocabulary is learned from.
 
     Raises:
         ConfigError: it cannot be loaded, is not a fast one, or its revision is unpinned.
+        DatasetError: the texts are too few for the vocabulary.
     """
     match tokenizer:
         case ByteTokenizer():
             return Encoder("UTF-8 bytes", NUM_BYTES, _encode_bytes)
+        case BpeTokenizer():
+            return _learned_encoder(tokenizer, training_texts())
         case HubTokenizer():
             return _hub_encoder(tokenizer)
 
 
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """Words of a configured tokenizer; a learned one need not be learned for it.
+
+    Raises:
+        ConfigError: as `load_encoder`.
+    """
+    if isinstance(tokenizer, BpeTokenizer):
+        return tokenizer.vocab_size
+    return load_encoder(tokenizer).vocab_size
+
+
 def _encode_bytes(pieces: Sequence[Piece]) -> NDArray[Any]:
     return np.frombuffer("".join(piece.text for piece in pieces).encode(), np.uint8)
+
+
+def _learned_encoder(settings: BpeTokenizer, texts: Iterable[str]) -> Encoder:
+    """A byte-level BPE of exactly the asked size: the same texts give the same merges."""
+    from tokenizers import (  # noqa: PLC0415  # bytes need none of it
+        Tokenizer as Bpe,
+    )
+    from tokenizers import models, pre_tokenizers, trainers  # noqa: PLC0415
+
+    tokenizer = Bpe(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocab_size,
+        special_tokens=[END_OF_DOCUMENT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() != settings.vocab_size:
+        raise DatasetError(
+            f"the training text gives a vocabulary of {tokenizer.get_vocab_size()}, not of "
+            f"{settings.vocab_size}; lower mxfp4.tokenizer.vocab_size or use more text"
+        )
+    tokenizer.encode_special_tokens = True  # the name of the special token in a text stays text
+    end = [tokenizer.token_to_id(END_OF_DOCUMENT)]
+
+    def encode(pieces: Sequence[Piece]) -> NDArray[Any]:
+        encodings = tokenizer.encode_batch([piece.text for piece in pieces])
+        rows = [
+            encoding.ids + end if piece.ends_document else encoding.ids
+            for encoding, piece in zip(encodings, pieces, strict=True)
+        ]
+        return np.concatenate([np.array(row, np.uint32) for row in rows])
+
+    name = f"byte-level BPE of {settings.vocab_size}, learned (digest {digest(tokenizer.to_str())})"
+    return Encoder(name, settings.vocab_size, encode)
 
 
 def _hub_encoder(source: HubTokenizer) -> Encoder:

@@ -2,7 +2,9 @@
 
 OCP Microscaling Formats v1.0, with the four rules in use for the scale. Everything here works
 on float32 bit patterns with integer operations, so that eager, compiled and device results
-agree to the last bit, and scales down to 2^-127 (a float32 subnormal) are exact.
+agree to the last bit, and scales down to 2^-127 (a float32 subnormal) are exact. Shifts are
+torch's functions, since the operators `>>` and `<<` do nothing to a DTensor, silently
+(pytorch#156533).
 """
 
 import torch
@@ -41,7 +43,8 @@ def scale_exponents(amax: Tensor, rule: ScaleRule) -> Tensor:
     bits = amax.view(torch.int32)
     if rule == ScaleRule.EVEN:  # one mantissa bit survives: half of it is added before the cut
         bits = bits + (1 << (FP32_MANTISSA_BITS - 2))
-    exponents = ((bits >> FP32_MANTISSA_BITS) & FP32_EXPONENT_MASK) - FP32_BIAS - E2M1_MAX_EXPONENT
+    binades = torch.bitwise_right_shift(bits, FP32_MANTISSA_BITS) & FP32_EXPONENT_MASK
+    exponents = binades - FP32_BIAS - E2M1_MAX_EXPONENT
     if rule in ROUNDED_UP_ABOVE:  # the significand decides: above 1, or above that of 6
         is_above = (bits & FP32_MANTISSA_MASK) > ROUNDED_UP_ABOVE[rule]
         exponents = exponents + is_above.to(torch.int32)
@@ -50,7 +53,7 @@ def scale_exponents(amax: Tensor, rule: ScaleRule) -> Tensor:
 
 def power_of_two(exponents: Tensor) -> Tensor:
     """2^exponents, exact, for int32 exponents in [-127, 127]."""
-    normal = (exponents + FP32_BIAS) << FP32_MANTISSA_BITS
+    normal = torch.bitwise_left_shift(exponents + FP32_BIAS, FP32_MANTISSA_BITS)
     bits = torch.where(exponents < 1 - FP32_BIAS, TWO_TO_MINUS_127_BITS, normal)
     return bits.to(torch.int32).view(torch.float32)
 

@@ -16,7 +16,7 @@ from blockwise.errors import ConfigError
 from blockwise.mxfp4 import noise
 from blockwise.mxfp4.formats import E2M1_MAX
 from blockwise.mxfp4.linear import PLACES, Arithmetic
-from blockwise.mxfp4.operand import Place, rotate_operand
+from blockwise.mxfp4.operand import Place, transform_operand
 from blockwise.mxfp4.quantize import quantize
 
 FLOAT32 = Arithmetic(Recipe(precision=Precision.FP32))
@@ -45,7 +45,7 @@ class ProductErrors:
 
 @dataclass(frozen=True)
 class OperandStatistics:
-    """One operand, as rotated and quantized. Shares are of its elements; None: not quantized."""
+    """One operand, as rounded. Shares are of its elements; None: not quantized."""
 
     kurtosis: float
     underflow_frac: float | None
@@ -118,7 +118,7 @@ def kurtosis(values: Tensor) -> float:
 def _statistics(
     values: Tensor, place: Place, operand: Operand | None, rotation: Rotation | None, key: Tensor
 ) -> OperandStatistics:
-    rotated = rotate_operand(values, place, rotation, key)
+    rotated = transform_operand(values, place, operand, rotation, key)
     if operand is None:
         return OperandStatistics(kurtosis(rotated), None, None)
     quantized = quantize(rotated, place.axis, operand, noise.subkey(key, place.rounding_stream))

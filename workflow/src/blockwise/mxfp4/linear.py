@@ -23,8 +23,9 @@ from blockwise.mxfp4.operand import (
     Place,
     Prepare,
     compiled_prepare,
+    mean_over,
     prepare_operand,
-    rotate_operand,
+    transform_operand,
 )
 from blockwise.mxfp4.packed import pack
 from blockwise.mxfp4.quantize import product_factor
@@ -59,10 +60,15 @@ class Arithmetic:
         dtype = left.dtype
         if self.recipe.precision == Precision.BF16:
             left, right = left.to(torch.bfloat16), right.to(torch.bfloat16)
-        if self.recipe.precision == Precision.FP8:
+        if self.recipe.precision in (Precision.FP8, Precision.FP8_REORDERED):
             left, right = (
                 fake_quantize_fp8(values, _fp8_type(side in GRADIENT_SIDES[letter]))
                 for side, values in enumerate((left, right))
+            )
+        if self.recipe.precision == Precision.FP8_REORDERED:
+            left, right = (
+                values.flip(place.axis)
+                for values, place in zip((left, right), PLACES[letter], strict=True)
             )
         return _summed(letter, left, right).to(dtype)
 
@@ -80,6 +86,7 @@ class Arithmetic:
 
     def _quantized_product(self, letter: str, left: Tensor, right: Tensor, key: Tensor) -> Tensor:
         rotation, named, factor = self._gemms[letter]
+        is_centred = any(operand is not None and operand.centred for _, operand in named)
         operands = []
         for values, place, (name, operand) in zip(
             (left, right), PLACES[letter], named, strict=True
@@ -92,14 +99,16 @@ class Arithmetic:
                 for values, place, operand in operands
             )
             product = _summed(letter, *prepared)
-            return product if factor == 1 else product * factor
+            product = product if factor == 1 else product * factor
+            return _with_means(product, letter, left, right) if is_centred else product
         packed = []
         for values, place, operand in operands:
             assert operand is not None  # refused when the model was converted
-            rotated = rotate_operand(values, place, rotation, key)
-            rows = rotated if place.axis == 1 else rotated.T.contiguous()
+            turned = transform_operand(values, place, operand, rotation, key)
+            rows = turned if place.axis == 1 else turned.T.contiguous()
             packed.append(pack(rows, operand, noise.subkey(key, place.rounding_stream)))
-        return native.matmul(packed[0], packed[1], left.dtype) * factor
+        product = native.matmul(packed[0], packed[1], left.dtype) * factor
+        return _with_means(product, letter, left, right) if is_centred else product
 
 
 class _LinearFunction(torch.autograd.Function):
@@ -236,6 +245,19 @@ def _summed(letter: str, left: Tensor, right: Tensor) -> Tensor:
     return (left if left_place.axis == 1 else left.T) @ (
         right.T if right_place.axis == 1 else right
     )
+
+
+def _with_means(product: Tensor, letter: str, left: Tensor, right: Tensor) -> Tensor:
+    """The product of centred operands and the one of their means, which has rank 1.
+
+    One centred operand is enough for the mixed products to vanish, so this is right for one
+    and for two.
+    """
+    left_place, right_place = PLACES[letter]
+    num_summed = left.shape[left_place.axis]
+    rows, columns = mean_over(left, left_place), mean_over(right, right_place)
+    means = rows.reshape(-1, 1) * (num_summed * columns.reshape(1, -1))
+    return (product.to(torch.float32) + means).to(product.dtype)
 
 
 def _fp8_type(is_gradient: bool) -> torch.dtype:

@@ -67,4 +67,4 @@ def draw_key(generator: torch.Generator) -> Tensor:
 
 def _shifted(value: Tensor, num_bits: int) -> Tensor:
     """Right shift of the 32 bits with zeros from the left."""
-    return (value >> num_bits) & ((1 << (32 - num_bits)) - 1)
+    return torch.bitwise_right_shift(value, num_bits) & ((1 << (32 - num_bits)) - 1)

@@ -1,4 +1,4 @@
-"""One operand of one GEMM: rotated, then quantized; the work that is compiled.
+"""One operand of one GEMM: centred, rotated, then quantized; the work that is compiled.
 
 Compiling this alone, and not the whole training step, takes seconds instead of minutes, is
 shared by all layers and arms, and removes nearly all of the emulation's cost
@@ -49,7 +49,7 @@ Prepare = Callable[[Tensor, Place, Operand | None, Rotation | None, Tensor], Ten
 def prepare_operand(
     values: Tensor, place: Place, operand: Operand | None, rotation: Rotation | None, key: Tensor
 ) -> Tensor:
-    """Rotate and fake-quantize one operand of a GEMM.
+    """Centre, rotate and fake-quantize one operand of a GEMM, as its recipe says.
 
     Args:
         values: the operand, a matrix.
@@ -61,12 +61,27 @@ def prepare_operand(
     Returns:
         A matrix of the same shape and type.
     """
-    values = rotate_operand(values, place, rotation, key)
+    values = transform_operand(values, place, operand, rotation, key)
     if operand is None:
         return values
     if operand.rounding == Rounding.RTNE:  # one graph for all places: it takes no numbers
         return fake_quantize(values, place.axis, operand)
     return fake_quantize(values, place.axis, operand, noise.subkey(key, place.rounding_stream))
+
+
+def transform_operand(
+    values: Tensor, place: Place, operand: Operand | None, rotation: Rotation | None, key: Tensor
+) -> Tensor:
+    """What is rounded: `prepare_operand` without its last step."""
+    if operand is not None and operand.centred:
+        centred = values.to(torch.float32) - mean_over(values, place)
+        values = centred.to(values.dtype)
+    return rotate_operand(values, place, rotation, key)
+
+
+def mean_over(values: Tensor, place: Place) -> Tensor:
+    """Mean over the dimension that the GEMM sums over, which stays as one of 1; float32."""
+    return values.mean(place.axis, keepdim=True, dtype=torch.float32)
 
 
 def rotate_operand(values: Tensor, place: Place, rotation: Rotation | None, key: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def pack(values: Tensor, operand: Operand, key: Tensor | None = None) -> Packed:
         exponents = exponents.expand(num_rows // GROUP_SIZE, GROUP_SIZE, shape[1], 1)
     scales = (exponents + E8M0_BIAS).reshape(shape)
     codes = _codes(quantized.elements).reshape(num_rows, num_columns)
-    pairs = codes[:, 0::2] | (codes[:, 1::2] << 4)
+    pairs = codes[:, 0::2] | torch.bitwise_left_shift(codes[:, 1::2], 4)
     return Packed(
         pairs.contiguous().view(torch.float4_e2m1fn_x2),
         scales.to(torch.uint8).contiguous().view(torch.float8_e8m0fnu),
@@ -49,7 +49,8 @@ def pack(values: Tensor, operand: Operand, key: Tensor | None = None) -> Packed:
 def unpack(packed: Packed) -> Tensor:
     """The matrix as float32; NaN where the scale is NaN."""
     pairs = packed.elements.view(torch.uint8)
-    codes = torch.stack([pairs & 0xF, pairs >> 4], dim=-1).flatten(1)
+    halves = [pairs & 0xF, torch.bitwise_right_shift(pairs, 4)]
+    codes = torch.stack(halves, dim=-1).flatten(1)
     table = torch.tensor([*E2M1_VALUES, *(-value for value in E2M1_VALUES)], device=codes.device)
     elements = table[codes.to(torch.int64)].view(len(codes), -1, GROUP_SIZE)
     scales = packed.scales.view(torch.uint8).to(torch.int32)

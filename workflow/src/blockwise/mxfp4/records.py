@@ -72,6 +72,7 @@ class Evaluation(Record):
     step: int  # optimizer steps done
     quantized_loss: float | None
     unquantized_loss: float | None
+    averaged_loss: float | None = None  # of the averaged weights, as the arm computes it
 
 
 class TrainingRun(Record):
@@ -89,6 +90,7 @@ class TrainingRun(Record):
     train_losses: list[float]  # nats a token, one a step, finite ones
     gradient_norms: list[float]  # before clipping, one a step
     evaluations: list[Evaluation]  # step 0 and the last step included
+    final_evaluation: Evaluation | None = None  # once more after the last step, on more text
     num_resumes: int
     process_counts: list[int] = []  # of each start; they differ where a run moved
     train_s: float  # wall time of all training steps
@@ -98,6 +100,11 @@ class TrainingRun(Record):
 def run_path(store: Path, key: str) -> Path:
     """Where a finished run lies in the cell store."""
     return store / "training_runs" / key[:2] / f"{key}.json"
+
+
+def record_path(records: Path, key: str) -> Path:
+    """Where a finished run is kept to be committed: the same file as in the store."""
+    return records / f"{key}.json"
 
 
 class TrainingBatch(Record):

@@ -36,7 +36,7 @@ from blockwise.config.mxfp4 import (
 from blockwise.config.recipes import GROUP_SIZE, Operand, Precision, Rotation
 from blockwise.errors import ConfigError, run_command
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus
-from blockwise.mxfp4.encoders import load_encoder
+from blockwise.mxfp4.encoders import vocabulary_size
 from blockwise.mxfp4.linear import converted_layers
 from blockwise.mxfp4.operand import Place, Prepare
 from blockwise.mxfp4.origin import origin
@@ -261,7 +261,7 @@ def main() -> None:
     arguments = parser.parse_args()
     study = study_of(arguments.config)
     experiment = experiment_of(study, arguments.experiment, SpeedExperiment)
-    vocab_size = load_encoder(study.tokenizer).vocab_size
+    vocab_size = vocabulary_size(study.tokenizer)
     write_model(arguments.output, time_steps(study, arguments.experiment, experiment, vocab_size))
 
 

@@ -15,8 +15,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
 from blockwise.config.base import UNPINNED
-from blockwise.config.mxfp4 import Corpus, HubCorpus, PathCorpus, StdlibCorpus
+from blockwise.config.corpora import (
+    Corpus,
+    DocstringCorpus,
+    HubCorpus,
+    PathCorpus,
+    StdlibCorpus,
+)
 from blockwise.errors import ConfigError, DatasetError
+from blockwise.mxfp4.docstrings import (
+    distribution_documents,
+    licences,
+    paragraph_digests,
+    prose_of,
+    stdlib_documents,
+)
 
 VALIDATION_FRAC = 0.02  # of the files: enough to evaluate on, little lost for training
 PIECE_CHARS = 1 << 20  # a longer file is tokenized in pieces that end with a line
@@ -66,6 +79,8 @@ def open_source(corpus: Corpus, cache: Path) -> TextSource:
             python = f"{platform.python_implementation()} {platform.python_version()}"
             name = f"standard library of {python} (another version is another text)"
             return _files(name, folder, _stdlib_files(folder))
+        case DocstringCorpus():
+            return _docstrings(corpus)
         case PathCorpus():
             folder = Path(corpus.folder)
             names = _matching_files(folder, corpus.pattern)
@@ -82,13 +97,15 @@ def unpinned(key: str, hub_id: str) -> str:
     )
 
 
-def split_by_file(names: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_by_file(
+    names: Sequence[str], validation_frac: float = VALIDATION_FRAC
+) -> tuple[list[str], list[str]]:
     """Train and validation files of at least two, each sorted; both get at least one.
 
     A file's place follows from its own name, so that another file more or less does not move it.
     """
     ranked = sorted(names, key=_place)
-    num_chosen = sum(_place(name) < VALIDATION_FRAC for name in names)
+    num_chosen = sum(_place(name) < validation_frac for name in names)
     num_validation = min(max(num_chosen, 1), len(names) - 1)
     return sorted(ranked[num_validation:]), sorted(ranked[:num_validation])
 
@@ -109,6 +126,26 @@ def _files(source_name: str, folder: Path, names: Sequence[str]) -> TextSource:
         f"{source_name}: {len(train)} files to train on, {len(validation)} to validate",
         Text(_file_pieces(folder, train), len(train), "documents"),
         Text(_file_pieces(folder, validation), len(validation), "documents"),
+    )
+
+
+def _docstrings(corpus: DocstringCorpus) -> TextSource:
+    stdlib = _stdlib_files(Path(sysconfig.get_paths()["stdlib"]))
+    documents = stdlib_documents(stdlib)
+    for distribution in corpus.distributions:
+        documents |= distribution_documents(distribution)
+    train, validation = split_by_file(sorted(documents), corpus.validation_frac)
+    to_validate = prose_of(documents, validation, set)
+    to_train = prose_of(documents, train, lambda: paragraph_digests(documents, validation))
+    return TextSource(
+        f"English of docstrings in {licences(corpus.distributions)}: {len(train)} files to train "
+        f"on, {len(validation)} to validate (other versions are another text)",
+        Text((Piece(text, ends_document=bool(text)) for text in to_train), len(train), "documents"),
+        Text(
+            (Piece(text, ends_document=bool(text)) for text in to_validate),
+            len(validation),
+            "documents",
+        ),
     )
 
 

@@ -8,7 +8,7 @@ one that was not. A run that diverges is a result: it ends with the step and the
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -29,6 +29,7 @@ from blockwise.mxfp4.records import Evaluation, RunSpec, TrainingRun
 from blockwise.mxfp4.schedule import learning_rate
 
 NOISE_SEED = 1_000_003  # apart from the seed of the weights; any constant
+AVERAGING_WARMUP_STEPS = 10  # after t steps the average holds (1 + t) / (10 + t) of what it was
 MIN_SMOOTHING_STEPS = 20  # a mean over fewer losses says little about the trend
 EVALUATION_SEQUENCES, EVALUATION_TOKENS = 16, 1 << 15  # at most, at a time, to bound memory
 
@@ -61,6 +62,10 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
         self.generator = torch.Generator(spec.device).manual_seed(NOISE_SEED + spec.seed)
+        self.averages: dict[str, Tensor] = {}
+        if spec.training.average_decay is not None:
+            named = self.model.named_parameters()
+            self.averages = {name: values.detach().clone() for name, values in named}
         self.progress = Progress()
 
     def step(self) -> str | None:
@@ -78,6 +83,7 @@ class Trainer:
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
             return f"the loss is {loss_value} and the gradient norm {norm_value}"
         self.optimizer.step()
+        self._average()
         progress.step += 1
         progress.train_losses.append(loss_value)
         progress.gradient_norms.append(norm_value)
@@ -85,19 +91,35 @@ class Trainer:
         return divergence_of(progress.train_losses, settings.warmup_steps)
 
     def evaluate(self) -> None:
-        """Record the validation loss, as the arm computes it and unquantized."""
-        quantized = self._validation_loss()
-        unquantized = quantized
+        """Record the validation loss of the present step."""
+        self.progress.evaluations.append(self.evaluation(self.spec.training.evaluation_sequences))
+
+    def evaluation(self, num_sequences: int) -> Evaluation:
+        """The validation loss as the arm computes it, unquantized, and of averaged weights."""
+        quantized = self._validation_loss(num_sequences)
+        unquantized, averaged = quantized, math.nan
         if evaluates_differently(self.spec.recipe):
             with unquantized_layers(self.model):
-                unquantized = self._validation_loss()
-        self.progress.evaluations.append(
-            Evaluation(
-                step=self.progress.step,
-                quantized_loss=finite(quantized),
-                unquantized_loss=finite(unquantized),
-            )
+                unquantized = self._validation_loss(num_sequences)
+        if self.averages:
+            with averaged_weights(self.model, self.averages):
+                averaged = self._validation_loss(num_sequences)
+        return Evaluation(
+            step=self.progress.step,
+            quantized_loss=finite(quantized),
+            unquantized_loss=finite(unquantized),
+            averaged_loss=finite(averaged),
         )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averages towards the weights; early on by more, to forget the first ones."""
+        decay, step = self.spec.training.average_decay, self.progress.step
+        if decay is None:
+            return
+        share = 1 - min(decay, (1 + step) / (AVERAGING_WARMUP_STEPS + step))
+        for name, values in self.model.named_parameters():
+            self.averages[name].lerp_(values, share)
 
     def _batch(self) -> Tensor:
         training = self.spec.training
@@ -111,11 +133,9 @@ class Trainer:
         return distributed.own_part(batch).to(self.spec.device)
 
     @torch.no_grad()
-    def _validation_loss(self) -> float:
+    def _validation_loss(self, num_sequences: int) -> float:
         sequence_tokens = self.spec.model.sequence_tokens
-        sequences = self._corpus.validation_batch(
-            self.spec.training.evaluation_sequences, sequence_tokens
-        )
+        sequences = self._corpus.validation_batch(num_sequences, sequence_tokens)
         size = min(max(EVALUATION_TOKENS // sequence_tokens, 1), EVALUATION_SEQUENCES)
         num_processes = distributed.num_processes()
         num_parts = -(-len(sequences) // (size * num_processes))  # in all processes as many
@@ -172,8 +192,11 @@ def train(
         report(tokens_per_step, progress.train_losses[-1] if progress.train_losses else math.nan)
         if progress.step % training.checkpoint_every_steps == 0:
             save_checkpoint(checkpoint, spec.checkpoint_key, trainer)
+    final: Evaluation | None = None
     if divergence is None:
         trainer.evaluate()
+        if training.final_evaluation_sequences is not None:
+            final = trainer.evaluation(training.final_evaluation_sequences)
     at_step(progress.step, trainer.model)
     return record_of(
         spec,
@@ -181,6 +204,7 @@ def train(
         num_parameters=trainer.num_parameters,
         num_converted_layers=len(converted_layers(trainer.model)),
         divergence=divergence,
+        final_evaluation=final,
     )
 
 
@@ -219,6 +243,22 @@ def unquantized_layers(model: nn.Module) -> Iterator[None]:
             layer.how = how
 
 
+@contextmanager
+def averaged_weights(model: nn.Module, averages: Mapping[str, Tensor]) -> Iterator[None]:
+    """The model has its averaged weights for as long as this lasts."""
+    parameters = dict(model.named_parameters())
+    kept = {name: values.detach().clone() for name, values in parameters.items()}
+    try:
+        with torch.no_grad():
+            for name, values in parameters.items():
+                values.copy_(averages[name])
+        yield
+    finally:
+        with torch.no_grad():
+            for name, values in parameters.items():
+                values.copy_(kept[name])
+
+
 def evaluates_differently(recipe: Recipe) -> bool:
     """Whether a forward pass alone already differs from float32."""
     return is_quantized(recipe) and (
@@ -252,6 +292,7 @@ def record_of(
     num_parameters: int,
     num_converted_layers: int,
     divergence: str | None,
+    final_evaluation: Evaluation | None = None,
 ) -> TrainingRun:
     """The record of a run that has ended."""
     status: Literal["finished", "diverged"] = "diverged" if divergence else "finished"
@@ -267,6 +308,7 @@ def record_of(
         train_losses=progress.train_losses,
         gradient_norms=progress.gradient_norms,
         evaluations=progress.evaluations,
+        final_evaluation=final_evaluation,
         num_resumes=progress.num_resumes,
         process_counts=progress.process_counts,
         train_s=progress.train_s,

@@ -14,17 +14,18 @@ from pathlib import Path
 
 import torch
 
-from blockwise.artifacts import load_sealed, write_model, write_sealed
+from blockwise.artifacts import load_sealed, read_sealed, write_model, write_sealed
 from blockwise.config.mxfp4 import MXFP4, Training, TrainingExperiment
 from blockwise.config.recipes import Recipe
 from blockwise.errors import run_command
 from blockwise.mxfp4 import distributed
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus
-from blockwise.mxfp4.records import RunSpec, TrainingBatch, TrainingRun, run_path
+from blockwise.mxfp4.records import RunSpec, TrainingBatch, TrainingRun, record_path, run_path
 from blockwise.mxfp4.selection import experiment_of, study_of
 from blockwise.mxfp4.trainers import STEPS, load_trainer
 from blockwise.progress import WorkProgress
 from blockwise.provenance import code_digest
+from blockwise.timed import lock_path, stand_aside
 
 
 def run_spec(
@@ -59,11 +60,20 @@ class TrainingJob:
         corpus: its text.
         store: the cell store.
         checkpoints: folder of unfinished runs.
+        records: folder that finished runs are kept in too, and taken from; None: there is none.
     """
 
-    def __init__(self, study: MXFP4, corpus: TokenCorpus, store: Path, checkpoints: Path) -> None:
+    def __init__(
+        self,
+        study: MXFP4,
+        corpus: TokenCorpus,
+        store: Path,
+        checkpoints: Path,
+        *,
+        records: Path | None = None,
+    ) -> None:
         self._study, self._corpus = study, corpus
-        self._store, self._checkpoints = store, checkpoints
+        self._store, self._checkpoints, self._records = store, checkpoints, records
 
     def run(self, title: str, specs: Sequence[tuple[str, RunSpec]]) -> dict[str, dict[int, str]]:
         """Train what is missing, by arm; keys by arm and seed."""
@@ -81,7 +91,19 @@ class TrainingJob:
         return keys
 
     def _has(self, key: str) -> bool:
-        return load_sealed(run_path(self._store, key), TrainingRun, print) is not None
+        """Whether a run is in the store, or in the kept records, from where the store gets it."""
+        run = load_sealed(run_path(self._store, key), TrainingRun, print)
+        if self._records is None:
+            return run is not None
+        kept = record_path(self._records, key)
+        if run is not None:
+            if not kept.exists():
+                write_sealed(kept, run)
+            return True
+        if not kept.exists():
+            return False
+        write_sealed(run_path(self._store, key), read_sealed(kept, TrainingRun))
+        return True
 
     def _train(self, arm: str, spec: RunSpec, key: str, progress: WorkProgress | None) -> None:
         checkpoint = self._checkpoints / spec.checkpoint_key
@@ -90,6 +112,8 @@ class TrainingJob:
         def report(num_tokens: int, loss: float) -> None:
             nonlocal steps
             steps += 1
+            if self._study.priority == "idle":
+                stand_aside(lock_path())
             if progress is not None:
                 progress.advance(num_tokens, state=f"{arm}: loss {loss:.3f}")
 
@@ -97,6 +121,8 @@ class TrainingJob:
         run = train(spec, self._corpus, checkpoint, is_compiled=self._study.compiled, report=report)
         if distributed.rank() == 0:
             write_sealed(run_path(self._store, key), run)
+            if self._records is not None:
+                write_sealed(record_path(self._records, key), run)
             shutil.rmtree(checkpoint, ignore_errors=True)
         if progress is not None:
             progress.advance(0, pieces=spec.training.num_steps - steps)  # diverged, or resumed
@@ -123,12 +149,14 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="folder of the token files")
     parser.add_argument("--store", type=Path, required=True, help="folder of the cell store")
     parser.add_argument("--checkpoints", type=Path, required=True)
+    parser.add_argument("--records", type=Path, help="folder that keeps finished runs too")
     parser.add_argument("--threads", type=int, required=True, help="of one process")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    study = study_of(arguments.config)
-    experiment = experiment_of(study, arguments.experiment, TrainingExperiment)
+    whole_study = study_of(arguments.config)
+    experiment = experiment_of(whole_study, arguments.experiment, TrainingExperiment)
+    study = whole_study.trained_in(experiment)
     corpus = TokenCorpus.open(arguments.corpus)
     arms = [arguments.arm] if arguments.arm else experiment.all_arms()
     specs = [
@@ -138,7 +166,9 @@ def main() -> None:
     ]
     with distributed.process_group(study.device):
         distributed.check_num_processes(study.num_processes)
-        job = TrainingJob(study, corpus, arguments.store, arguments.checkpoints)
+        job = TrainingJob(
+            study, corpus, arguments.store, arguments.checkpoints, records=arguments.records
+        )
         keys = job.run(arguments.experiment, specs)
         if distributed.rank() == 0:
             batch = TrainingBatch(experiment=arguments.experiment, runs=keys)

@@ -10,7 +10,7 @@ import math
 import re
 
 from blockwise.config.backbones import Backbone, VllmEngine
-from blockwise.config.mxfp4 import MXFP4
+from blockwise.config.mxfp4 import MXFP4, BpeTokenizer, ByteTokenizer, Tokenizer
 
 MB = 2**20
 GB_MB = 1024  # a gibibyte
@@ -42,10 +42,20 @@ def cpu_kv_gib(engine: VllmEngine) -> float:
     return float(space) if re.fullmatch(r"\d+(\.\d+)?", space) else CPU_KV_DEFAULT_GIB
 
 
+def assumed_vocabulary(tokenizer: Tokenizer) -> int:
+    """Words of a tokenizer as far as the configuration tells; of the hub's, a large one's."""
+    match tokenizer:
+        case ByteTokenizer():
+            return BYTE_VOCABULARY
+        case BpeTokenizer():
+            return tokenizer.vocab_size
+        case _:
+            return HUB_VOCABULARY
+
+
 def training_memory_mb(study: MXFP4) -> int:
     """Host memory of one node of a training job; the first holds a whole checkpoint, twice."""
-    vocabulary = BYTE_VOCABULARY if study.tokenizer.kind == "bytes" else HUB_VOCABULARY
-    num_parameters = study.model.num_parameters(vocabulary)
+    num_parameters = study.model.num_parameters(assumed_vocabulary(study.tokenizer))
     checkpoint = CHECKPOINT_COPIES * CHECKPOINT_BYTES * num_parameters / MB
     process_mb = GPU_PROCESS_MB if study.device == "cuda" else SERVER_MB // 4
     return math.ceil(checkpoint) + study.num_processes // study.num_nodes * process_mb

@@ -59,11 +59,16 @@ def sound_files(results: Path) -> list[Path]:
 def replace_folders(
     tables: Sequence[Path], tables_to: Path, figures: Path, figures_to: Path
 ) -> list[Path]:
-    """Replace one folder by these tables and another by the figures (PNG) of a run."""
+    """Replace the files of one folder by these tables, of another by a run's figures (PNG).
+
+    Folders in them stay: they hold the kept runs of other profiles.
+    """
     written = []
     for source_files, target in ((tables, tables_to), (sorted(figures.glob("*.png")), figures_to)):
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in target.iterdir():
+            if file.is_file():
+                file.unlink()
         for file in source_files:
             shutil.copyfile(file, target / file.name)
             written.append(target / file.name)

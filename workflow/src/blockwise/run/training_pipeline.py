@@ -12,11 +12,14 @@ from typing import Any
 from blockwise.artifacts import digest, file_states
 from blockwise.config.mxfp4 import MXFP4, Study, TrainerKind, TrainingExperiment, named_arms
 from blockwise.errors import ConfigError
+from blockwise.mxfp4.docstrings import licences
 from blockwise.mxfp4.trainers import STEPS, load_trainer
 from blockwise.provenance import code_digest
 from blockwise.run.job_resources import training_memory_mb
 
 ALL = "all"  # the job that trains every seed
+RECORDS_FOLDER = "results/reference"  # what is committed of results
+LOWEST_PRIORITY = "19"
 RENDEZVOUS_PORT = 29500  # torchrun's own; a job on several nodes has them to itself
 
 
@@ -61,11 +64,20 @@ class TrainingPipeline:
     def starter(self) -> list[str]:
         """What starts a training job's launcher on every node, before the interpreter."""
         if self.num_nodes() == 1:
-            return []
+            return ["nice", "-n", LOWEST_PRIORITY] if self._is_idle() else []
         words = ["srun", f"--nodes={self.num_nodes()}", f"--ntasks={self.num_nodes()}"]
         words += ["--ntasks-per-node=1", "--kill-on-bad-exit=1"]
         words += [f"--cpus-per-task={self.processes_per_node() * self.threads()}"]
         return words + ([f"--gpus-per-node={self.processes_per_node()}"] if self.num_gpus() else [])
+
+    def _is_idle(self) -> bool:
+        return self._study is not None and self._study.priority == "idle"
+
+    def records_of(self, profile: str) -> list[str]:
+        """Where a training job keeps finished runs beside the store, as command-line words."""
+        if self._study is None or not self._study.keeps_records:
+            return []
+        return ["--records", f"{RECORDS_FOLDER}/{profile}/records"]
 
     def launcher(self) -> list[str]:
         """What starts a training job's processes, after the interpreter; words of the shell.
@@ -157,8 +169,10 @@ class TrainingPipeline:
             return ""
         corpus, tokenizer = self._study.corpus, self._study.tokenizer
         values: list[Any] = [corpus.model_dump(mode="json"), tokenizer.model_dump(mode="json")]
-        if corpus.kind == "stdlib":
+        if corpus.kind in ("stdlib", "docstrings"):
             values.append(platform.python_version())
+        if corpus.kind == "docstrings":
+            values.append(licences(corpus.distributions))
         if corpus.kind == "path":
             values.append(file_states(Path(corpus.folder)))
         return digest([values, code_digest("blockwise.mxfp4.corpus")])
@@ -171,7 +185,7 @@ class TrainingPipeline:
     def measurement_key(self, experiment: str, *modules: str) -> str:
         """When a measurement must be made again, or any job of an experiment: its modules."""
         entry = self.study.experiments[experiment]
-        apart = {"experiments", "arms", "caption", "num_nodes"}
+        apart = {"experiments", "arms", "caption", "num_nodes", "priority", "keeps_records"}
         shared = self.study.model_dump(mode="json", exclude=apart)
         arms = {arm: self.study.arms[arm].model_dump(mode="json") for arm in named_arms(entry)}
         return digest([entry.model_dump(mode="json"), shared, arms, code_digest(*modules)])

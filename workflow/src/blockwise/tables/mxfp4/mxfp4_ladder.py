@@ -12,17 +12,16 @@ the censored seeds would have needed, it holds below. A baseline's own row compa
 What the paper reports stands beside the rows of its kind, and is marked as such.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from blockwise.config.mxfp4 import LadderExperiment, Study
-from blockwise.mxfp4.records import Evaluation, TrainingRun
+from blockwise.mxfp4.records import TrainingRun
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text, tokens
 from blockwise.tables.inputs import TableInputs
+from blockwise.tables.mxfp4.parts.crossing import Crossing, crossings_of, horizon_tokens
 from blockwise.tables.mxfp4.parts.reported import NO_CONVERGENCE, REACHED, SOURCE, reported_for
 from blockwise.tables.mxfp4.parts.spread import (
     NOT_POWERED,
@@ -37,6 +36,7 @@ from blockwise.tables.mxfp4.parts.training import (
     LABELS,
     Runs,
     TrainedExperiment,
+    final_quantized_loss,
     finished,
     label_values,
     trained_experiments,
@@ -71,6 +71,18 @@ OVERHEAD = Spread(
     "Tokens of the arm over those of the baseline, less 1; where some seed does not get there, it "
     "counts with the horizon, the lower end is a bound from below, and the rest is empty",
 )
+NULL_OVERHEAD = Spread(
+    "null_overhead",
+    "_frac",
+    "1",
+    "Overhead of the null arm, which differs from this baseline by the order of sums alone: what "
+    "chance does to an overhead",
+)
+NULL_LOSS = LossDifference(
+    "null_quantized_loss_difference",
+    "Last validation loss of the null arm, less that of this baseline: what chance does to a "
+    "difference",
+)
 LOSSES = {f"final_{name}": loss for name, loss in FINAL_LOSSES.items()}
 LEVELS = {
     name: Spread(name, "_nats", "nats", meaning, statistics=(*RANGE, "num"))
@@ -89,6 +101,7 @@ COLUMNS: tuple[Column, ...] = (
         "Step of the baseline whose validation loss is the target; empty: the target is a set one.",
         unit="",
     ),
+    text("curve", "Losses along which a target is reached: quantized, or of averaged weights."),
     tokens("horizon_tokens", "Tokens of a whole run; an arm that needs more is censored."),
     count("num_reached", "Seeds in which the arm reached the target.", ColumnKind.SAMPLED),
     count(
@@ -123,6 +136,9 @@ COLUMNS: tuple[Column, ...] = (
     ),
     *(column for level in LEVELS.values() for column in level.columns()),
     *(column for difference in DIFFERENCES.values() for column in difference.columns()),
+    text("null_arm", "The null arm; empty: the experiment has none."),
+    *NULL_OVERHEAD.columns(),
+    *NULL_LOSS.columns(),
     number(
         "reported_low_frac",
         "Overhead that the paper reports for this kind of arm against FP8, lower end.",
@@ -133,22 +149,6 @@ COLUMNS: tuple[Column, ...] = (
     text("reported_outcome", f"What the paper reports: {REACHED} or {NO_CONVERGENCE}."),
     text("reported_source", "How the reported values are known; empty: none is."),
 )
-
-
-@dataclass(frozen=True)
-class _Crossing:
-    """The way to the target in one seed."""
-
-    target_loss: float
-    baseline_tokens: float
-    own_tokens: float | None  # None: not reached, or diverged
-    horizon_tokens: int
-
-    @property
-    def overhead(self) -> float:
-        """Tokens over the baseline's, less 1; a lower bound where the target is not reached."""
-        tokens_spent = self.horizon_tokens if self.own_tokens is None else self.own_tokens
-        return tokens_spent / self.baseline_tokens - 1
 
 
 def build(inputs: TableInputs) -> pd.DataFrame:
@@ -165,15 +165,15 @@ def _row(
     experiment: TrainedExperiment, settings: LadderExperiment, baseline: str, arm: str
 ) -> dict[str, Any]:
     own, reference = experiment.arms[arm], experiment.arms[baseline]
-    shared = sorted(own.keys() & reference.keys())
-    crossings = {seed: _crossing(own[seed], reference[seed], settings) for seed in shared}
+    crossings = crossings_of(own, reference, settings)
     known = {seed: crossing for seed, crossing in crossings.items() if crossing is not None}
     one_run = next(iter(own.values()))
     return {
         **label_values(experiment, baseline, arm),
         "step_tokens": one_run.tokens_per_step,
         "target_step": settings.target_step,
-        "horizon_tokens": _horizon_tokens(one_run),
+        "curve": settings.curve,
+        "horizon_tokens": horizon_tokens(one_run),
         "num_reached": sum(crossing.own_tokens is not None for crossing in known.values()),
         "num_not_reached": sum(
             crossing.own_tokens is None and own[seed].status == "finished"
@@ -182,67 +182,12 @@ def _row(
         "num_no_target": len(crossings) - len(known),
         **_target_values(known, is_baseline=arm == baseline),
         **_loss_values(own, None if arm == baseline else reference),
+        **_null_values(experiment, settings, reference),
         **_reported_values(one_run, next(iter(reference.values()))),
     }
 
 
-def _crossing(
-    own: TrainingRun, baseline: TrainingRun, settings: LadderExperiment
-) -> _Crossing | None:
-    """The way to the target in one seed; None where there is no target to reach."""
-    target = settings.target_loss
-    if settings.target_step is not None:
-        target = _loss_at(baseline.evaluations, settings.target_step)
-    if target is None:
-        return None
-    baseline_step = _first_step_at(baseline.evaluations, target)
-    if not baseline_step:
-        return None
-    step = _first_step_at(own.evaluations, target) if own.status == "finished" else None
-    return _Crossing(
-        target_loss=target,
-        baseline_tokens=baseline_step * baseline.tokens_per_step,
-        own_tokens=None if step is None else step * own.tokens_per_step,
-        horizon_tokens=_horizon_tokens(own),
-    )
-
-
-def _loss_at(evaluations: Sequence[Evaluation], step: int) -> float | None:
-    """Validation loss after a step, interpolated; None: not finite, or the run ended before."""
-    for one in evaluations:
-        if one.step == step:
-            return one.quantized_loss
-    for before, after in pairwise(evaluations):
-        if before.step < step < after.step:
-            if before.quantized_loss is None or after.quantized_loss is None:
-                return None
-            share = (step - before.step) / (after.step - before.step)
-            return before.quantized_loss + share * (after.quantized_loss - before.quantized_loss)
-    return None
-
-
-def _first_step_at(evaluations: Sequence[Evaluation], target: float) -> float | None:
-    """Where a loss first falls to the target, interpolated; None: nowhere.
-
-    After a loss that is not finite there is nothing to interpolate: the evaluation itself counts.
-    """
-    before: Evaluation | None = None
-    for one in evaluations:
-        if one.quantized_loss is not None and one.quantized_loss <= target:
-            if before is None or before.quantized_loss is None:
-                return float(one.step)
-            drop = before.quantized_loss - one.quantized_loss
-            share = (before.quantized_loss - target) / drop
-            return before.step + share * (one.step - before.step)
-        before = one
-    return None
-
-
-def _horizon_tokens(run: TrainingRun) -> int:
-    return run.spec.training.num_steps * run.tokens_per_step
-
-
-def _target_values(crossings: Mapping[int, _Crossing], *, is_baseline: bool) -> dict[str, Any]:
+def _target_values(crossings: Mapping[int, Crossing], *, is_baseline: bool) -> dict[str, Any]:
     reached = {
         seed: crossing.own_tokens
         for seed, crossing in crossings.items()
@@ -259,7 +204,7 @@ def _target_values(crossings: Mapping[int, _Crossing], *, is_baseline: bool) -> 
     return values
 
 
-def _overhead_values(crossings: Mapping[int, _Crossing]) -> dict[str, Any]:
+def _overhead_values(crossings: Mapping[int, Crossing]) -> dict[str, Any]:
     overheads = {seed: crossing.overhead for seed, crossing in crossings.items()}
     reached = {seed for seed, crossing in crossings.items() if crossing.own_tokens is not None}
     at_least = interval_of(overheads)
@@ -282,6 +227,21 @@ def _loss_values(own: Runs, reference: Runs | None) -> dict[str, Any]:
         values |= LEVELS[name].values(losses)
         values |= DIFFERENCES[name].values(losses, finished(reference or {}, loss_of))
     return values
+
+
+def _null_values(
+    experiment: TrainedExperiment, settings: LadderExperiment, reference: Runs
+) -> dict[str, Any]:
+    """How far the null arm strays; a censored seed counts with the horizon."""
+    null_runs = experiment.arms.get(settings.null_arm or "", {})
+    crossings = crossings_of(null_runs, reference, settings)
+    overheads = {seed: one.overhead for seed, one in crossings.items() if one is not None}
+    losses = finished(null_runs, final_quantized_loss)
+    return {
+        "null_arm": settings.null_arm,
+        **NULL_OVERHEAD.values(overheads),
+        **NULL_LOSS.values(losses, finished(reference, final_quantized_loss)),
+    }
 
 
 def _reported_values(own: TrainingRun, baseline: TrainingRun) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def _remedies(gemm: Gemm) -> set[str]:
     for _, operand in gemm.operands:
         if operand is None:
             words.add("unquantized")
+        elif operand.centred:
+            words.add("centred")
         elif operand.scale_rule != ScaleRule.EVEN:
             words.add(operand.scale_rule.value)
         elif operand.rounding != Rounding.RTNE:

@@ -17,7 +17,7 @@ from typing import Any
 from blockwise.artifacts import read_model, read_sealed
 from blockwise.config.mxfp4 import MXFP4, Study, TrainingExperiment
 from blockwise.errors import ArtifactError
-from blockwise.mxfp4.records import TrainingBatch, TrainingRun, run_path
+from blockwise.mxfp4.records import Evaluation, TrainingBatch, TrainingRun, run_path
 from blockwise.tables.columns import Column, ColumnKind, count, number, text
 from blockwise.tables.inputs import LoadedRun, TableInputs
 
@@ -180,12 +180,22 @@ def finished(runs: Runs, of: Callable[[TrainingRun], float | None]) -> dict[int,
 
 def final_quantized_loss(run: TrainingRun) -> float | None:
     """Validation loss after the last step, as the arm computes it."""
-    return run.evaluations[-1].quantized_loss
+    return _last(run).quantized_loss
 
 
 def final_unquantized_loss(run: TrainingRun) -> float | None:
     """Validation loss after the last step, the weights multiplied in float32."""
-    return run.evaluations[-1].unquantized_loss
+    return _last(run).unquantized_loss
+
+
+def final_averaged_loss(run: TrainingRun) -> float | None:
+    """Validation loss after the last step, of the averaged weights as the arm computes it."""
+    return _last(run).averaged_loss
+
+
+def _last(run: TrainingRun) -> Evaluation:
+    """The evaluation after the last step, on more text where there is one."""
+    return run.final_evaluation or run.evaluations[-1]
 
 
 FINAL_LOSSES = {
