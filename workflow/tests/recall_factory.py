@@ -2,7 +2,7 @@
 
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.compaction import compaction_accuracy_volume, compaction_block_prompts
 from blockwise.tables.inputs import TableInputs
 from record_factory import answer, compaction, loaded, record

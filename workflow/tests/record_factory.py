@@ -18,7 +18,7 @@ from blockwise.compaction.records import (
     TimingBlock,
 )
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import ContentType, Protocol, Study
+from blockwise.config.choices import ContentType, Protocol, Study
 from blockwise.serving.engine_card import EngineCard
 from blockwise.tables.inputs import LoadedCell, LoadedOmission
 from cell_specs import cell

@@ -34,7 +34,7 @@ from blockwise.compaction.messages import CompactedMessages, OnOversize
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.backbones import RequestDefaults
-from blockwise.config.experiments import Boundary, OpenBlock, SummaryFault
+from blockwise.config.choices import Boundary, OpenBlock, SummaryFault
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import BlockwiseError, CompactionError, ConfigError, run_command

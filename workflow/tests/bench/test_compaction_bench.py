@@ -7,7 +7,7 @@ from blockwise.bench.compaction import OURS, PAPER, RANDOM_NAME, bench_profile, 
 from blockwise.bench.rounds import figure
 from blockwise.compaction.records import TimingBlock
 from blockwise.config.arms import SEQUENTIAL
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.errors import ConfigError
 from blockwise.models.renderer import Renderer
 from record_factory import compaction, record

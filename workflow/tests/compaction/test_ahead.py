@@ -16,7 +16,7 @@ from blockwise.compaction.layouts import shows_nothing_later
 from blockwise.compaction.messages import Policy, compact_messages, send_ahead
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import known_layouts
-from blockwise.config.experiments import OpenBlock, VolumeMode
+from blockwise.config.choices import OpenBlock, VolumeMode
 from blockwise.errors import CompactionError, EngineError
 
 GOOD = "The user asked what has to be done and the assistant said it."

@@ -8,7 +8,7 @@ from blockwise import provenance
 from blockwise.compaction.cells import Unit, cell_code_digest, group_units
 from blockwise.compaction.records import TimingBlock
 from blockwise.compaction.store import CellStore
-from blockwise.config.experiments import Protocol
+from blockwise.config.choices import Protocol
 from cell_specs import SPEC, cell
 
 

@@ -16,7 +16,7 @@ from blockwise.bench.client import InstantEngine
 from blockwise.compaction.chat import ChatCompactor
 from blockwise.compaction.messages import CompactedMessages, compact_messages
 from blockwise.compaction.messages_record import Outcome
-from blockwise.config.experiments import SummaryFault
+from blockwise.config.choices import SummaryFault
 from blockwise.errors import CompactionError, ConfigError, ServerError
 from blockwise.models.renderer import CountedBy, Renderer
 from blockwise.serving import client as engine_module

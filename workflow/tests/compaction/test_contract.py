@@ -18,7 +18,7 @@ from blockwise.compaction.identifiers import identifiers
 from blockwise.compaction.messages import Policy, compact_messages
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL, known_layouts
-from blockwise.config.experiments import SummaryFault
+from blockwise.config.choices import SummaryFault
 from blockwise.config.prompts import load_prompt
 from blockwise.errors import CompactionError
 

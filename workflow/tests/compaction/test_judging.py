@@ -25,7 +25,7 @@ from blockwise.compaction.judging import (
     probe_items,
 )
 from blockwise.compaction.records import AnswerContext, Batch
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.config.judge import Judge
 from blockwise.config.load import load_profile
 from blockwise.errors import ConfigError, EngineError

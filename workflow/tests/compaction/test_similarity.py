@@ -19,8 +19,8 @@ from blockwise.compaction.similarity import (
     read_repeats,
     summary_of,
 )
+from blockwise.config.choices import Study
 from blockwise.config.embedder import FilesEmbedder, HubEmbedder, PathEmbedder, TfidfEmbedder
-from blockwise.config.experiments import Study
 from blockwise.config.load import load_profile
 from blockwise.config.published_files import PackagePlace
 from blockwise.errors import ArtifactError, ConfigError, ServerError

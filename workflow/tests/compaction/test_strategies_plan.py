@@ -7,7 +7,8 @@ from test_agent import make_session
 
 from blockwise.compaction.plan import plan_batch
 from blockwise.config.arms import known_strategies
-from blockwise.config.experiments import Protocol, StrategiesExperiment
+from blockwise.config.choices import Protocol
+from blockwise.config.experiments import StrategiesExperiment
 from blockwise.config.load import load_profile
 from blockwise.data.documents import SessionSet
 from blockwise.models.prepared_model import PreparedModel

@@ -4,7 +4,7 @@ from fnmatch import fnmatch
 
 import pytest
 
-from blockwise.config.experiments import Boundary, Study
+from blockwise.config.choices import Boundary, Study
 from blockwise.config.load import load_profile
 
 

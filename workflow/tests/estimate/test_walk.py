@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockwise.compaction.play import Stage, play_cell
-from blockwise.config.experiments import Protocol
+from blockwise.config.choices import Protocol
 from blockwise.data.documents import Document, Question, Session
 from blockwise.estimate import plans
 from blockwise.estimate.bill import BYSTANDERS

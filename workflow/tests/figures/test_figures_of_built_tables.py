@@ -6,7 +6,7 @@ import pytest
 from drawn import drawn_points, texts_of
 
 from blockwise.compaction.records import AnswerContext
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.figures.registry import figures_of, load_figure
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.registry import TABLES, Family

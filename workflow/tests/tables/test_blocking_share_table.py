@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.compaction import compaction_blocking_share
 from blockwise.tables.inputs import TableInputs
 from record_factory import compaction, loaded, record

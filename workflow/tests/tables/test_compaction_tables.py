@@ -3,7 +3,7 @@ import pytest
 
 from blockwise.artifacts import read_model, write_json
 from blockwise.compaction.records import AnswerContext, CellRecord
-from blockwise.config.experiments import ContentType, Study
+from blockwise.config.choices import ContentType, Study
 from blockwise.errors import ArtifactError
 from blockwise.tables.compaction import (
     compaction_cells,

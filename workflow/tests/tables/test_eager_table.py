@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.compaction.compaction_eager import build
 from blockwise.tables.inputs import TableInputs
 from record_factory import compaction, loaded, record, request

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.errors import ArtifactError
 from blockwise.statistics import mean_interval
 from blockwise.tables.compaction import compaction_end_to_end

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from blockwise.compaction.records import AnswerContext
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables.compaction import compaction_layouts
 from blockwise.tables.inputs import TableInputs

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from blockwise.artifacts import read_json, write_json
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables.compaction.parts.load import load_batches, load_engine_cards, load_omitted
 from record_factory import comparison, engine_card, loaded, omission, record, store_batch

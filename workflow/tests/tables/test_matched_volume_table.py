@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.columns import csv_bytes
 from blockwise.tables.compaction import compaction_matched_volume
 from blockwise.tables.compaction.compaction_matched_volume import split_seeds

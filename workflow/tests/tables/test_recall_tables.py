@@ -12,7 +12,7 @@ from blockwise.compaction.judgements import (
 )
 from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import ContentType, Study
+from blockwise.config.choices import ContentType, Study
 from blockwise.tables.compaction import compaction_answers, compaction_block_prompts
 from blockwise.tables.inputs import TableInputs
 from recall_factory import asked, build, prompt_cell, prompts_table, recall_cell, reference, row_of

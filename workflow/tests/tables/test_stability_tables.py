@@ -9,7 +9,7 @@ import pytest
 
 from blockwise.compaction.similarity import NO_WORD, Similarities, SummaryGroup
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.errors import ArtifactError
 from blockwise.statistics import MIN_REPEATS, PROVEN_CV
 from blockwise.tables.compaction import (

@@ -4,7 +4,7 @@ import pytest
 
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.compaction import compaction_answers, compaction_strategies
 from blockwise.tables.inputs import TableInputs
 from record_factory import answer, compaction, loaded, record, request

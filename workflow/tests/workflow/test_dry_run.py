@@ -6,7 +6,7 @@ import pytest
 import yaml
 from workspace import copy_workflow, run_snakemake
 
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.figures.registry import FIGURES
 
 

@@ -15,8 +15,8 @@ from workspace import SMALL_TIMING, copy_workflow, run_snakemake, stored_units, 
 
 from blockwise.claims.verdicts import Verdict
 from blockwise.config.arms import known_layouts
+from blockwise.config.choices import Study
 from blockwise.config.claims import load_claims
-from blockwise.config.experiments import Study
 from blockwise.estimate.__main__ import estimate
 from blockwise.estimate.bill import BYSTANDERS
 from blockwise.estimate.hardware import gpu

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from blockwise.compaction.agent import Agent, AgentRule
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
-from blockwise.config.experiments import Boundary, VolumeMode
+from blockwise.config.choices import Boundary, VolumeMode
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient
 

@@ -27,7 +27,7 @@ from blockwise.compaction.records import CellRecord, TimingBlock
 from blockwise.compaction.sessions import build_sessions
 from blockwise.compaction.store import CellStore
 from blockwise.config.arms import SEQUENTIAL
-from blockwise.config.experiments import Protocol
+from blockwise.config.choices import Protocol
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.profile import Profile
 from blockwise.data.prepare import prepare_documents

@@ -27,7 +27,7 @@ from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.backbones import Backbone
-from blockwise.config.experiments import Boundary, OpenBlock, VolumeMode
+from blockwise.config.choices import Boundary, OpenBlock, VolumeMode
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.errors import BlockwiseError, ConfigError, run_command
 from blockwise.models.prepare import prepare_model

@@ -17,7 +17,7 @@ from blockwise.compaction.known_messages import KnownMessages
 from blockwise.compaction.messages import Policy, compact_messages
 from blockwise.compaction.messages_record import Outcome
 from blockwise.config.arms import SEQUENTIAL
-from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
+from blockwise.config.choices import Boundary, SummaryFault, VolumeMode
 from blockwise.models.renderer import Message, Renderer
 
 FEW, MANY = 1000, 10_000  # messages

@@ -22,7 +22,7 @@ from blockwise.compaction.conversation import plain_messages, read_history
 from blockwise.compaction.conversation_document import Conversation, read_conversation
 from blockwise.compaction.messages import CompactedMessages
 from blockwise.config.arms import SEQUENTIAL, known_layouts
-from blockwise.config.experiments import SummaryFault
+from blockwise.config.choices import SummaryFault
 from blockwise.errors import run_command
 from blockwise.serving.api_key import NO_KEY
 

@@ -19,7 +19,7 @@ rightly (workflow/docs/compactor.md).
 import re
 from dataclasses import dataclass
 
-from blockwise.config.experiments import SummaryFault
+from blockwise.config.choices import SummaryFault
 from blockwise.serving.client import ChatRequest, Completion
 
 LOOP_WORDS = 4

@@ -22,7 +22,7 @@ from blockwise.compaction.records import (
     RequestRecord,
     RequestRole,
 )
-from blockwise.config.experiments import SummaryFault
+from blockwise.config.choices import SummaryFault
 from blockwise.data.dataset_format import load_format
 from blockwise.data.documents import Document, Question
 from blockwise.errors import CompactionError

@@ -13,10 +13,8 @@ from blockwise.artifacts import digest
 from blockwise.compaction.compactor import CompactionRule
 from blockwise.config.arms import SEQUENTIAL, Mode, Reference, is_reference, known_layouts
 from blockwise.config.backbones import ArgumentValue, RequestSettings
-from blockwise.config.datasets import FormatName
-from blockwise.config.experiments import (
+from blockwise.config.choices import (
     Boundary,
-    Bystanders,
     ContentType,
     OpenBlock,
     Protocol,
@@ -24,6 +22,8 @@ from blockwise.config.experiments import (
     Transcript,
     VolumeMode,
 )
+from blockwise.config.datasets import FormatName
+from blockwise.config.experiments import Bystanders
 
 
 class _Ingredient(BaseModel):

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from blockwise.artifacts import digest
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.config.arms import LAYOUT_PACKAGE, STRATEGY_PACKAGE
+from blockwise.config.choices import PROTOCOL_PACKAGE, Protocol
 from blockwise.config.datasets import format_module
-from blockwise.config.experiments import PROTOCOL_PACKAGE, Protocol
 from blockwise.provenance import code_digest
 
 PLAYING_MODULE = "blockwise.compaction.play"

@@ -50,7 +50,7 @@ from blockwise.config.backbones import (
     RequestDefaults,
 )
 from blockwise.config.base import ConfigModel, PositiveTokens
-from blockwise.config.experiments import Boundary, OpenBlock, SummaryFault, VolumeMode
+from blockwise.config.choices import Boundary, OpenBlock, SummaryFault, VolumeMode
 from blockwise.config.prompts import load_prompt, prompt_path
 from blockwise.errors import ConfigError, ServerError
 from blockwise.models.assumed_renderer import AssumedRenderer

@@ -28,13 +28,7 @@ from blockwise.compaction.history import Cut, History, Turn, slice_turns
 from blockwise.compaction.identifiers import survival
 from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.partition import HistoryBlock, partition
-from blockwise.config.experiments import (
-    Boundary,
-    ContentType,
-    OpenBlock,
-    SummaryFault,
-    VolumeMode,
-)
+from blockwise.config.choices import Boundary, ContentType, OpenBlock, SummaryFault, VolumeMode
 from blockwise.errors import BlockwiseError, CompactionError, WorkersError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import ChatRequest, Completion, EngineClient

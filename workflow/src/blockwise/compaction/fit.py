@@ -14,7 +14,7 @@ from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import WRAPPER_ROLE, wrapper_text
 from blockwise.compaction.history import SYSTEM_ROLE
 from blockwise.compaction.protocols.deferred import part_starts
-from blockwise.config.experiments import OpenBlock, VolumeMode
+from blockwise.config.choices import OpenBlock, VolumeMode
 from blockwise.data.documents import Document, Question, Session
 from blockwise.errors import CompactionError, ConfigError
 from blockwise.models.renderer import Message, Renderer

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from blockwise.config.experiments import ContentType
+from blockwise.config.choices import ContentType
 from blockwise.models.renderer import Message
 
 SYSTEM_ROLE = "system"

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from blockwise.artifacts import digest, inside, read_sealed
 from blockwise.compaction.records import AnswerContext, Batch, CellRecord, Record
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 
 SCHEMA_VERSION: Literal[1] = 1
 RECALL_STUDIES = frozenset({Study.ACCURACY_VOLUME, Study.BLOCK_PROMPTS})

@@ -46,7 +46,7 @@ from blockwise.compaction.layouts import shows_nothing_later
 from blockwise.compaction.messages_record import MessagesRecord, Outcome, volumes_of
 from blockwise.compaction.oversize import plan_of_pieces, why_it_does_not_fit, with_room
 from blockwise.compaction.tool_repair import repair_tool_rounds
-from blockwise.config.experiments import OpenBlock, VolumeMode
+from blockwise.config.choices import OpenBlock, VolumeMode
 from blockwise.errors import CompactionError, WorkersError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.serving.client import EngineClient

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from blockwise.compaction.compactor import Compaction, text_of
 from blockwise.compaction.history import History
 from blockwise.compaction.identifiers import survival
-from blockwise.config.experiments import Boundary, SummaryFault, VolumeMode
+from blockwise.config.choices import Boundary, SummaryFault, VolumeMode
 from blockwise.models.renderer import CountedBy, Renderer
 from blockwise.serving.client import ChatRequest, Completion
 

@@ -15,7 +15,7 @@ from blockwise.compaction.fences import fence, fenced
 from blockwise.compaction.history import Cut, History, slice_turns
 from blockwise.compaction.partition import HistoryBlock, token_pieces
 from blockwise.config.arms import known_layouts
-from blockwise.config.experiments import VolumeMode
+from blockwise.config.choices import VolumeMode
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Message, Renderer
 from blockwise.models.tool_text import in_words

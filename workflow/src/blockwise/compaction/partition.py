@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from blockwise.compaction.history import TOOL_ROLE, Cut, History, slice_turns
-from blockwise.config.experiments import Boundary
+from blockwise.config.choices import Boundary
 from blockwise.errors import CompactionError
 from blockwise.models.renderer import Renderer
 

@@ -24,25 +24,26 @@ from blockwise.compaction.records import BY_CONTENT_TYPE, OmittedCell
 from blockwise.compaction.strategy import Arms, load_strategy
 from blockwise.config.arms import SEQUENTIAL, Reference, is_reference
 from blockwise.config.backbones import Backbone, RequestSettings
-from blockwise.config.experiments import (
+from blockwise.config.choices import (
     Boundary,
-    Bystanders,
-    CompactionExperiment,
     ContentType,
-    EagerExperiment,
-    Experiment,
-    ForcedVolume,
-    LoadExperiment,
-    NaturalVolume,
     OpenBlock,
-    RecallExperiment,
-    SessionExperiment,
-    StrategiesExperiment,
     Study,
     SummaryFault,
     Transcript,
     VolumeMode,
 )
+from blockwise.config.experiments import (
+    Bystanders,
+    CompactionExperiment,
+    EagerExperiment,
+    Experiment,
+    LoadExperiment,
+    RecallExperiment,
+    SessionExperiment,
+    StrategiesExperiment,
+)
+from blockwise.config.grid import ForcedVolume, NaturalVolume
 from blockwise.config.keys import secret_variables
 from blockwise.config.profile import Profile
 from blockwise.config.prompts import CompactionPrompt, load_prompt

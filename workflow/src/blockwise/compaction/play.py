@@ -15,7 +15,7 @@ from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.compactor import derive_seed
 from blockwise.compaction.protocols import load_protocol
 from blockwise.compaction.records import CellRecord, Environment
-from blockwise.config.experiments import Protocol, Transcript
+from blockwise.config.choices import Protocol, Transcript
 from blockwise.data.documents import Session
 from blockwise.models.renderer import Renderer
 from blockwise.serving.client import EngineClient

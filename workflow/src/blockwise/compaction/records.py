@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import ContentType, Protocol, Study, SummaryFault
+from blockwise.config.choices import ContentType, Protocol, Study, SummaryFault
 from blockwise.serving.engine_card import EngineCard
 
 SCHEMA_VERSION: Literal[7] = 7

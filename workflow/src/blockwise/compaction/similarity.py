@@ -23,6 +23,7 @@ from blockwise.artifacts import digest_tree, inside, read_model, read_sealed, wr
 from blockwise.compaction.embedder_model import FetchedEmbedder, embedder_folder, fetch_embedder
 from blockwise.compaction.records import Batch, CellRecord, Record
 from blockwise.config.base import UNPINNED
+from blockwise.config.choices import Study
 from blockwise.config.embedder import (
     Embedder,
     FilesEmbedder,
@@ -30,7 +31,6 @@ from blockwise.config.embedder import (
     PathEmbedder,
     TfidfEmbedder,
 )
-from blockwise.config.experiments import Study
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ConfigError, ServerError, run_command
 

@@ -7,304 +7,25 @@ its questions asked after a closing compaction (recall), a single compaction of 
 given length, and a single compaction on an engine that serves others too.
 """
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
-from blockwise.config.arms import (
-    SEQUENTIAL,
-    Reference,
-    eager_layouts,
-    known_layouts,
-    known_strategies,
-)
+from blockwise.config.arms import Reference, eager_layouts, known_strategies
 from blockwise.config.base import ConfigModel, Name, PositiveTokens
-
-PROTOCOL_PACKAGE = "blockwise.compaction.protocols"
-"""Where the protocols are: one module for each member of `Protocol`."""
-
-
-class Study(StrEnum):
-    """The tables and figures of the compaction study."""
-
-    END_TO_END = "compaction_end_to_end"
-    BLOCKING_SHARE = "compaction_blocking_share"
-    MATCHED_VOLUME = "compaction_matched_volume"
-    LENGTH_INVARIANCE = "compaction_length_invariance"
-    STABILITY = "compaction_stability"
-    VOLUME_CONTROL = "compaction_volume_control"
-    LAYOUTS = "compaction_layouts"
-    ACCURACY_VOLUME = "compaction_accuracy_volume"
-    BLOCK_PROMPTS = "compaction_block_prompts"
-    UNDER_LOAD = "compaction_under_load"
-    EAGER = "compaction_eager"
-    STRATEGIES = "compaction_strategies"
-
-
-class Protocol(StrEnum):
-    """How a cell is played."""
-
-    IMMEDIATE = "immediate"  # a session, each question in the turn of its document: time
-    DEFERRED = "deferred"  # a session, questions in branches after a closing compaction: recall
-    SINGLE = "single"  # one compaction of a cached history of a given length
-    SHARED = "shared"  # the same while bystanders use the engine
-
-
-class Transcript(StrEnum):
-    """Which assistant turns an immediate session appends to its history."""
-
-    FIXED = "fixed"  # the recorded turn, so every arm does the same work
-    FREE = "free"  # what the model said: a labelled variant, never compared for speed
-
-
-class Boundary(StrEnum):
-    """Where history blocks may be cut."""
-
-    TURN = "turn"  # never inside a turn
-    TOKEN = "token"  # noqa: S105  the paper's token-wise cut, at a stable character
-
-
-class OpenBlock(StrEnum):
-    """What becomes of the last history block, which is still open, at a compaction."""
-
-    COMPACT = "compact"  # it is summarised with the others
-    KEEP = "keep"  # it stays verbatim
-
-
-class ContentType(StrEnum):
-    """What a turn mostly holds; a history block has the type that most of its text has."""
-
-    DIALOGUE = "dialogue"
-    EVIDENCE = "evidence"
-    TOOL_OUTPUT = "tool_output"
-
-
-class VolumeMode(StrEnum):
-    """Who says how long a summary is."""
-
-    FORCED = "forced"  # the configuration, to the token
-    NATURAL = "natural"  # the model, below a cap
-
-
-class SummaryFault(StrEnum):
-    """Why a worker's answer is no summary (blockwise.compaction.acceptance has the rules)."""
-
-    LENGTH = "length"  # its budget of tokens ended it
-    EMPTY = "empty"  # no word, thinking apart
-    CONTENT_FILTER = "content_filter"
-    TOOL_CALLS = "tool_calls"
-    ECHO = "echo"  # it repeats what it was asked
-    LOOP = "loop"  # it says one thing over and over
-    REFUSAL = "refusal"  # the model says that it will not, or cannot
-
-
-class ForcedVolume(ConfigModel):
-    """Every compaction decodes exactly this many tokens, split over its workers."""
-
-    mode: Literal["forced"]
-    total_tokens: PositiveTokens
-
-
-class VolumeOfEach(ConfigModel):
-    """Every worker decodes exactly this many tokens, and sequential as many as all of them.
-
-    A total that is split over the workers is not known before all of them are, so no worker could
-    be sent ahead of its compaction.
-    """
-
-    mode: Literal["forced"]
-    worker_tokens: PositiveTokens
-
-
-class NaturalVolume(ConfigModel):
-    """Every worker stops by itself, below a cap."""
-
-    mode: Literal["natural"]
-    sequential_max_tokens: PositiveTokens
-    worker_max_tokens: PositiveTokens
-    accept: list[SummaryFault] = Field(
-        default_factory=list,
-        description="Faults of a summary that are recorded and kept; any other ends the job.",
-    )
-
-
-Volume = Annotated[ForcedVolume | NaturalVolume, Field(discriminator="mode")]
-
-
-class Verbatim(ConfigModel):
-    """What a compaction leaves as it is. The system prompt always stays."""
-
-    last_turns: int = Field(0, ge=0)
-
-
-class Grid(ConfigModel):
-    """What the experiments of all studies have in common: arms, prompts, repetition."""
-
-    PLAYED: ClassVar[Protocol]
-
-    sequential: bool = Field(True, description="Include the sequential arm.")
-    layouts: list[str] = Field(["target_block"], description="Modules of compaction/layouts.")
-    block_sizes_tokens: list[PositiveTokens] = Field(
-        default_factory=list,
-        description="B. An arm whose B exceeds the history it would cut is left out.",
-    )
-    boundary: Boundary = Boundary.TURN
-    prompts: list[Name] = Field(
-        ["detailed"], min_length=1, description="Files of config/prompts, without .md."
-    )
-    verbatim: Verbatim = Verbatim()
-    seeds: list[int] = Field([0], min_length=1)
-    num_repeats: PositiveInt = 1
-    num_server_starts: PositiveInt = Field(
-        1,
-        description="Timed cells are played again on so many starts of the server, each in a job "
-        "of its own; times cluster by start.",
-    )
-    num_sessions: PositiveInt | None = Field(None, description="The first so many; default: all.")
-    backbones: list[Name] | None = Field(None, description="Default: all.")
-    datasets: list[Name] | None = Field(None, description="Default: all.")
-
-    @property
-    def protocol(self) -> Protocol:
-        """How its cells are played."""
-        return self.PLAYED
-
-    @property
-    def history_limits_tokens(self) -> list[int]:
-        """Lengths at which this experiment compacts: tau, or the history's own."""
-        raise NotImplementedError
-
-    @property
-    def volume_rule(self) -> "ForcedVolume | VolumeOfEach | NaturalVolume":
-        """The volume of its compactions."""
-        raise NotImplementedError
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether its cells live in timing blocks; every cell of an experiment agrees."""
-        if self.protocol is Protocol.SINGLE:
-            return self.volume_rule.mode == "forced"
-        return self.protocol is not Protocol.DEFERRED
-
-    def arms(self, history_tokens: int) -> list[tuple[str, int | None]]:
-        """Layout and block size of each arm at one history length, the sequential one first."""
-        arms: list[tuple[str, int | None]] = [(SEQUENTIAL, None)] if self.sequential else []
-        return arms + [
-            (layout, size)
-            for layout in self.layouts
-            for size in self.block_sizes_tokens
-            if size <= history_tokens
-        ]
-
-    def prompt_names(self) -> list[str]:
-        """Every compaction prompt that some arm uses."""
-        return list(self.prompts)
-
-    def max_output_tokens(self, block_size_tokens: int | None, history_tokens: int) -> int:
-        """Most tokens one compaction may decode; `None` is the sequential arm."""
-        volume = self.volume_rule
-        if isinstance(volume, ForcedVolume):
-            return volume.total_tokens
-        if isinstance(volume, NaturalVolume) and block_size_tokens is None:
-            return volume.sequential_max_tokens
-        size = block_size_tokens or min(self.block_sizes_tokens)
-        most = volume.worker_tokens if volume.mode == "forced" else volume.worker_max_tokens
-        return -(-history_tokens // size) * most
-
-    def max_request_tokens(self) -> int:
-        """Most tokens that a single compaction request may decode."""
-        volume = self.volume_rule
-        if isinstance(volume, NaturalVolume):
-            return max(volume.sequential_max_tokens, volume.worker_max_tokens)
-        return self.max_output_tokens(None, max(self.history_limits_tokens))
-
-    @model_validator(mode="after")
-    def _grid_is_sound(self) -> "Grid":
-        problems = [*self._list_problems(), *self._volume_problems(), *self._own_problems()]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _list_problems(self) -> list[str]:
-        problems = []
-        for key in type(self).model_fields:
-            values = getattr(self, key)
-            if isinstance(values, list) and len(set(values)) != len(values):
-                problems.append(f"{key} lists a value twice: {values}; keep each once")
-        for layout in self.layouts:
-            if layout not in known_layouts():
-                problems.append(f"layouts: {layout!r} is unknown; choose of {known_layouts()}")
-        if not self.layouts and not self.sequential:
-            problems.append("no arm is left: name a layout or set sequential to true")
-        if self.layouts and not self.block_sizes_tokens:
-            problems.append("block_sizes_tokens is empty: parallel layouts need at least one B")
-        if self.num_server_starts > 1 and not self.is_timed:
-            problems.append(
-                f"num_server_starts is {self.num_server_starts}, and no {self.protocol} cell of "
-                f"{self.volume_rule.mode} volume is timed; leave it out"
-            )
-        return problems
-
-    def _volume_problems(self) -> list[str]:
-        problems = []
-        longest = max(self.history_limits_tokens)
-        too_large = [size for size in self.block_sizes_tokens if size > longest]
-        if too_large:
-            problems.append(
-                f"block_sizes_tokens {too_large} exceed {longest}, the longest history that is "
-                "compacted: it never holds such a history block; lower B or raise the length"
-            )
-        volume = self.volume_rule
-        if isinstance(volume, ForcedVolume) and self.layouts and self.block_sizes_tokens:
-            num_workers = -(-longest // min(self.block_sizes_tokens))
-            if volume.total_tokens < num_workers:
-                problems.append(
-                    f"volume.total_tokens {volume.total_tokens} leaves workers without a token: "
-                    f"{longest} tokens at B={min(self.block_sizes_tokens)} are {num_workers} "
-                    f"history blocks; give at least {num_workers} tokens or raise B"
-                )
-        return problems
-
-    def _own_problems(self) -> list[str]:
-        """What one kind of experiment refuses beside the rest."""
-        return []
-
-
-class _Sessions(Grid):
-    """Experiments that play whole sessions and compact whenever tau is exceeded."""
-
-    tau_tokens: list[PositiveTokens] = Field(
-        min_length=1, description="Trigger thresholds of the rendered request."
-    )
-    answer_tokens: PositiveTokens = Field(16, description="Budget of one answer.")
-
-    @property
-    def history_limits_tokens(self) -> list[int]:
-        """A history is compacted at tau."""
-        return list(self.tau_tokens)
-
-    def _own_problems(self) -> list[str]:
-        problems = []
-        for tau_tokens in self.tau_tokens:
-            for layout, size in self.arms(tau_tokens):
-                left = self.max_output_tokens(size, tau_tokens) + self.answer_tokens
-                left += self._most_kept_tokens(size)
-                if left >= tau_tokens:
-                    arm = layout if size is None else f"{layout} B={size}"
-                    problems.append(
-                        f"a compaction cannot shrink ({arm}): up to {left} tokens of summaries, "
-                        f"answer and open history block remain, tau_tokens is {tau_tokens}; lower "
-                        "the volume, change B or raise tau"
-                    )
-        return list(dict.fromkeys(problems))
-
-    def _most_kept_tokens(self, block_size_tokens: int | None) -> int:
-        """Of the open history block that stays verbatim; nothing of it does by default."""
-        return 0
-
-
-class SessionExperiment(_Sessions):
+from blockwise.config.choices import (
+    Boundary,
+    ContentType,
+    OpenBlock,
+    Protocol,
+    Study,
+    SummaryFault,
+    Transcript,
+)
+from blockwise.config.grid import ForcedVolume, Grid, NaturalVolume, Sessions, Volume, VolumeOfEach
+
+
+class SessionExperiment(Sessions):
     """Whole sessions against the clock."""
 
     PLAYED: ClassVar[Protocol] = Protocol.IMMEDIATE
@@ -328,7 +49,7 @@ class SessionExperiment(_Sessions):
         return problems
 
 
-class EagerExperiment(_Sessions):
+class EagerExperiment(Sessions):
     """Whole sessions against the clock, with compactions that begin before they are due.
 
     Parallel and eager arms of one layout send the same requests, the eager ones as soon as a
@@ -401,7 +122,7 @@ class EagerExperiment(_Sessions):
         return problems
 
 
-class RecallExperiment(_Sessions):
+class RecallExperiment(Sessions):
     """Whole sessions whose questions are asked after a closing compaction of everything."""
 
     PLAYED: ClassVar[Protocol] = Protocol.DEFERRED

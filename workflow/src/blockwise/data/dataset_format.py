@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from blockwise.config.choices import ContentType
 from blockwise.config.datasets import MalformedRows, format_module, known_formats
-from blockwise.config.experiments import ContentType
 from blockwise.data.documents import Document, Question
 from blockwise.data.rows import read_documents
 from blockwise.data.scoring import Score

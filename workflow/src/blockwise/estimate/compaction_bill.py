@@ -10,7 +10,7 @@ from typing import Any
 from blockwise.compaction.judge_probe import PROBE
 from blockwise.compaction.plan import PlannedCell
 from blockwise.compaction.replicas import CONCURRENT_RECALL_CELLS
-from blockwise.config.experiments import Protocol
+from blockwise.config.choices import Protocol
 from blockwise.errors import BlockwiseError
 from blockwise.estimate.bill import BYSTANDERS, Line
 from blockwise.estimate.earlier import EarlierRun

@@ -18,7 +18,7 @@ from blockwise.compaction.layouts import load_layout
 from blockwise.compaction.protocols.deferred import CONCURRENT_QUESTIONS, part_starts
 from blockwise.compaction.strategy import IDENTIFIER_TOKENS, Amounts, load_strategy
 from blockwise.config.arms import SEQUENTIAL, Reference
-from blockwise.config.experiments import Boundary, OpenBlock, Protocol, Transcript, VolumeMode
+from blockwise.config.choices import Boundary, OpenBlock, Protocol, Transcript, VolumeMode
 from blockwise.data.documents import Session
 from blockwise.errors import CompactionError
 from blockwise.estimate.sizes import Exchange, Sizes

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from blockwise.config.choices import ContentType
 from blockwise.config.datasets import MalformedRows, Split
-from blockwise.config.experiments import ContentType
 from blockwise.data import synthetic_hotpotqa, synthetic_locomo
 from blockwise.data.encyclopedia import COMPARISONS, RELATIONS, Relation
 from blockwise.data.formats import hotpotqa, locomo

@@ -14,9 +14,9 @@ from blockwise.artifacts import canonical_json, digest, digest_file, file_states
 from blockwise.compaction.judge_probe import PROBE_FILE
 from blockwise.config.arms import LAYOUT_PACKAGE, SEQUENTIAL, known_layouts
 from blockwise.config.backbones import GgufModel, HubModel, PathModel, PocketModel
+from blockwise.config.choices import PROTOCOL_PACKAGE, Protocol
 from blockwise.config.claims import load_claims
 from blockwise.config.datasets import Source, format_module, local_file
-from blockwise.config.experiments import PROTOCOL_PACKAGE, Protocol
 from blockwise.config.load import DEFAULT_FILE, check_files, check_pinned, load_profile
 from blockwise.config.prompts import prompt_path
 from blockwise.config.split import Part, Phase

@@ -20,7 +20,7 @@ from rich.table import Table
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.arms import SEQUENTIAL, known_layouts
-from blockwise.config.experiments import Boundary, VolumeMode
+from blockwise.config.choices import Boundary, VolumeMode
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.profile import Profile
 from blockwise.errors import BlockwiseError, ConfigError, run_command

@@ -11,7 +11,7 @@ from blockwise.compaction.judgements import Judgements
 from blockwise.compaction.records import CellRecord
 from blockwise.compaction.similarity import Similarities
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.config.mxfp4 import MXFP4
 from blockwise.mxfp4.records import Diagnostics, Outliers, Speed, TrainingRun
 from blockwise.serving.engine_card import EngineCard

@@ -1,6 +1,6 @@
 """Protocols: what an agent is shown and asked in a cell, and when.
 
-A protocol is one module of this package, named as its member of `config.experiments.Protocol`,
+A protocol is one module of this package, named as its member of `config.choices.Protocol`,
 with one function
 
     async play(agent: Agent, session: Session, spec: CellSpec) -> None
@@ -14,7 +14,7 @@ from typing import cast
 
 from blockwise.compaction.agent import Agent
 from blockwise.compaction.cell_spec import CellSpec
-from blockwise.config.experiments import PROTOCOL_PACKAGE, Protocol
+from blockwise.config.choices import PROTOCOL_PACKAGE, Protocol
 from blockwise.data.documents import Session
 
 Play = Callable[[Agent, Session, CellSpec], Awaitable[None]]

@@ -10,7 +10,7 @@ compacted, so the accuracy is no recall measure.
 from blockwise.compaction.agent import ACKNOWLEDGEMENT, Agent
 from blockwise.compaction.cell_spec import CellSpec
 from blockwise.compaction.records import AnswerContext
-from blockwise.config.experiments import Transcript
+from blockwise.config.choices import Transcript
 from blockwise.data.documents import Question, Session
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from blockwise.config.experiments import ContentType
+from blockwise.config.choices import ContentType
 from blockwise.data.dataset_format import DatasetFormat, UsualDocuments
 from blockwise.data.documents import Document, Question
 from blockwise.data.rows import OfficialRow, parse_row

@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from blockwise.config.experiments import ContentType
+from blockwise.config.choices import ContentType
 from blockwise.data.dataset_format import DatasetFormat, UsualDocuments
 from blockwise.data.documents import Document, Question
 from blockwise.data.rows import MalformedRowError, OfficialRow, parse_row

@@ -31,7 +31,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from blockwise.artifacts import digest
-from blockwise.config.experiments import ContentType
+from blockwise.config.choices import ContentType
 from blockwise.data.dataset_format import DatasetFormat, UsualDocuments
 from blockwise.data.documents import Document, Question
 from blockwise.data.rows import MalformedRowError, OfficialRow, parse_row

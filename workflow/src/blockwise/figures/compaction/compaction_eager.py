@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from blockwise.config.arms import Mode
-from blockwise.config.experiments import OpenBlock
+from blockwise.config.choices import OpenBlock
 from blockwise.figures import notes
 from blockwise.figures.axes import Sizes
 from blockwise.figures.marks import Panel, Scale, Statistic, marks_of

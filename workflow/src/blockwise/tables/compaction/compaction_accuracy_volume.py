@@ -18,7 +18,7 @@ from blockwise.compaction.judgements import Item, Judgements, Verdict
 from blockwise.compaction.records import AnswerContext, CellRecord
 from blockwise.config.arms import SEQUENTIAL, Reference
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text
 from blockwise.tables.compaction.parts import identity, natural_volume
 from blockwise.tables.compaction.parts.categories import CATEGORIES

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.experiments import Protocol
+from blockwise.config.choices import Protocol
 from blockwise.tables.columns import Column, ColumnKind, count, flag, frame, number, text, tokens
 from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.categories import CATEGORIES

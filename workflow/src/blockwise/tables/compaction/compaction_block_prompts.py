@@ -15,7 +15,7 @@ import pandas as pd
 from blockwise.compaction.records import BY_CONTENT_TYPE, AnswerContext, CellRecord
 from blockwise.config.arms import SEQUENTIAL, Reference
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import ContentType, Study
+from blockwise.config.choices import ContentType, Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
 from blockwise.tables.compaction.parts import identity, measures, natural_volume
 from blockwise.tables.compaction.parts.categories import CATEGORIES

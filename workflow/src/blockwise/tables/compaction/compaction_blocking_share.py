@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.columns import Column, ColumnKind, frame
 from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import LABELS, Arm, compared_arms, label_values

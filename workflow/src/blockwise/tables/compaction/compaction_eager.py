@@ -16,7 +16,7 @@ import pandas as pd
 
 from blockwise.compaction.records import CellRecord, RequestRecord
 from blockwise.config.arms import SEQUENTIAL, Mode
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.columns import Column, ColumnKind, frame
 from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import (

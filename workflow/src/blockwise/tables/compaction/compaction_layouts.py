@@ -18,7 +18,7 @@ import pandas as pd
 from blockwise.compaction.records import AnswerContext, CellRecord
 from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Protocol, Study
+from blockwise.config.choices import Protocol, Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, text
 from blockwise.tables.compaction.parts import identity, measures, natural_volume
 from blockwise.tables.compaction.parts.categories import HEADLINE

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from blockwise.compaction.records import CellRecord
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number
 from blockwise.tables.compaction.parts import measures
 from blockwise.tables.compaction.parts.natural_volume import same_blocks

@@ -18,7 +18,7 @@ import pandas as pd
 
 from blockwise.compaction.records import CellRecord
 from blockwise.config.arms import SEQUENTIAL
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, seconds, text
 from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import (

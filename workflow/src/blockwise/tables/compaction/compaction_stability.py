@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from blockwise.compaction.similarity import Similarities, SummaryGroup, summary_of
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.errors import ArtifactError
 from blockwise.statistics import (
     CONFIDENCE,

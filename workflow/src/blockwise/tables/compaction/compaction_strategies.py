@@ -15,7 +15,7 @@ import pandas as pd
 
 from blockwise.compaction.records import AnswerContext, CellRecord, CompactionRecord
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.statistics import MIN_CLUSTERS
 from blockwise.tables.columns import (
     Column,

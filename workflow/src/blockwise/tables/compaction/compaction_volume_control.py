@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from blockwise.compaction.records import CellRecord
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.statistics import coefficient_of_variation
 from blockwise.tables.columns import Column, ColumnKind, frame, number
 from blockwise.tables.compaction.parts import measures

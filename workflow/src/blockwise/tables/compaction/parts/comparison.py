@@ -15,7 +15,7 @@ from blockwise.compaction.cell_spec import CellSettings
 from blockwise.compaction.records import CellRecord
 from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study, Transcript
+from blockwise.config.choices import Study, Transcript
 from blockwise.errors import ArtifactError
 from blockwise.statistics import MIN_CLUSTERS
 from blockwise.tables.columns import Column, ColumnKind, count, text

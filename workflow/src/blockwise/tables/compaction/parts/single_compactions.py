@@ -11,7 +11,7 @@ from typing import Any
 
 from blockwise.compaction.records import CellRecord
 from blockwise.config.backbones import Weights
-from blockwise.config.experiments import Study
+from blockwise.config.choices import Study
 from blockwise.errors import ArtifactError
 from blockwise.tables.columns import Column, ColumnKind, count, number, text, tokens
 from blockwise.tables.compaction.parts import identity, measures, natural_volume

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from blockwise.compaction.records import AnswerContext
 from blockwise.config.arms import Reference
-from blockwise.config.experiments import Protocol
+from blockwise.config.choices import Protocol
 from blockwise.tables.compaction.parts.load import distinct_cells
 from blockwise.tables.compaction.parts.recall import (
     F1,
