@@ -26,7 +26,7 @@ from blockwise.serving.client import ChatRequest
 
 RENDERER = CharRenderer()
 NAMES = known_strategies()
-WRITERS = ["sequential", "parallel", "rolling", "hierarchical"]
+WRITERS = ["sequential", "parallel", "eager", "rolling", "hierarchical"]
 BUDGET = 700
 LONG = "It lies by the river, and its market opens at seven in the morning. " * 40
 IDENTIFIER = "E0425"
@@ -263,3 +263,25 @@ def test_the_agent_gets_the_compactor_where_no_strategy_is_named():
     engine = CachingEngine()
     assert isinstance(compactor_of(engine, RENDERER, rule()), Compactor)
     assert isinstance(compactor_of(engine, RENDERER, rule_of("mask")), StrategyCompactor)
+
+
+def test_eager_asks_what_parallel_asks_one_after_another():
+    running, most = 0, 0
+
+    class Counting(CachingEngine):
+        async def complete(self, request, *, max_attempts=1):
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+            return await super().complete(request, max_attempts=max_attempts)
+
+    asked = {}
+    for name in ("parallel", "eager"):
+        most = 0
+        engine = Counting(lambda _: "A summary.")
+        compact(name, engine=engine)
+        asked[name] = (engine.requests, most)
+    assert asked["eager"][0] == asked["parallel"][0]
+    assert asked["eager"][1] == 1 < asked["parallel"][1] == len(asked["parallel"][0])

@@ -39,7 +39,7 @@ def experiment(**changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"strategies": ["fold"]}, r"strategies: 'fold' is unknown; choose of \['hierarchical'"),
+        ({"strategies": ["fold"]}, r"strategies: .fold. is unknown; choose of \[.eager."),
         ({"budget_tokens": 1390}, "a compaction cannot shrink: budget_tokens 1390"),
         ({"references": ["truncation"]}, "the last tokens are the strategy `truncate`"),
         ({"timed": True, "keep_identifiers": [0, 20]}, "identifiers are added without a request"),

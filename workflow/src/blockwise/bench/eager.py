@@ -90,6 +90,7 @@ class Played:
     ttfts_s: list[float] = field(default_factory=list)
     decodes_s: list[float] = field(default_factory=list)  # of the agent's answers
     num_workers: int = 0
+    summaries: list[str] = field(default_factory=list)  # of the first compaction, in order
     wasted_tokens: int = 0
 
 
@@ -138,6 +139,7 @@ async def play(
             history = done.history
             played.stalls_s.append(time.perf_counter() - start_s)
             played.num_workers += len(done.workers)
+            played.summaries = played.summaries or [worker.text for worker in done.workers]
             messages = history.extended(incoming).messages()
         answer = await engine.complete(
             ChatRequest(messages, ANSWER_TOKENS, ANSWER_TOKENS, cache_salt=salt)
@@ -189,6 +191,10 @@ def figures_of(rounds: Sequence[dict[str, Played]]) -> list[Figure]:
     figures += [ratios(arm, "wall", parallel, 1.05) for arm in ARMS[2:]]
     figures += [ratios(arm, "ttft", parallel, 1.5) for arm in ARMS[3:]]
     figures += [ratios(arm, "decode", parallel, 1.5) for arm in ARMS[3:]]
+    for eager, alike in ((ARMS[3], ARMS[1]), (ARMS[4], ARMS[2])):
+        words = f"first summaries unlike parallel's, {eager.name}"
+        values = [_unlike_frac(one[eager.name], one[alike.name]) for one in rounds]
+        figures.append(figure(words, "", values, goal=1.0, at_least=False))
     wasted = [float(one[ARMS[3].name].wasted_tokens) for one in rounds]
     return [*figures, figure("wasted tokens a session", "", wasted, goal=200.0, at_least=False)]
 
@@ -199,6 +205,12 @@ WORDS_OF = {
     "ttft": "the agent's own time to first token",
     "decode": "the agent's own decoding",
 }
+
+
+def _unlike_frac(played: Played, other: Played) -> float:
+    """Share of summaries of the same requests that differ: of the first compaction of a session."""
+    pairs = list(zip(played.summaries, other.summaries, strict=True))
+    return sum(one != another for one, another in pairs) / len(pairs)
 
 
 def _value(played: Played, value: str) -> float:
