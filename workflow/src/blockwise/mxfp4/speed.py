@@ -37,7 +37,6 @@ from blockwise.config.recipes import GROUP_SIZE, Operand, Precision, Rotation
 from blockwise.errors import ConfigError, run_command
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus
 from blockwise.mxfp4.encoders import vocabulary_size
-from blockwise.mxfp4.linear import converted_layers
 from blockwise.mxfp4.operand import Place, Prepare
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import Speed, StepTimes
@@ -178,7 +177,7 @@ def _trainers(
         trainer = Trainer(spec, corpus, is_compiled=form.form == COMPILED)
         if form.form == TORCHAO:
             assert torchao_prepare is not None
-            for layer in converted_layers(trainer.model):
+            for layer in trainer.mx.layers.values():
                 layer.how = replace(layer.how, prepare=torchao_prepare)
         trainers[form] = trainer
     return trainers
