@@ -12,7 +12,7 @@ from blockwise.errors import ConfigError
 from blockwise.mxfp4 import arithmetic, speed
 from blockwise.mxfp4.arithmetic import PLACES
 from blockwise.mxfp4.operand import prepare_operand
-from blockwise.mxfp4.speed import forms_of, load_torchao, time_steps
+from blockwise.mxfp4.speed import Form, forms_of, load_torchao, time_steps
 
 FDW = Recipe(fprop=Fprop(), dgrad=Dgrad(), wgrad=Wgrad())
 ARMS = {
@@ -77,6 +77,10 @@ def test_one_arm_is_timed_in_every_form():
         "F+D+W (torchao, eager)",
         "W (ours, compiled)",
     ]
+    fp8 = EXPERIMENT.model_copy(update={"baselines": ["fp32", "fp8"], "arms": ["W"]})
+    assert Form("fp8", "ours, compiled") in forms_of(
+        study(arms={**ARMS, "fp8": {"precision": "fp8"}}), fp8, with_torchao=False
+    )
     eager = forms_of(study(compiled=False), EXPERIMENT, with_torchao=False)
     assert [form.form for form in eager if form.arm == "F+D+W"] == ["ours, eager"]
 

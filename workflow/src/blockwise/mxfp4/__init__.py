@@ -11,14 +11,24 @@ if TYPE_CHECKING:
     from blockwise.config.recipe_names import recipe
     from blockwise.config.recipes import Recipe
     from blockwise.mxfp4.conversion import Conversion, conversion_of, convert
+    from blockwise.mxfp4.guard import check_conversion
     from blockwise.mxfp4.linear import MXFP4Linear
 
-__all__ = ["Conversion", "MXFP4Linear", "Recipe", "conversion_of", "convert", "recipe"]
+__all__ = [
+    "Conversion",
+    "MXFP4Linear",
+    "Recipe",
+    "check_conversion",
+    "conversion_of",
+    "convert",
+    "recipe",
+]
 
 _HOMES = {
     "Conversion": "blockwise.mxfp4.conversion",
     "MXFP4Linear": "blockwise.mxfp4.linear",
     "Recipe": "blockwise.config.recipes",
+    "check_conversion": "blockwise.mxfp4.guard",
     "conversion_of": "blockwise.mxfp4.conversion",
     "convert": "blockwise.mxfp4.conversion",
     "recipe": "blockwise.config.recipe_names",

@@ -77,7 +77,9 @@ def forms_of(study: MXFP4, experiment: SpeedExperiment, *, with_torchao: bool) -
         recipe = study.arms[arm]
         if recipe.precision == Precision.MXFP4:
             forms.append(Form(arm, ours))
-        else:  # bf16 and fp8 have nothing that is compiled
+        elif recipe.precision == Precision.FP8:  # its backend is the emulation in any case
+            forms.append(Form(arm, COMPILED if study.compiled else EAGER))
+        else:  # bf16 has nothing that is compiled
             forms.append(Form(arm, EAGER if is_quantized(recipe) else PLAIN))
         if arm == COMPARED_ARM:
             extra = [EAGER, TORCHAO] if with_torchao else [EAGER]

@@ -23,6 +23,7 @@ from blockwise.mxfp4 import distributed
 from blockwise.mxfp4.checkpoint import Progress, load_checkpoint, save_checkpoint
 from blockwise.mxfp4.conversion import Conversion, convert
 from blockwise.mxfp4.corpus import TokenCorpus
+from blockwise.mxfp4.memory import keep_freed_memory
 from blockwise.mxfp4.model import Llama, initialise
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import Evaluation, RunSpec, TrainingRun
@@ -48,6 +49,7 @@ class Trainer:
     """
 
     def __init__(self, spec: RunSpec, corpus: TokenCorpus, *, is_compiled: bool) -> None:
+        keep_freed_memory()
         self.spec, self._corpus = spec, corpus
         self.model, self.mx = build_model(spec, is_compiled=is_compiled)
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
