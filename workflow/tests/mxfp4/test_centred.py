@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from blockwise.config.recipes import Operand, Recipe
+from blockwise.mxfp4.arithmetic import PLACES, Arithmetic
 from blockwise.mxfp4.gemm_errors import FLOAT32, operand_statistics
-from blockwise.mxfp4.linear import PLACES, Arithmetic
 from blockwise.mxfp4.operand import compiled_prepare, prepare_operand
 from blockwise.mxfp4.quantize import fake_quantize
 

@@ -27,6 +27,7 @@ from blockwise.config.recipes import (
     Wgrad,
 )
 from blockwise.errors import ConfigError
+from blockwise.mxfp4.arithmetic import PLACES, Arithmetic
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus
 from blockwise.mxfp4.diagnostics import (
     ErrorProbe,
@@ -42,7 +43,6 @@ from blockwise.mxfp4.gemm_errors import (
     part_in,
     product_errors,
 )
-from blockwise.mxfp4.linear import PLACES, Arithmetic
 from blockwise.mxfp4.model import Llama, initialise
 from blockwise.mxfp4.operand import prepare_operand
 from blockwise.mxfp4.records import Diagnostics

@@ -8,8 +8,8 @@ from scipy.linalg import hadamard
 
 from blockwise.config.recipes import DeterministicHadamard, RandomizedHadamard
 from blockwise.mxfp4 import noise
+from blockwise.mxfp4.arithmetic import PLACES
 from blockwise.mxfp4.hadamard import rotate
-from blockwise.mxfp4.linear import PLACES
 from blockwise.mxfp4.operand import prepare_operand
 
 SIZES = (16, 32)

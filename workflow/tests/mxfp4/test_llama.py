@@ -8,7 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from blockwise.config.mxfp4 import LlamaShape
 from blockwise.config.recipes import Dgrad, Fprop, Recipe, Wgrad
-from blockwise.mxfp4.linear import MXFP4Linear, convert
+from blockwise.mxfp4 import MXFP4Linear, convert
 from blockwise.mxfp4.model import Llama, initialise
 
 VOCAB_SIZE = 96
@@ -157,7 +157,7 @@ def test_number_of_parameters():
 def test_converted_layers_train():
     model = llama()
     recipe = Recipe(fprop=Fprop(), dgrad=Dgrad(), wgrad=Wgrad())
-    names = convert(model, recipe, include=["layers.*"])
+    names = list(convert(model, recipe, include=["layers.*"]).layers)
     assert len(names) == 2 * 7
     assert not isinstance(model.head, MXFP4Linear)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -9,10 +9,10 @@ from blockwise.config.corpora import StdlibCorpus
 from blockwise.config.mxfp4 import MXFP4, LlamaShape, Optimizer, SpeedExperiment
 from blockwise.config.recipes import Dgrad, Fprop, Operand, Recipe, Wgrad
 from blockwise.errors import ConfigError
-from blockwise.mxfp4 import linear, speed
-from blockwise.mxfp4.linear import PLACES
+from blockwise.mxfp4 import arithmetic, speed
+from blockwise.mxfp4.arithmetic import PLACES
 from blockwise.mxfp4.operand import prepare_operand
-from blockwise.mxfp4.speed import forms_of, load_torchao, time_steps
+from blockwise.mxfp4.speed import Form, forms_of, load_torchao, time_steps
 
 FDW = Recipe(fprop=Fprop(), dgrad=Dgrad(), wgrad=Wgrad())
 ARMS = {
@@ -64,7 +64,7 @@ def no_torchao(monkeypatch):
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Forms as they are named; compiling takes longer than a test may."""
-    monkeypatch.setattr(linear, "compiled_prepare", lambda: prepare_operand)
+    monkeypatch.setattr(arithmetic, "compiled_prepare", lambda: prepare_operand)
 
 
 def test_one_arm_is_timed_in_every_form():
@@ -77,6 +77,10 @@ def test_one_arm_is_timed_in_every_form():
         "F+D+W (torchao, eager)",
         "W (ours, compiled)",
     ]
+    fp8 = EXPERIMENT.model_copy(update={"baselines": ["fp32", "fp8"], "arms": ["W"]})
+    assert Form("fp8", "ours, compiled") in forms_of(
+        study(arms={**ARMS, "fp8": {"precision": "fp8"}}), fp8, with_torchao=False
+    )
     eager = forms_of(study(compiled=False), EXPERIMENT, with_torchao=False)
     assert [form.form for form in eager if form.arm == "F+D+W"] == ["ours, eager"]
 

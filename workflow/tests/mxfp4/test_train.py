@@ -157,7 +157,8 @@ def test_recomputing_keeps_a_layers_input_and_no_logits(monkeypatch):
     def kept_numbers(wanted):
         trainer, sizes = Trainer(wanted, Words(), is_compiled=False), []
         keep = lambda saved: sizes.append(saved.numel()) or saved  # noqa: E731
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved)
+        with trainer.mx.step(0), hooks:
             trainer.model.loss(Words().train_batch(0, 0, 4, SHAPE.sequence_tokens))
         return sum(sizes)
 

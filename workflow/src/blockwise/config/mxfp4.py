@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from blockwise.config.base import UNPINNED, ConfigModel, Name
 from blockwise.config.corpora import Corpus
-from blockwise.config.recipes import GROUP_SIZE, GroupShape, Precision, Recipe
+from blockwise.config.recipes import GROUP_SIZE, Precision, Recipe
 
 MIN_PROCESSES_OF_A_NODE = (
     2  # Slurm's executor plugin refuses fewer where a job starts its own steps
@@ -375,7 +375,7 @@ class MXFP4(ConfigModel):
             ]
         num_tokens = sequences // self.num_processes * self.model.sequence_tokens
         groups_tokens = any(
-            _groups_tokens(self.arms[arm]) for arm in named_arms(experiment) if arm in self.arms
+            self.arms[arm].groups_tokens for arm in named_arms(experiment) if arm in self.arms
         )
         if groups_tokens and num_tokens % GROUP_SIZE:
             return [
@@ -383,15 +383,6 @@ class MXFP4(ConfigModel):
                 f"{GROUP_SIZE}; make batch_sequences x sequence_tokens a multiple of it"
             ]
         return []
-
-
-def _groups_tokens(recipe: Recipe) -> bool:
-    """Whether tokens share scales: in Wgrad, and in square groups of anything but weights."""
-    return recipe.wgrad is not None or any(
-        name != "w" and operand is not None and operand.groups == GroupShape.SQUARE
-        for gemm in recipe.gemms.values()
-        for name, operand in gemm.operands
-    )
 
 
 def named_arms(experiment: Experiment) -> list[str]:

@@ -160,6 +160,30 @@ class Recipe(ConfigModel):
         remedies = [f"{word}({','.join(where)})" for word, where in uses.items()]
         return "+".join([*self.gemms, *remedies])
 
+    @property
+    def random_letters(self) -> str:
+        """Letters of the GEMMs that need random numbers, e.g. `DW`."""
+        return "".join(
+            letter
+            for letter, gemm in self.gemms.items()
+            if any(one is not None and one.rounding != Rounding.RTNE for _, one in gemm.operands)
+            or (isinstance(gemm.rotation, RandomizedHadamard) and gemm.rotation.signs != "fixed")
+        )
+
+    @property
+    def groups_tokens(self) -> bool:
+        """Whether tokens share scales: in Wgrad, and in square groups of anything but weights."""
+        return self.wgrad is not None or any(
+            name != "w" and operand is not None and operand.groups == GroupShape.SQUARE
+            for gemm in self.gemms.values()
+            for name, operand in gemm.operands
+        )
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether a GEMM is rotated."""
+        return any(gemm.rotation is not None for gemm in self.gemms.values())
+
     @model_validator(mode="after")
     def _precision_fits(self) -> "Recipe":
         if self.precision == Precision.MXFP4 and not self.gemms:

@@ -70,7 +70,6 @@ class Resumable(Protocol):
 
     model: Any
     optimizer: torch.optim.Optimizer
-    generator: torch.Generator
     averages: dict[str, torch.Tensor]  # of the weights; none: empty
     progress: Progress
 
@@ -171,7 +170,6 @@ def _load(source: Path, card: CheckpointCard, run: Resumable) -> None:
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
         )
-        run.generator.set_state(state["generator"])
     except (*UNREADABLE, CheckpointException) as error:
         raise ArtifactError(
             f"the checkpoint {source} cannot be read ({_cause(error)}), though its files are as "
@@ -198,7 +196,7 @@ def _alone_or_not() -> Iterator[bool]:
 def _state(run: Resumable) -> dict[str, Any]:
     """What torch saves, and the places that it loads into."""
     model, optimizer = get_state_dict(run.model, run.optimizer)
-    state = {"model": model, "optimizer": optimizer, "generator": run.generator.get_state()}
+    state = {"model": model, "optimizer": optimizer}
     return {**state, "averages": run.averages} if run.averages else state
 
 

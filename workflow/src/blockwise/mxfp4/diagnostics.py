@@ -31,6 +31,7 @@ from blockwise.artifacts import write_model
 from blockwise.config.mxfp4 import MXFP4, DiagnosticsExperiment
 from blockwise.config.recipes import Recipe
 from blockwise.errors import ConfigError, run_command
+from blockwise.mxfp4.arithmetic import Arithmetic
 from blockwise.mxfp4.corpus import TokenCorpus
 from blockwise.mxfp4.gemm_errors import (
     FLOAT32,
@@ -40,7 +41,6 @@ from blockwise.mxfp4.gemm_errors import (
     part_in,
     product_errors,
 )
-from blockwise.mxfp4.linear import Arithmetic
 from blockwise.mxfp4.model import Llama
 from blockwise.mxfp4.noise import draw_key
 from blockwise.mxfp4.operand import Prepare, compiled_prepare, prepare_operand

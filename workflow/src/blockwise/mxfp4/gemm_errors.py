@@ -14,8 +14,8 @@ from blockwise.config.mxfp4 import is_quantized
 from blockwise.config.recipes import Operand, Precision, Recipe, Rotation
 from blockwise.errors import ConfigError
 from blockwise.mxfp4 import noise
+from blockwise.mxfp4.arithmetic import PLACES, Arithmetic
 from blockwise.mxfp4.formats import E2M1_MAX
-from blockwise.mxfp4.linear import PLACES, Arithmetic
 from blockwise.mxfp4.operand import Place, transform_operand
 from blockwise.mxfp4.quantize import quantize
 

@@ -44,7 +44,8 @@ def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 @cache
 def _cached_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Sylvester's Hadamard matrix over sqrt(size): symmetric and orthogonal."""
-    matrix = torch.ones(1, 1, dtype=torch.float64)
-    while len(matrix) < size:
-        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return (matrix / math.sqrt(size)).to(dtype=dtype, device=device)
+    with torch.inference_mode(False):  # the first caller may infer, and the next one train
+        matrix = torch.ones(1, 1, dtype=torch.float64)
+        while len(matrix) < size:
+            matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+        return (matrix / math.sqrt(size)).to(dtype=dtype, device=device)

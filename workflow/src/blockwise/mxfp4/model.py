@@ -156,7 +156,7 @@ def recomputed(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """The function's value, of which only the inputs are kept for the backward pass.
 
     What is computed again is the same: random numbers here follow from keys that stay what they
-    are for a whole step (`mxfp4.noise`).
+    are for a whole micro-batch (`mxfp4.conversion`).
     """
     result: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
     return result

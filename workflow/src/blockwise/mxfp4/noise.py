@@ -2,16 +2,19 @@
 
 Stochastic rounding needs one number an element, inside a compiled kernel, the same on every
 device and after a resumed run. A generator's state cannot be read in there; a hash of key and
-position can, costs a few integer operations, and fuses with the rounding. Keys come from an
-explicit generator, drawn once a step, whose state is part of a checkpoint.
+position can, costs a few integer operations, and fuses with the rounding. In a training the key
+is itself a function, of seed, step, micro-batch, process and layer: a run that is resumed and a
+forward pass that is computed again find the same numbers, and no state has to be kept.
 """
+
+import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 GOLDEN_RATIO = -1640531527  # 2^32 / phi as int32: neighbouring positions land far apart
 MIX_1, MIX_2 = 0x7FEB352D, -2073254261  # 0x846CA68B; C. Wellons' lowbias32, best of its search
-RANK_STRIDE = 0x01000193  # odd, so that ranks differ; keys are hashed before use
 UNIFORM_BITS = 22  # as many as stay exact when a float32 below 4 is added
 
 
@@ -46,23 +49,31 @@ def subkey(key: Tensor, stream: int) -> Tensor:
     return hashed(key ^ GOLDEN_RATIO, stream + 1)[stream]
 
 
-def draw_keys(generator: torch.Generator, num: int, rank: int = 0) -> Tensor:
-    """New keys: int32 of shape [num], on the generator's device.
+def training_keys(moment: Sequence[int | str], layers: Sequence[str]) -> Tensor:
+    """Keys of layers at one moment of a training.
 
     Args:
-        generator: in the same state in every process.
-        num: how many.
-        rank: number of the process; each gets keys of its own.
+        moment: seed, step, micro-batch and process.
+        layers: their names.
+
+    Returns:
+        int32 of shape [number of layers], on the CPU.
     """
-    drawn = torch.randint(-(2**31), 2**31, (num,), generator=generator, device=generator.device).to(
-        torch.int32
-    )
-    return drawn ^ (rank * RANK_STRIDE)
+    with torch.inference_mode(False):  # what infers may hand a key to what trains
+        numbers = [_digest((*moment, layer)) for layer in layers]
+        return torch.tensor(numbers, dtype=torch.int32)
+
+
+def _digest(parts: Sequence[int | str]) -> int:
+    text = "/".join(str(part) for part in parts)
+    short = hashlib.blake2b(text.encode(), digest_size=4).digest()
+    return int.from_bytes(short, "little", signed=True)
 
 
 def draw_key(generator: torch.Generator) -> Tensor:
-    """One new key: int32 without a dimension."""
-    return draw_keys(generator, 1)[0]
+    """A key from a generator: int32 without a dimension, on its device."""
+    drawn = torch.randint(-(2**31), 2**31, (1,), generator=generator, device=generator.device)
+    return drawn.to(torch.int32)[0]
 
 
 def _shifted(value: Tensor, num_bits: int) -> Tensor:

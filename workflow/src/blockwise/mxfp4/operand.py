@@ -11,8 +11,16 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from blockwise.config.recipes import Operand, RandomizedHadamard, Rotation, Rounding
+from blockwise.config.recipes import (
+    GROUP_SIZE,
+    GroupShape,
+    Operand,
+    RandomizedHadamard,
+    Rotation,
+    Rounding,
+)
 from blockwise.mxfp4 import noise
 from blockwise.mxfp4.hadamard import rotate
 from blockwise.mxfp4.quantize import fake_quantize
@@ -59,14 +67,19 @@ def prepare_operand(
         key: int32 key of the layer at this step, without a dimension.
 
     Returns:
-        A matrix of the same shape and type.
+        A matrix of the same shape and type; zeros fill the summed dimension up to whole groups.
     """
-    values = transform_operand(values, place, operand, rotation, key)
+    turned = transform_operand(values, place, operand, rotation, key)
     if operand is None:
-        return values
+        return turned
     if operand.rounding == Rounding.RTNE:  # one graph for all places: it takes no numbers
-        return fake_quantize(values, place.axis, operand)
-    return fake_quantize(values, place.axis, operand, noise.subkey(key, place.rounding_stream))
+        quantized = fake_quantize(turned, place.axis, operand)
+    else:
+        subkey = noise.subkey(key, place.rounding_stream)
+        quantized = fake_quantize(turned, place.axis, operand, subkey)
+    if operand.groups == GroupShape.ROW:
+        return quantized
+    return quantized.narrow(1 - place.axis, 0, values.shape[1 - place.axis])
 
 
 def transform_operand(
@@ -76,12 +89,29 @@ def transform_operand(
     if operand is not None and operand.centred:
         centred = values.to(torch.float32) - mean_over(values, place)
         values = centred.to(values.dtype)
-    return rotate_operand(values, place, rotation, key)
+    return rotate_operand(_padded(values, place, operand), place, rotation, key)
+
+
+def _padded(values: Tensor, place: Place, operand: Operand | None) -> Tensor:
+    """Zeros at the end of the grouped dimensions, up to whole groups: they add nothing.
+
+    They come after the mean is taken out, which is one over the values that there are.
+    """
+    is_square = operand is not None and operand.groups == GroupShape.SQUARE
+    rows, columns = (
+        -num % GROUP_SIZE if is_square or axis == place.axis else 0
+        for axis, num in enumerate(values.shape)
+    )
+    return functional.pad(values, (0, columns, 0, rows)) if rows or columns else values
 
 
 def mean_over(values: Tensor, place: Place) -> Tensor:
-    """Mean over the dimension that the GEMM sums over, which stays as one of 1; float32."""
-    return values.mean(place.axis, keepdim=True, dtype=torch.float32)
+    """Mean over the dimension that the GEMM sums over, which stays as one of 1; float32.
+
+    That of nothing is 0: an expert may get no token.
+    """
+    total = values.sum(place.axis, keepdim=True, dtype=torch.float32)
+    return total / max(values.shape[place.axis], 1)
 
 
 def rotate_operand(values: Tensor, place: Place, rotation: Rotation | None, key: Tensor) -> Tensor:
@@ -96,9 +126,22 @@ def rotate_operand(values: Tensor, place: Place, rotation: Rotation | None, key:
     return rotate(values, place.axis, rotation.size, signs)
 
 
-@cache
 def compiled_prepare() -> Prepare:
     """`prepare_operand`, compiled once a recipe and not a shape; equal to it bit for bit."""
+    return _prepare_compiled
+
+
+def _prepare_compiled(
+    values: Tensor, place: Place, operand: Operand | None, rotation: Rotation | None, key: Tensor
+) -> Tensor:
+    """A function of the module, so that a layer that holds it can be saved."""
+    if torch.compiler.is_compiling():  # inside a compiled model it is compiled with the rest
+        return prepare_operand(values, place, operand, rotation, key)
+    return _compiled()(values, place, operand, rotation, key)
+
+
+@cache
+def _compiled() -> Prepare:
     compiled: Prepare = torch.compile(  # type: ignore[call-overload]  # torch's types lack it
         prepare_operand, dynamic=True, recompile_limit=MAX_GRAPHS
     )

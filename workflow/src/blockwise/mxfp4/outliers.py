@@ -22,8 +22,8 @@ from blockwise.artifacts import write_model
 from blockwise.config.mxfp4 import MXFP4, OutlierExperiment
 from blockwise.config.recipes import Recipe
 from blockwise.errors import ConfigError, run_command
+from blockwise.mxfp4.arithmetic import Arithmetic
 from blockwise.mxfp4.gemm_errors import FLOAT32, operand_statistics, part_in, product_errors
-from blockwise.mxfp4.linear import Arithmetic
 from blockwise.mxfp4.noise import draw_key
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import OutlierError, Outliers

@@ -37,7 +37,6 @@ from blockwise.config.recipes import GROUP_SIZE, Operand, Precision, Rotation
 from blockwise.errors import ConfigError, run_command
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus
 from blockwise.mxfp4.encoders import vocabulary_size
-from blockwise.mxfp4.linear import converted_layers
 from blockwise.mxfp4.operand import Place, Prepare
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import Speed, StepTimes
@@ -78,7 +77,9 @@ def forms_of(study: MXFP4, experiment: SpeedExperiment, *, with_torchao: bool) -
         recipe = study.arms[arm]
         if recipe.precision == Precision.MXFP4:
             forms.append(Form(arm, ours))
-        else:  # bf16 and fp8 have nothing that is compiled
+        elif recipe.precision == Precision.FP8:  # its backend is the emulation in any case
+            forms.append(Form(arm, COMPILED if study.compiled else EAGER))
+        else:  # bf16 has nothing that is compiled
             forms.append(Form(arm, EAGER if is_quantized(recipe) else PLAIN))
         if arm == COMPARED_ARM:
             extra = [EAGER, TORCHAO] if with_torchao else [EAGER]
@@ -178,7 +179,7 @@ def _trainers(
         trainer = Trainer(spec, corpus, is_compiled=form.form == COMPILED)
         if form.form == TORCHAO:
             assert torchao_prepare is not None
-            for layer in converted_layers(trainer.model):
+            for layer in trainer.mx.layers.values():
                 layer.how = replace(layer.how, prepare=torchao_prepare)
         trainers[form] = trainer
     return trainers

@@ -21,14 +21,14 @@ from blockwise.config.mxfp4 import is_quantized
 from blockwise.config.recipes import Precision, Recipe
 from blockwise.mxfp4 import distributed
 from blockwise.mxfp4.checkpoint import Progress, load_checkpoint, save_checkpoint
+from blockwise.mxfp4.conversion import Conversion, convert
 from blockwise.mxfp4.corpus import TokenCorpus
-from blockwise.mxfp4.linear import Arithmetic, convert, converted_layers, draw_keys
+from blockwise.mxfp4.memory import keep_freed_memory
 from blockwise.mxfp4.model import Llama, initialise
 from blockwise.mxfp4.origin import origin
 from blockwise.mxfp4.records import Evaluation, RunSpec, TrainingRun
 from blockwise.mxfp4.schedule import learning_rate
 
-NOISE_SEED = 1_000_003  # apart from the seed of the weights; any constant
 AVERAGING_WARMUP_STEPS = 10  # after t steps the average holds (1 + t) / (10 + t) of what it was
 MIN_SMOOTHING_STEPS = 20  # a mean over fewer losses says little about the trend
 EVALUATION_SEQUENCES, EVALUATION_TOKENS = 16, 1 << 15  # at most, at a time, to bound memory
@@ -49,8 +49,9 @@ class Trainer:
     """
 
     def __init__(self, spec: RunSpec, corpus: TokenCorpus, *, is_compiled: bool) -> None:
+        keep_freed_memory()
         self.spec, self._corpus = spec, corpus
-        self.model = build_model(spec, is_compiled=is_compiled)
+        self.model, self.mx = build_model(spec, is_compiled=is_compiled)
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         distributed.shard(self.model, self.model.layers, "loss")
         settings = spec.optimizer
@@ -61,7 +62,6 @@ class Trainer:
             eps=settings.eps,
             weight_decay=settings.weight_decay,
         )
-        self.generator = torch.Generator(spec.device).manual_seed(NOISE_SEED + spec.seed)
         self.averages: dict[str, Tensor] = {}
         if spec.training.average_decay is not None:
             named = self.model.named_parameters()
@@ -75,9 +75,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(progress.step, settings, self.spec.training.num_steps)
         self.optimizer.zero_grad()  # whoever looked at the model may have left gradients
-        draw_keys(self.model, self.generator, distributed.rank())
-        loss = self.model.loss(self._batch())
-        loss.backward()
+        with self.mx.step(progress.step):
+            loss = self.model.loss(self._batch())
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip_norm)
         loss_value, norm_value = distributed.mean(loss.detach()), distributed.full(norm)
         if not (math.isfinite(loss_value) and math.isfinite(norm_value)):
@@ -96,14 +96,15 @@ class Trainer:
 
     def evaluation(self, num_sequences: int) -> Evaluation:
         """The validation loss as the arm computes it, unquantized, and of averaged weights."""
-        quantized = self._validation_loss(num_sequences)
-        unquantized, averaged = quantized, math.nan
+        averaged = math.nan
+        with self.mx.step(self.progress.step, "evaluation"):
+            quantized = unquantized = self._validation_loss(num_sequences)
+            if self.averages:
+                with averaged_weights(self.model, self.averages):
+                    averaged = self._validation_loss(num_sequences)
         if evaluates_differently(self.spec.recipe):
-            with unquantized_layers(self.model):
+            with self.mx.exact():
                 unquantized = self._validation_loss(num_sequences)
-        if self.averages:
-            with averaged_weights(self.model, self.averages):
-                averaged = self._validation_loss(num_sequences)
         return Evaluation(
             step=self.progress.step,
             quantized_loss=finite(quantized),
@@ -202,13 +203,13 @@ def train(
         spec,
         progress,
         num_parameters=trainer.num_parameters,
-        num_converted_layers=len(converted_layers(trainer.model)),
+        num_converted_layers=len(trainer.mx.layers),
         divergence=divergence,
         final_evaluation=final,
     )
 
 
-def build_model(spec: RunSpec, *, is_compiled: bool) -> Llama:
+def build_model(spec: RunSpec, *, is_compiled: bool) -> tuple[Llama, Conversion]:
     """The Llama with the spec's initial weights and recipe, on the spec's device."""
     with torch.device("meta"):  # no memory: weights of 8B parameters are made once, in place
         model = Llama(
@@ -218,29 +219,16 @@ def build_model(spec: RunSpec, *, is_compiled: bool) -> Llama:
         )
     model.to_empty(device=spec.device)
     initialise(model, spec.seed)
-    if is_quantized(spec.recipe):
-        convert(
-            model,
-            spec.recipe,
-            include=spec.converted,
-            backend=spec.backend,
-            is_compiled=is_compiled,
-        )
-    return model
-
-
-@contextmanager
-def unquantized_layers(model: nn.Module) -> Iterator[None]:
-    """The converted layers multiply in float32 for as long as this lasts."""
-    layers = converted_layers(model)
-    kept = [layer.how for layer in layers]
-    for layer in layers:
-        layer.how = Arithmetic(Recipe(precision=Precision.FP32))
-    try:
-        yield
-    finally:
-        for layer, how in zip(layers, kept, strict=True):
-            layer.how = how
+    if not is_quantized(spec.recipe):
+        return model, Conversion(model, {}, spec.seed)
+    return model, convert(
+        model,
+        spec.recipe,
+        include=spec.converted,
+        seed=spec.seed,
+        backend=spec.backend,
+        is_compiled=is_compiled,
+    )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`MXFP4Linear` as a module of torchtitan, and the converter that puts it into a model's config.
 
 torchtitan builds a model from a tree of configs; a converter swaps nodes of the tree. This one
-swaps the linear layers whose names match, as `blockwise.mxfp4.linear.convert` does in a model.
+swaps the linear layers whose names match, as `blockwise.mxfp4.convert` does in a model.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from torchtitan.protocols.module import Module
 
 from blockwise.config.recipes import Recipe
 from blockwise.errors import ConfigError
-from blockwise.mxfp4.linear import (
+from blockwise.mxfp4.arithmetic import (
     Arithmetic,
     Backend,
-    MXFP4Linear,
+    arithmetic_of,
     check_features,
     check_native,
 )
-from blockwise.mxfp4.operand import compiled_prepare, prepare_operand
+from blockwise.mxfp4.linear import MXFP4Linear
 
 
 class TitanMXFP4Linear(MXFP4Linear, Module):
@@ -38,11 +38,6 @@ class TitanMXFP4Linear(MXFP4Linear, Module):
     def __init__(self, config: Config) -> None:
         nn.Linear.__init__(self, config.in_features, config.out_features, bias=config.bias)
         self.how = config.how
-        self.register_buffer("noise_key", torch.zeros((), dtype=torch.int32), persistent=False)
-
-    def _init_self_buffers(self, *, buffer_device: torch.device | None = None) -> None:
-        device = buffer_device or self.weight.device
-        self.noise_key = torch.zeros((), dtype=torch.int32, device=device)
 
 
 class MXFP4LinearConverter(QuantizationConverter):
@@ -66,8 +61,9 @@ class MXFP4LinearConverter(QuantizationConverter):
         if config.backend == "native":
             check_native(torch.device(config.device), config.recipe)
         self.config = config
-        prepare = compiled_prepare() if config.is_compiled else prepare_operand
-        self.how = Arithmetic(config.recipe, config.backend, prepare)
+        self.how = arithmetic_of(
+            config.recipe, backend=config.backend, is_compiled=config.is_compiled
+        )
 
     def convert(self, model_config: Any) -> Any:
         """The config with its layers swapped, in place."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import TypeAdapter
 from torch import distributed as torch_distributed
 from torchtitan.components.metrics import MetricsProcessor
@@ -24,8 +23,8 @@ from torchtitan.trainer import Trainer
 
 from blockwise.mxfp4 import distributed
 from blockwise.mxfp4.checkpoint import Progress
+from blockwise.mxfp4.conversion import Conversion, conversion_of
 from blockwise.mxfp4.corpus import TokenCorpus
-from blockwise.mxfp4.linear import converted_layers, draw_keys
 from blockwise.mxfp4.records import Evaluation, RunSpec, TrainingRun
 from blockwise.mxfp4.titan.settings import (
     num_validation_steps,
@@ -33,13 +32,11 @@ from blockwise.mxfp4.titan.settings import (
     validation_text,
 )
 from blockwise.mxfp4.train import (
-    NOISE_SEED,
     Report,
     divergence_of,
     evaluates_differently,
     finite,
     record_of,
-    unquantized_layers,
 )
 
 NOT_FINITE = "Loss is not finite"  # how torchtitan 0.3.0 ends such a run
@@ -107,9 +104,9 @@ class StudyTrainer(Trainer):
     def __init__(self, config: Config) -> None:
         self.spec, self._report = config.spec, config.report
         self.progress = Progress()
-        self.generator = torch.Generator().manual_seed(NOISE_SEED + config.spec.seed)
         self._is_noted = False
         super().__init__(config)
+        self.mx: Conversion = conversion_of(self.model, config.spec.seed)
 
     def note_start(self) -> None:
         """Record how many processes train from here on, once: torchtitan loads in between."""
@@ -134,9 +131,9 @@ class StudyTrainer(Trainer):
         if self.progress.step % training.evaluate_every_steps == 0:
             self.evaluate()
         begin_s = time.perf_counter()
-        draw_keys(self.model, self.generator, distributed.rank())
         try:
-            super().train_step(data_iterator)
+            with self.mx.step(self.progress.step):
+                super().train_step(data_iterator)
         except RuntimeError as error:
             if NOT_FINITE not in str(error):
                 raise
@@ -155,9 +152,10 @@ class StudyTrainer(Trainer):
         """Record the validation loss, as the arm computes it and unquantized, once a step."""
         if self.progress.is_evaluated():
             return
-        quantized = unquantized = self._validation_loss()
+        with self.mx.step(self.progress.step, "evaluation"):
+            quantized = unquantized = self._validation_loss()
         if evaluates_differently(self.spec.recipe):
-            with unquantized_layers(self.model):
+            with self.mx.exact():
                 unquantized = self._validation_loss()
         self.progress.evaluations.append(
             Evaluation(
@@ -172,17 +170,15 @@ class StudyTrainer(Trainer):
         return float(self.metrics_processor.validation_loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of torchtitan, the random numbers and what has been recorded."""
+        """The state of torchtitan and what has been recorded."""
         return {
             **super().state_dict(),
-            "noise": self.generator.get_state(),
             "progress": json.dumps(PROGRESS.dump_python(self.progress, mode="json")),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from such a state."""
         super().load_state_dict(state_dict)
-        self.generator.set_state(state_dict["noise"])
         self.progress = PROGRESS.validate_json(state_dict["progress"])
 
 
@@ -215,7 +211,7 @@ def train(
             spec,
             trainer.progress,
             num_parameters=num_parameters,
-            num_converted_layers=len(converted_layers(trainer.model)),
+            num_converted_layers=len(trainer.mx.layers),
             divergence=divergence,
         )
 
