@@ -68,7 +68,7 @@ small: ## HotpotQA and LoCoMo on models of 0.5B and 1.5B, a night on two cores [
 .PHONY: ladder
 ladder: CONFIG = config/config.yaml config/ladder.yaml
 ladder: env unlock ## MXFP4 from scratch against FP8, 8 hours of two cores at idle priority [CONFIG=]
-	@nice -n 19 $(SNAKEMAKE) $(IN_FEW_WORDS) mxfp4
+	@nice -n 19 env $(SNAKEMAKE) mxfp4
 	@echo "ladder: tables are in results/$(PROFILE)/tables; finished runs, to be committed, in" \
 		"results/reference/$(PROFILE)/records"
 

@@ -123,6 +123,7 @@ rule time_mxfp4:
             wildcards.experiment, "blockwise.mxfp4.speed"
         ),
         config=pipeline.config_file,
+        timed=TIMED,
     shell:
-        "logged {log.job} {TIMED} {PYTHON} -m blockwise.mxfp4.speed --config {params.config}"
+        "logged {log.job} {params.timed} {PYTHON} -m blockwise.mxfp4.speed --config {params.config}"
         " --experiment {wildcards.experiment} --output {output}"
