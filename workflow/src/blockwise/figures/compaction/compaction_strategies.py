@@ -16,7 +16,9 @@ from blockwise.figures import notes
 from blockwise.figures.axes import Amounts
 from blockwise.figures.marks import Panel, Statistic, marks_of
 from blockwise.figures.panels import Fill, Sheet, draw_sheet
+from blockwise.statistics import MIN_CLUSTERS
 from blockwise.tables.compaction.parts.categories import HEADLINE
+from blockwise.tables.compaction.parts.gates import Gate
 
 TABLE = "compaction_strategies"
 ALL, FIRST_PART = "all", "first part"  # values of the table's column `questions`
@@ -50,6 +52,7 @@ KEPT = (
     "budget_tokens",
     "keep_identifiers",
     "questions",
+    "stall_gate",
     *dict.fromkeys(one.column for one in AGAINST),
 )
 
@@ -100,14 +103,17 @@ def _notes(marks: pd.DataFrame) -> Iterator[str]:
         "categories 1, 2 and 4. Every strategy may leave a history of "
         f"{held} tokens, system prompt included."
     )
-    return notes.mark_notes(marks, means, _more())
+    return notes.mark_notes(marks, means, _more(marks))
 
 
-def _more() -> Iterator[str]:
+def _more(marks: pd.DataFrame) -> Iterator[str]:
     yield (
         "Last column: the questions of the first part of a session; elsewhere all questions, after "
         "the last compaction. Level lines: on the same questions."
     )
+    timed = marks[marks["stall_mean_s"].notna()]
+    if (timed["stall_gate"] == Gate.TOO_FEW_STARTS).any():
+        yield f"Waits are of fewer than {MIN_CLUSTERS} server starts and have no interval."
 
 
 SHEET = Sheet(
