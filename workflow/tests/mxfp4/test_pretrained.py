@@ -14,10 +14,10 @@ from blockwise.errors import ConfigError
 from blockwise.models.prepared_model import PreparedModel
 from blockwise.mxfp4 import descent as descent_job
 from blockwise.mxfp4 import pretrained_errors
+from blockwise.mxfp4.arithmetic import Arithmetic
 from blockwise.mxfp4.averaged_gradients import Weights
 from blockwise.mxfp4.descent import StartText, descend, spec_of
 from blockwise.mxfp4.layer_operands import visit_operands
-from blockwise.mxfp4.arithmetic import Arithmetic
 from blockwise.mxfp4.pretrained import load, prepare
 from blockwise.mxfp4.pretrained_errors import layers_of_part, measure_part, measured_layers
 from blockwise.mxfp4.records import DescentOutput, Diagnostics
