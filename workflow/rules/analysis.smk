@@ -3,7 +3,7 @@
 Local rules: seconds of reading and drawing each, no work for a queue.
 """
 
-from blockwise.config.mxfp4 import Study as MXFP4Study
+from blockwise.config.mxfp4_studies import Study as MXFP4Study
 from blockwise.run.pipeline import CLAIMS_FILE
 from blockwise.tables.registry import Family, code_of, tables_of
 
@@ -39,6 +39,8 @@ rule tabulate_mxfp4:
         diagnostics=TRAINING.measurements(
             f"{MXFP4_RUNS}/diagnostics", MXFP4Study.DIAGNOSTICS, MXFP4Study.SCALE_RULES
         ),
+        layer_errors=TRAINING.layer_errors(f"{MXFP4_RUNS}/layer_errors"),
+        descent=TRAINING.descents(f"{MXFP4_RUNS}/descent"),
         outliers=TRAINING.measurements(f"{MXFP4_RUNS}/outliers", MXFP4Study.OUTLIERS),
         speed=TRAINING.measurements(f"{MXFP4_RUNS}/speed", MXFP4Study.SPEED),
     output:
@@ -53,6 +55,7 @@ rule tabulate_mxfp4:
     shell:
         "exec {PYTHON} -m blockwise.tables.write mxfp4 --config {params.config}"
         " --training {input.training} --diagnostics {input.diagnostics}"
+        " --layer-errors {input.layer_errors} --descent {input.descent}"
         " --outliers {input.outliers} --speed {input.speed}"
         " --store {params.store} --output-dir {params.folder}"
 

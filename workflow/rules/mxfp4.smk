@@ -7,6 +7,8 @@ TRAINING = pipeline.training
 wildcard_constraints:
     experiment="[a-z0-9._-]+",
     run="all|[0-9]+(-[0-9]+)?",
+    part="[0-9]+",
+    start="[0-9]+",
 
 
 rule prepare_corpus:
@@ -85,6 +87,84 @@ rule measure_mxfp4:
     shell:
         "logged {log.job} {PYTHON} -m blockwise.mxfp4.diagnostics --config {params.config}"
         " --experiment {wildcards.experiment} --corpus {params.corpus}"
+        " --output {output}"
+
+
+# A published model and the tokens of its text, for what is measured on one.
+rule prepare_pretrained:
+    output:
+        f"{MXFP4_RUNS}/pretrained/model.json",
+    log:
+        job="logs/jobs/prepare_pretrained.log",
+    benchmark:
+        "logs/benchmarks/prepare_pretrained.tsv"
+    retries: 2
+    resources:
+        gpu=0,
+    params:
+        key=TRAINING.pretrained_key(),
+        config=pipeline.config_file,
+        cache=f"{RESULTS}/runs/downloads",
+        folder=f"{MXFP4_RUNS}/pretrained",
+    shell:
+        "logged {log.job} {PYTHON} -m blockwise.mxfp4.pretrained --config {params.config}"
+        " --cache {params.cache} --folder {params.folder}"
+
+
+# Errors of every arm on the tensors of the published model; a part takes its share of the layers.
+rule measure_pretrained:
+    input:
+        model=rules.prepare_pretrained.output[0],
+    output:
+        f"{MXFP4_RUNS}/layer_errors/{{experiment}}/{{part}}.json",
+    log:
+        job="logs/jobs/measure_pretrained/{experiment}/{part}.log",
+    benchmark:
+        "logs/benchmarks/measure_pretrained/{experiment}/{part}.tsv"
+    threads: 1
+    resources:
+        gpu=TRAINING.measuring_gpus(),
+        nodes=1,
+        mem_mb=lambda wildcards: TRAINING.pretrained_memory_mb(wildcards.experiment),
+    params:
+        key=lambda wildcards: TRAINING.measurement_key(
+            wildcards.experiment, "blockwise.mxfp4.pretrained_errors"
+        ),
+        config=pipeline.config_file,
+        pretrained=f"{MXFP4_RUNS}/pretrained",
+    shell:
+        "logged {log.job} {PYTHON} -m blockwise.mxfp4.pretrained_errors --config {params.config}"
+        " --experiment {wildcards.experiment} --part {wildcards.part}"
+        " --pretrained {params.pretrained} --output {output}"
+
+
+# One step along each arm's gradient, from the published weights: a job a start.
+rule descend_mxfp4:
+    input:
+        model=rules.prepare_pretrained.output[0],
+    output:
+        f"{MXFP4_RUNS}/descent/{{experiment}}/{{start}}.json",
+    log:
+        job="logs/jobs/descend_mxfp4/{experiment}/{start}.log",
+    benchmark:
+        "logs/benchmarks/descend_mxfp4/{experiment}/{start}.tsv"
+    threads: 1
+    resources:
+        gpu=TRAINING.measuring_gpus(),
+        nodes=1,
+        mem_mb=lambda wildcards: TRAINING.pretrained_memory_mb(wildcards.experiment),
+    params:
+        key=lambda wildcards: TRAINING.measurement_key(
+            wildcards.experiment, "blockwise.mxfp4.descent"
+        ),
+        config=pipeline.config_file,
+        pretrained=f"{MXFP4_RUNS}/pretrained",
+        store=f"{RESULTS}/cells",
+        records=TRAINING.records_of(pipeline.profile.profile),
+    shell:
+        "logged {log.job} {PYTHON} -m blockwise.mxfp4.descent --config {params.config}"
+        " --experiment {wildcards.experiment} --start {wildcards.start}"
+        " --pretrained {params.pretrained} --store {params.store} {params.records}"
         " --output {output}"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blockwise.config.mxfp4 import ByteTokenizer
+from blockwise.config.corpora import ByteTokenizer
 from blockwise.mxfp4.corpus import TokenCorpus
 
 BYTES = ByteTokenizer(kind="bytes")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+import published_model
 from blockwise.compaction.sessions import build_sessions
 from blockwise.config.datasets import Dataset
 from blockwise.config.load import load_profile
@@ -169,6 +170,25 @@ def test_training_runs_steps_and_hours_follow_from_the_study(project_folder):
     assert set(earlier.training["num_parameters"]) == {
         TrainingBill(study, earlier, cpu(), Notes()).num_parameters
     }
+
+
+def test_measurements_on_a_published_model_cost_what_their_passes_and_products_do(tmp_path):
+    study = published_model.study(tmp_path)
+    nothing = load_earlier(tmp_path / "nowhere")
+
+    def line(name, **changes):
+        entry = study.experiments[name].model_copy(update=changes)
+        one = study.model_copy(update={"experiments": {name: entry}})
+        (only,) = TrainingBill(one, nothing, cpu(), Notes()).lines()
+        return only
+
+    tokens = 32 * 5e4
+    errors = line("errors")  # F+D+W and fp8 have three GEMMs, the others one, float32 three
+    assert errors.flops == 3 * (2 * 4 * tokens + (3 + 3 + 1 + 1 + 3) * 2 * tokens)
+    assert (errors.num_jobs, line("descent").num_jobs) == (2, 2)
+    assert line("errors", num_batches=6).flops == 2 * errors.flops
+    assert line("descent", num_micro_batches=30).wall_h > line("descent").wall_h > 0
+    assert line("descent", arms=["W"]).flops < line("descent").flops
 
 
 def test_a_bill_is_printed_and_written(tmp_path, capsys, project_folder):

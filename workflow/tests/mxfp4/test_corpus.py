@@ -11,13 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from blockwise.artifacts import read_model, write_json
-from blockwise.config.corpora import PathCorpus
+from blockwise.config.corpora import HubTokenizer, PathCorpus
 from blockwise.config.load import load_profile
-from blockwise.config.mxfp4 import (
-    MXFP4,
-    HubTokenizer,
-    LlamaShape,
-)
+from blockwise.config.mxfp4 import MXFP4, LlamaShape
 from blockwise.errors import ArtifactError, ConfigError, DatasetError
 from blockwise.models.random_backbone import END_TOKEN, train_tokenizer
 from blockwise.mxfp4 import corpus as corpus_module

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockwise.config.corpora import HubCorpus, StdlibCorpus
+from blockwise.config.corpora import HubCorpus, StdlibCorpus, StdlibDocsCorpus
 from blockwise.errors import ConfigError, DatasetError
 from blockwise.mxfp4 import texts
 from blockwise.mxfp4.corpus import prepare_corpus
-from blockwise.mxfp4.texts import split_by_file
+from blockwise.mxfp4.documentation import module_text
+from blockwise.mxfp4.texts import open_source, split_by_file
 from prepared_text import BYTES, texts_of
 
 # --- files ------------------------------------------------------------------------------
@@ -40,6 +41,26 @@ def test_standard_library_is_a_corpus(tmp_path):
     assert "another version is another text" in card.source
     assert card.num_validation_tokens > 20_000
     assert card.num_train_tokens > 5_000_000
+
+
+def test_documentation_is_prose_of_modules_and_topics_and_its_tenth_validates(tmp_path):
+    source = open_source(StdlibDocsCorpus(kind="stdlib_docs"), tmp_path)
+    train, validation = list(source.train.pieces), list(source.validation.pieces)
+    assert all(piece.ends_document and piece.text.strip() for piece in [*train, *validation])
+    share = len(validation) / (len(train) + len(validation))
+    assert 0.05 < share < 0.15
+    text = "".join(piece.text for piece in train)
+    assert len(text) > 1_000_000
+    assert "def __init__(self" not in text
+    assert source.train.total == len(train)
+
+
+def test_a_module_that_is_no_python_is_named(tmp_path):
+    (tmp_path / "broken.py").write_text("def")
+    with pytest.raises(DatasetError, match=r"cannot read the documentation of .*broken\.py"):
+        module_text(tmp_path / "broken.py")
+    (tmp_path / "two.py").write_text('"""One."""\n\nclass A:\n    """Two."""\n\nx = 1\n')
+    assert module_text(tmp_path / "two.py") == "One.\n\nTwo."
 
 
 def test_standard_library_without_tests_and_what_the_machine_adds(tmp_path, monkeypatch):

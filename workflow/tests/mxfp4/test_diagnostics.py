@@ -29,20 +29,16 @@ from blockwise.config.recipes import (
 from blockwise.errors import ConfigError
 from blockwise.mxfp4.arithmetic import PLACES, Arithmetic
 from blockwise.mxfp4.corpus import CorpusCard, TokenCorpus
-from blockwise.mxfp4.diagnostics import (
-    ErrorProbe,
-    StepErrors,
-    diagnose,
-    linear_names,
-    visit_operands,
-)
+from blockwise.mxfp4.diagnostics import ErrorProbe, diagnose
 from blockwise.mxfp4.gemm_errors import (
     FLOAT32,
-    kurtosis,
     operand_statistics,
     part_in,
     product_errors,
 )
+from blockwise.mxfp4.layer_errors import StepErrors
+from blockwise.mxfp4.layer_operands import linear_names, visit_operands
+from blockwise.mxfp4.matrix_statistics import kurtosis
 from blockwise.mxfp4.model import Llama, initialise
 from blockwise.mxfp4.operand import prepare_operand
 from blockwise.mxfp4.records import Diagnostics
@@ -284,7 +280,8 @@ def test_the_operands_of_a_layer_give_its_gradient_and_nothing_is_left_behind():
     def visit(name, x, w, dy):
         seen[name] = (w, dy.T @ x)
 
-    assert visit_operands(llama, tokens, layers, visit)
+    parameters = list(llama.parameters())
+    assert visit_operands(llama, lambda: (llama.loss(tokens), parameters), layers, visit)
     assert all(parameter.grad is None for parameter in llama.parameters())
     llama.loss(tokens).backward()
     assert len(seen) == 14

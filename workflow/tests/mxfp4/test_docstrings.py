@@ -5,8 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from blockwise.config.corpora import DocstringCorpus
-from blockwise.config.mxfp4 import BpeTokenizer
+from blockwise.config.corpora import BpeTokenizer, DocstringCorpus
 from blockwise.errors import ConfigError, DatasetError
 from blockwise.mxfp4 import docstrings
 from blockwise.mxfp4.corpus import TokenCorpus, prepare_corpus

@@ -4,8 +4,9 @@ import importlib.util
 
 import pytest
 
+import published_model
 from blockwise.config.load import DEFAULT_FILE, load_profile
-from blockwise.config.mxfp4 import Study
+from blockwise.config.mxfp4_studies import Study
 from blockwise.errors import ConfigError
 from blockwise.run.training_pipeline import TrainingPipeline
 
@@ -96,3 +97,36 @@ def test_idle_trainings_are_nice_and_kept_runs_have_a_folder(study):
     assert idle.starter() == ["nice", "-n", "19"]
     assert idle.records_of("ladder") == ["--records", "results/reference/ladder/records"]
     assert idle.training_key(LADDER) == plain.training_key(LADDER)
+
+
+def test_a_published_model_has_a_job_a_part_and_a_job_a_start(tmp_path):
+    jobs = TrainingPipeline(published_model.study(tmp_path))
+    assert jobs.layer_errors("e") == ["e/errors/0.json", "e/errors/1.json"]
+    assert jobs.descents("d") == ["d/descent/0.json", "d/descent/1.json"]
+    assert TrainingPipeline(None).layer_errors("e") == TrainingPipeline(None).descents("d") == []
+
+
+def test_a_published_model_is_made_ready_again_when_its_files_or_its_text_change(tmp_path):
+    study = published_model.study(tmp_path)
+    before = TrainingPipeline(study).pretrained_key()
+    assert TrainingPipeline(study).pretrained_key() == before
+    (tmp_path / "text/one.txt").write_text("another text")
+    text = TrainingPipeline(study).pretrained_key()
+    (tmp_path / "published/config.json").write_text("{}")
+    assert len({before, text, TrainingPipeline(study).pretrained_key()}) == 3
+    assert changed(study, pretrained=None).pretrained_key() == ""
+
+
+def test_more_arms_and_fewer_parts_take_more_memory(tmp_path):
+    study = published_model.study(tmp_path)
+    large = study.pretrained.model_copy(update={"num_parameters": 1e9})
+    study = study.model_copy(update={"pretrained": large})
+    entry = study.experiments["errors"]
+
+    def memory(**changes):
+        one = study.model_copy(update={"experiments": {"e": entry.model_copy(update=changes)}})
+        return TrainingPipeline(one).pretrained_memory_mb("e")
+
+    assert memory(num_parts=4) < memory() < memory(num_parts=1)
+    assert memory(arms=[*entry.arms, "W"]) > memory()
+    assert TrainingPipeline(study).pretrained_memory_mb("descent") > memory(num_parts=1)

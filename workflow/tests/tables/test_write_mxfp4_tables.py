@@ -8,7 +8,7 @@ import pytest
 
 from blockwise.artifacts import digest_file, read_json, write_model
 from blockwise.config.experiments import Study as CompactionStudy
-from blockwise.config.mxfp4 import Study
+from blockwise.config.mxfp4_studies import Study
 from blockwise.errors import ArtifactError, ConfigError
 from blockwise.mxfp4.records import Diagnostics, TrainingBatch
 from blockwise.report import data_dictionary
@@ -54,7 +54,10 @@ def test_every_study_and_the_facts_have_a_table():
     assert {study.value for study in Study} | {
         "mxfp4_runs",
         "mxfp4_losses",
-        "mxfp4_layer_errors",
+        "mxfp4_layer_depths",
+        "mxfp4_layer_medians",
+        "mxfp4_layer_ratios",
+        "mxfp4_operands",
         "mxfp4_seeds",
         "mxfp4_verdicts",
     } == NAMES

@@ -18,6 +18,7 @@ from workspace import (
     write_config,
 )
 
+import published_model
 from blockwise.figures.registry import figures_of
 from blockwise.tables.registry import Family, tables_of
 
@@ -112,10 +113,36 @@ def configure(folder, study) -> str:
     return config
 
 
+def with_published_model(folder):
+    """The study with measurements on a tiny model that lies in the folder."""
+    arms = ("W+DHT16(W)", "W+RHT16(W)")
+    experiments = {
+        "mxfp4_layer_errors": {
+            **published_model.LAYER_ERRORS,
+            "arms": ["W", *arms],
+            "ratios": [arms],
+            "num_batches": 2,
+        },
+        "mxfp4_descent": {
+            **published_model.DESCENT,
+            "references": ["W"],
+            "arms": ["F"],
+            "num_micro_batches": 2,
+        },
+    }
+    recipes = {name: published_model.ARMS[name].model_dump(mode="json") for name in arms}
+    return {
+        **STUDY,
+        "arms": {**STUDY["arms"], **recipes},
+        "pretrained": published_model.pretrained(folder),
+        "experiments": {**STUDY["experiments"], **experiments},
+    }
+
+
 @pytest.fixture(scope="module")
 def finished(project_folder, tmp_path_factory):
     folder = copy_workflow(project_folder, tmp_path_factory.mktemp("mxfp4"))
-    config = configure(folder, STUDY)
+    config = configure(folder, with_published_model(folder))
     status, said = run_snakemake(folder, "mxfp4", "--configfile", config)
     assert status == 0, said
     return folder, config

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from blockwise.bench.rounds import Figure, figure, publish
 from blockwise.config.load import DEFAULT_FILE, load_profile
-from blockwise.config.mxfp4 import MXFP4, LlamaShape, SpeedExperiment, Study
+from blockwise.config.mxfp4 import MXFP4, LlamaShape, SpeedExperiment
+from blockwise.config.mxfp4_studies import Study
 from blockwise.errors import BlockwiseError, ConfigError, run_command
 from blockwise.mxfp4.records import Speed
 from blockwise.mxfp4.speed import time_steps

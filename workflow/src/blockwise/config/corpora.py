@@ -1,4 +1,4 @@
-"""Where the text of the MXFP4 study comes from."""
+"""Where the text of the MXFP4 study comes from, and what makes it tokens."""
 
 from typing import Annotated, Literal
 
@@ -26,6 +26,12 @@ class DocstringCorpus(ConfigModel):
     )
 
 
+class StdlibDocsCorpus(ConfigModel):
+    """The documentation of the running Python's standard library: English, on every machine."""
+
+    kind: Literal["stdlib_docs"]
+
+
 class PathCorpus(ConfigModel):
     """UTF-8 text files below a folder, split by file."""
 
@@ -49,5 +55,30 @@ class HubCorpus(ConfigModel):
 
 
 Corpus = Annotated[
-    StdlibCorpus | DocstringCorpus | PathCorpus | HubCorpus, Field(discriminator="kind")
+    StdlibCorpus | StdlibDocsCorpus | DocstringCorpus | PathCorpus | HubCorpus,
+    Field(discriminator="kind"),
 ]
+
+
+class HubTokenizer(ConfigModel):
+    """A tokenizer of the hub or of a folder."""
+
+    kind: Literal["hub"]
+    id: str = Field(description="Hub id or folder.")
+    revision: str = Field(UNPINNED, description="Commit hash; ignored for a folder.")
+
+
+class ByteTokenizer(ConfigModel):
+    """UTF-8 bytes: 256 tokens, no file needed."""
+
+    kind: Literal["bytes"]
+
+
+class BpeTokenizer(ConfigModel):
+    """Byte-level byte-pair encoding, learned from the corpus's own training text."""
+
+    kind: Literal["bpe"]
+    vocab_size: int = Field(ge=512, description="All 256 bytes and the end of a document included.")
+
+
+Tokenizer = Annotated[ByteTokenizer | BpeTokenizer | HubTokenizer, Field(discriminator="kind")]

@@ -6,15 +6,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from blockwise.config.base import UNPINNED, ConfigModel, Name
-from blockwise.config.corpora import Corpus
+from blockwise.config.base import ConfigModel, Name
+from blockwise.config.corpora import ByteTokenizer, Corpus, Tokenizer
+from blockwise.config.mxfp4_studies import Study
+from blockwise.config.pretrained import (
+    DescentExperiment,
+    LayerErrorsExperiment,
+    Pretrained,
+    PretrainedExperiment,
+    Seed,
+)
 from blockwise.config.recipes import GROUP_SIZE, Precision, Recipe
 
 MIN_PROCESSES_OF_A_NODE = (
     2  # Slurm's executor plugin refuses fewer where a job starts its own steps
 )
 
-Seed = Annotated[int, Field(ge=0)]
 MIN_HORIZON = 1.4  # METHOD: a 26% overhead must not be censored
 
 
@@ -62,30 +69,6 @@ class LlamaShape(ConfigModel):
         return self
 
 
-class HubTokenizer(ConfigModel):
-    """A tokenizer of the hub or of a folder."""
-
-    kind: Literal["hub"]
-    id: str = Field(description="Hub id or folder.")
-    revision: str = Field(UNPINNED, description="Commit hash; ignored for a folder.")
-
-
-class ByteTokenizer(ConfigModel):
-    """UTF-8 bytes: 256 tokens, no file needed."""
-
-    kind: Literal["bytes"]
-
-
-class BpeTokenizer(ConfigModel):
-    """Byte-level byte-pair encoding, learned from the corpus's own training text."""
-
-    kind: Literal["bpe"]
-    vocab_size: int = Field(ge=512, description="All 256 bytes and the end of a document included.")
-
-
-Tokenizer = Annotated[ByteTokenizer | BpeTokenizer | HubTokenizer, Field(discriminator="kind")]
-
-
 class Optimizer(ConfigModel):
     """AdamW with a warmup and a cosine down to a fraction of the peak."""
 
@@ -131,17 +114,6 @@ class TrainerKind(StrEnum):
 
     OWN = "own"
     TORCHTITAN = "torchtitan"
-
-
-class Study(StrEnum):
-    """What an experiment measures; also the name of its table and figure."""
-
-    LADDER = "mxfp4_ladder"
-    INTERVENTIONS = "mxfp4_interventions"
-    DIAGNOSTICS = "mxfp4_diagnostics"
-    SCALE_RULES = "mxfp4_scale_rules"
-    OUTLIERS = "mxfp4_outliers"
-    SPEED = "mxfp4_speed"
 
 
 class TrainingExperiment(ConfigModel):
@@ -267,6 +239,8 @@ Experiment = Annotated[
     LadderExperiment
     | InterventionExperiment
     | DiagnosticsExperiment
+    | LayerErrorsExperiment
+    | DescentExperiment
     | OutlierExperiment
     | SpeedExperiment,
     Field(discriminator="study"),
@@ -310,6 +284,9 @@ class MXFP4(ConfigModel):
     corpus: Corpus
     tokenizer: Tokenizer = ByteTokenizer(kind="bytes")
     optimizer: Optimizer
+    pretrained: Pretrained | None = Field(
+        None, description="A published model, for the experiments that measure on one."
+    )
     arms: Annotated[dict[str, Recipe], Field(min_length=1)]
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
     caption: str = Field(description="Scale of the study, shown in every table and figure.")
@@ -331,6 +308,12 @@ class MXFP4(ConfigModel):
             for name, experiment in self.experiments.items()
             for arm in named_arms(experiment)
             if arm not in self.arms
+        ]
+        problems += [
+            f"experiments.{name} measures on a published model, and mxfp4.pretrained names none; "
+            "add it, or set the experiment to null"
+            for name, experiment in self.experiments.items()
+            if isinstance(experiment, PretrainedExperiment) and self.pretrained is None
         ]
         for name, experiment in self.experiments.items():
             problems += [f"experiments.{name}: {text}" for text in self._problems_of(experiment)]
@@ -387,7 +370,7 @@ class MXFP4(ConfigModel):
 
 def named_arms(experiment: Experiment) -> list[str]:
     """Every arm that an experiment names, each once."""
-    if isinstance(experiment, TrainingExperiment):
+    if isinstance(experiment, TrainingExperiment | PretrainedExperiment):
         return experiment.all_arms()
     if isinstance(experiment, DiagnosticsExperiment):
         return list(dict.fromkeys([experiment.baseline, *experiment.arms]))
@@ -399,7 +382,7 @@ def named_arms(experiment: Experiment) -> list[str]:
 def _batch_sequences(experiment: Experiment) -> int | None:
     if isinstance(experiment, SpeedExperiment):
         return experiment.batch_sequences
-    if isinstance(experiment, OutlierExperiment):
+    if isinstance(experiment, OutlierExperiment | PretrainedExperiment):
         return None
     return experiment.training.batch_sequences
 

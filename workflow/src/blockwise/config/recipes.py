@@ -21,6 +21,7 @@ class Precision(StrEnum):
     """Arithmetic of a linear layer's GEMMs."""
 
     FP32 = "fp32"
+    FP32_REORDERED = "fp32-reordered"  # sums taken in another order: the null arm
     BF16 = "bf16"
     FP8 = "fp8"  # E4M3 operands, E5M2 gradients, one scale a tensor; emulated
     FP8_REORDERED = "fp8-reordered"  # fp8, its products summed backwards: a null arm

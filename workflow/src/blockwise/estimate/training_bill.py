@@ -13,10 +13,17 @@ from blockwise.config.mxfp4 import (
     is_quantized,
     named_arms,
 )
+from blockwise.config.pretrained import (
+    DescentExperiment,
+    LayerErrorsExperiment,
+    Pretrained,
+    PretrainedExperiment,
+)
 from blockwise.estimate.bill import DiskLine, Line
 from blockwise.estimate.compaction_bill import GB, HOUR_S, Notes, hours_of
 from blockwise.estimate.earlier import EarlierRun
 from blockwise.estimate.hardware import Device
+from blockwise.mxfp4.shared_passes import shared_passes
 from blockwise.run.job_resources import assumed_vocabulary
 from blockwise.run.training_pipeline import TrainingPipeline
 
@@ -80,6 +87,8 @@ class TrainingBill:
                 case SpeedExperiment():
                     num_steps = (experiment.num_rounds + 1) * len(named_arms(experiment))
                     lines.append(self._measured(name, num_steps, experiment.batch_sequences))
+                case PretrainedExperiment():
+                    lines.append(self._published(name, experiment))
                 case OutlierExperiment():
                     lines.append(self._measured(name, 0, 0, OUTLIER_S))
         return lines
@@ -133,6 +142,59 @@ class TrainingBill:
         )
         seconds = self._run_s(experiment.baseline, training) + measured
         return self._trained("measurements", name, (1, 1), training, seconds)
+
+    def _published(self, name: str, experiment: PretrainedExperiment) -> Line:
+        """A measurement on a published model: passes, a product for every arm, evaluations."""
+        pretrained = self._study.pretrained
+        assert pretrained is not None, name
+        num_jobs, num_cells, tokens, products = 1, 1, 0.0, 0.0
+        if isinstance(experiment, LayerErrorsExperiment):
+            num_jobs = num_cells = experiment.num_parts
+            tokens = experiment.num_batches * experiment.batch_sequences
+            products = tokens * sum(self._gemms_of(arm) for arm in ["fp32", *experiment.arms])
+            tokens *= num_jobs  # each part goes through the whole model
+        elif isinstance(experiment, DescentExperiment):
+            num_jobs = num_cells = len(experiment.starts)
+            arms = {arm: self._study.arms[arm] for arm in experiment.all_arms()}
+            averaged = num_jobs * experiment.num_micro_batches * experiment.micro_batch_sequences
+            tokens = averaged * len(shared_passes(arms))
+            tokens += num_jobs * experiment.evaluation_sequences * (1 + 2 * len(arms)) / 2
+            products = averaged * len(arms)
+        return self._published_line(name, pretrained, (num_jobs, num_cells), tokens, products)
+
+    def _published_line(
+        self,
+        name: str,
+        pretrained: Pretrained,
+        jobs: tuple[int, int],
+        num_passes: float,
+        num_products: float,
+    ) -> Line:
+        """The line of so many sequences through the model and through one GEMM of all layers.
+
+        A pass has no gradients of weights, so it is two thirds of a step.
+        """
+        flops = pretrained.sequence_tokens * pretrained.num_parameters
+        passes, products = 4 * flops * num_passes, 2 * flops * num_products
+        factor = EMULATION_FACTOR[self._study.compiled]
+        seconds = (passes + factor * products) / self._device.flops
+        return Line(
+            stage="measurements",
+            backbone="mxfp4",
+            dataset="",
+            experiment=name,
+            num_jobs=jobs[0],
+            num_cells=jobs[1],
+            num_steps=0,
+            train_tokens=0,
+            flops=passes + products,
+            **self._hours(seconds + jobs[0] * JOB_START_S),
+        )
+
+    def _gemms_of(self, arm: str) -> int:
+        """How many of the three products an arm has measured."""
+        recipe = self._study.arms.get(arm)
+        return len(recipe.gemms) if recipe is not None and recipe.gemms else 3
 
     def _measured(
         self, name: str, num_steps: int, batch_sequences: int, seconds: float = 0.0

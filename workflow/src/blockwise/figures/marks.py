@@ -21,6 +21,7 @@ class Bar(StrEnum):
     RANGE = "minimum to maximum"
     TO_P95 = "median to 95th percentile"
     TO_MAXIMUM = "median to maximum"
+    QUARTILES = "lower to upper quartile"
     AT_LEAST = "at least"  # the value is a lower bound
 
 
@@ -28,6 +29,7 @@ CAPPED = frozenset({Bar.INTERVAL, Bar.TO_P95})
 BAR_WORDS = {
     Bar.INTERVAL: "capped bars: 95% interval",
     Bar.RANGE: "plain bars: minimum to maximum",
+    Bar.QUARTILES: "plain bars: lower to upper quartile",
     Bar.TO_P95: "capped bars from a median up: to the 95th percentile",
     Bar.TO_MAXIMUM: "plain bars from a median up: to the maximum, of fewer than 20 values",
 }

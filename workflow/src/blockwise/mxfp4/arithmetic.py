@@ -48,6 +48,8 @@ USES: dict[str, tuple[Use, Use]] = {
     "dy": (("D", 0), ("W", 0)),
 }
 """Where each matrix is an operand."""
+REORDERED = (Precision.FP32_REORDERED, Precision.FP8_REORDERED)
+"""Sums are taken from the last value to the first."""
 FP8_TYPES = {False: torch.float8_e4m3fn, True: torch.float8_e5m2}  # the latter for gradients
 
 
@@ -118,7 +120,7 @@ class Arithmetic:
         if self.recipe.precision in (Precision.FP8, Precision.FP8_REORDERED):
             narrow = fake_quantize_fp8 if self.prepare is prepare_operand else compiled_fp8
             values = narrow(values, FP8_TYPES[side in GRADIENT_SIDES[letter]])
-        if self.recipe.precision == Precision.FP8_REORDERED:
+        if self.recipe.precision in REORDERED:
             values = values.flip(PLACES[letter][side].axis)
         return values
 
@@ -146,7 +148,7 @@ class Arithmetic:
         summed. Random numbers do: each GEMM has its own. Zeros that fill up tokens stand in the
         product that sums over them, and in no other.
         """
-        if self.recipe.precision == Precision.FP8_REORDERED:  # turned along what is summed
+        if self.recipe.precision in REORDERED:  # turned along what is summed
             return False
         if self.recipe.precision != Precision.MXFP4:
             return True

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blockwise.artifacts import digest, digest_file, read_model, replacing, write_model
-from blockwise.config.corpora import Corpus
-from blockwise.config.mxfp4 import Tokenizer
+from blockwise.config.corpora import Corpus, Tokenizer
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ConfigError, DatasetError, run_command
 from blockwise.mxfp4.encoders import Encoder, load_encoder

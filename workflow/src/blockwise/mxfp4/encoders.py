@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blockwise.artifacts import digest
 from blockwise.config.base import UNPINNED
-from blockwise.config.mxfp4 import BpeTokenizer, ByteTokenizer, HubTokenizer, Tokenizer
+from blockwise.config.corpora import BpeTokenizer, ByteTokenizer, HubTokenizer, Tokenizer
 from blockwise.errors import ConfigError, DatasetError
 from blockwise.mxfp4.texts import Piece, unpinned
 

@@ -16,6 +16,7 @@ from blockwise.errors import ConfigError
 from blockwise.mxfp4 import noise
 from blockwise.mxfp4.arithmetic import PLACES, Arithmetic
 from blockwise.mxfp4.formats import E2M1_MAX
+from blockwise.mxfp4.matrix_statistics import kurtosis
 from blockwise.mxfp4.operand import Place, transform_operand
 from blockwise.mxfp4.quantize import quantize
 
@@ -103,16 +104,6 @@ def operand_statistics(
         for values, place, operand in zip(operands, PLACES[letter], recipes, strict=True)
     )
     return left, right
-
-
-def kurtosis(values: Tensor) -> float:
-    """Fourth moment over the squared second, about the mean: 3 for a normal distribution.
-
-    Equal values have none; they count as 0, below every distribution's 1.
-    """
-    centred = values - values.mean()
-    deviation = float(centred.square().mean().sqrt())
-    return float((centred / deviation).pow(4).mean()) if deviation else 0.0
 
 
 def _statistics(

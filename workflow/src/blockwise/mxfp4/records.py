@@ -137,14 +137,98 @@ class ErrorStatistics(Record):
     gradient_to_noise: float | None  # Wgrad: |dW| / |error of dW|
 
 
+OperandName = Literal["x", "w", "dy"]
+
+
+class LayerOperand(Record):
+    """What a layer's input, weight or output gradient is like; means over batches.
+
+    Rows of x and dy are tokens, of w output features; columns are features.
+    """
+
+    experiment: str
+    step: int  # of the baseline's training; 0 for a published model
+    layer: str
+    operand: OperandName
+    kurtosis: float  # 3 for a normal distribution
+    mean_over_rows_frac: float  # share of the squared values that the mean over rows makes up
+    mean_over_columns_frac: float
+    row_outlier: float  # size of the largest row over that of the median one
+    column_outlier: float
+
+
 class Diagnostics(Record):
-    """All errors of one experiment."""
+    """All errors of one experiment, or of some layers of it."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     experiment: str
     num_batches: int
     errors: list[ErrorStatistics]
+    operands: list[LayerOperand] = []
     origin: Origin
+
+
+class DescentSpec(Record):
+    """Everything that can change what one start of a descent finds; its digest is the key.
+
+    It names no machine and no version of the code, so that another machine goes on where one
+    stopped; `measurement` is raised by hand where what is measured changes.
+    """
+
+    measurement: int
+    model_digest: str
+    corpus_digest: str
+    layers: list[str]  # patterns
+    sequence_tokens: int
+    num_micro_batches: int
+    micro_batch_sequences: int
+    evaluation_sequences: int
+    num_starts: int  # share the held-out text
+    step_norm_frac: float
+    signed_step_frac: float
+    start: int
+    recipes: list[Recipe]  # the first one's gradient is what cosines are with
+
+    @property
+    def key(self) -> str:
+        """Name of the record in the cell store."""
+        return digest(self.model_dump(mode="json"))
+
+
+class DescentOfArm(Record):
+    """One arm at one start; losses in nats a token, in float32 arithmetic unless said."""
+
+    train_loss: float  # of the micro-batches, as the arm computes it
+    gradient_norm: float
+    cosine: float  # with the gradient of the first baseline
+    stepped_loss: float | None  # held out, after the step of equal length; None: not finite
+    signed_loss: float | None  # likewise, after the step along the signs
+
+
+class DescentStart(Record):
+    """All arms at one start."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    key: str
+    spec: DescentSpec
+    num_layers: int
+    num_moved_weights: int
+    held_out_loss: float  # of the published weights
+    arms: dict[str, DescentOfArm]
+    origin: Origin
+
+
+class DescentOutput(Record):
+    """What a job of one start leaves behind for the tables."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    experiment: str
+    start: DescentStart
+
+
+def descent_path(store: Path, key: str) -> Path:
+    """Where a finished start lies in the cell store."""
+    return store / "descents" / key[:2] / f"{key}.json"
 
 
 class OutlierError(Record):

@@ -21,6 +21,7 @@ from blockwise.config.corpora import (
     HubCorpus,
     PathCorpus,
     StdlibCorpus,
+    StdlibDocsCorpus,
 )
 from blockwise.errors import ConfigError, DatasetError
 from blockwise.mxfp4.docstrings import (
@@ -30,8 +31,10 @@ from blockwise.mxfp4.docstrings import (
     prose_of,
     stdlib_documents,
 )
+from blockwise.mxfp4.documentation import document, documented_modules, topic_names
 
 VALIDATION_FRAC = 0.02  # of the files: enough to evaluate on, little lost for training
+DOCS_VALIDATION_FRAC = 0.1  # of a text that is small, and that nothing is trained on for long
 PIECE_CHARS = 1 << 20  # a longer file is tokenized in pieces that end with a line
 NO_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 OF_THE_MACHINE = ("_sysconfigdata", "config-", "sitecustomize")
@@ -76,11 +79,12 @@ def open_source(corpus: Corpus, cache: Path) -> TextSource:
     match corpus:
         case StdlibCorpus():
             folder = Path(sysconfig.get_paths()["stdlib"])
-            python = f"{platform.python_implementation()} {platform.python_version()}"
-            name = f"standard library of {python} (another version is another text)"
+            name = f"standard library of {_python()} (another version is another text)"
             return _files(name, folder, _stdlib_files(folder))
         case DocstringCorpus():
             return _docstrings(corpus)
+        case StdlibDocsCorpus():
+            return _stdlib_docs(Path(sysconfig.get_paths()["stdlib"]))
         case PathCorpus():
             folder = Path(corpus.folder)
             names = _matching_files(folder, corpus.pattern)
@@ -95,6 +99,10 @@ def unpinned(key: str, hub_id: str) -> str:
         f"{key}.revision of {hub_id} is {UNPINNED!r}: nobody has verified which commit is meant; "
         "run `make pin` where the hub can be reached"
     )
+
+
+def _python() -> str:
+    return f"{platform.python_implementation()} {platform.python_version()}"
 
 
 def split_by_file(
@@ -143,6 +151,21 @@ def _docstrings(corpus: DocstringCorpus) -> TextSource:
         Text((Piece(text, ends_document=bool(text)) for text in to_train), len(train), "documents"),
         Text(
             (Piece(text, ends_document=bool(text)) for text in to_validate),
+            len(validation),
+            "documents",
+        ),
+    )
+
+
+def _stdlib_docs(folder: Path) -> TextSource:
+    modules = documented_modules(folder, _stdlib_files(folder))
+    train, validation = split_by_file([*modules, *topic_names()], DOCS_VALIDATION_FRAC)
+    return TextSource(
+        f"documentation of the standard library of {_python()} (another version is another text): "
+        f"{len(train)} documents to train on, {len(validation)} to validate",
+        Text((Piece(document(folder, name), True) for name in train), len(train), "documents"),
+        Text(
+            (Piece(document(folder, name), True) for name in validation),
             len(validation),
             "documents",
         ),

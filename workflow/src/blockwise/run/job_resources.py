@@ -10,7 +10,10 @@ import math
 import re
 
 from blockwise.config.backbones import Backbone, VllmEngine
-from blockwise.config.mxfp4 import MXFP4, BpeTokenizer, ByteTokenizer, Tokenizer
+from blockwise.config.corpora import BpeTokenizer, ByteTokenizer, Tokenizer
+from blockwise.config.mxfp4 import MXFP4
+from blockwise.config.pretrained import LayerErrorsExperiment, PretrainedExperiment
+from blockwise.mxfp4.shared_passes import MAX_HELD_ARMS
 
 MB = 2**20
 GB_MB = 1024  # a gibibyte
@@ -59,3 +62,21 @@ def training_memory_mb(study: MXFP4) -> int:
     checkpoint = CHECKPOINT_COPIES * CHECKPOINT_BYTES * num_parameters / MB
     process_mb = GPU_PROCESS_MB if study.device == "cuda" else SERVER_MB // 4
     return math.ceil(checkpoint) + study.num_processes // study.num_nodes * process_mb
+
+
+def pretrained_memory_mb(study: MXFP4, experiment: str) -> int:
+    """Host memory of a measurement on a published model.
+
+    It holds the model, and in float32 a sum of dW for every arm: of its share of the layers, or
+    of all of them for a few arms at once and beside the first one's.
+    """
+    entry = study.experiments[experiment]
+    assert isinstance(entry, PretrainedExperiment), experiment
+    assert study.pretrained is not None, experiment
+    num_arms = len(entry.all_arms())
+    if isinstance(entry, LayerErrorsExperiment):
+        copies = 1 + (1 + num_arms) / entry.num_parts
+    else:
+        copies = 3 + min(num_arms, MAX_HELD_ARMS)
+    weights = CPU_WEIGHT_BYTES * study.pretrained.num_parameters / MB
+    return math.ceil(copies * weights) + SERVER_MB // 4

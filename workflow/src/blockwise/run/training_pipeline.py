@@ -7,20 +7,31 @@ import platform
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blockwise.artifacts import digest, file_states
-from blockwise.config.mxfp4 import MXFP4, Study, TrainerKind, TrainingExperiment, named_arms
+from blockwise.config.backbones import PathModel
+from blockwise.config.corpora import Corpus
+from blockwise.config.mxfp4 import MXFP4, TrainerKind, TrainingExperiment, named_arms
+from blockwise.config.mxfp4_studies import Study
+from blockwise.config.pretrained import (
+    DescentExperiment,
+    LayerErrorsExperiment,
+    PretrainedExperiment,
+)
 from blockwise.errors import ConfigError
 from blockwise.mxfp4.docstrings import licences
 from blockwise.mxfp4.trainers import STEPS, load_trainer
 from blockwise.provenance import code_digest
-from blockwise.run.job_resources import training_memory_mb
+from blockwise.run.job_resources import pretrained_memory_mb, training_memory_mb
 
 ALL = "all"  # the job that trains every seed
 RECORDS_FOLDER = "results/reference"  # what is committed of results
 LOWEST_PRIORITY = "19"
 RENDEZVOUS_PORT = 29500  # torchrun's own; a job on several nodes has them to itself
+
+
+PublishedT = TypeVar("PublishedT", bound=PretrainedExperiment)
 
 
 class TrainingPipeline:
@@ -43,6 +54,22 @@ class TrainingPipeline:
     def measurements(self, folder: str, *studies: Study) -> list[str]:
         """Files of the experiments of some studies."""
         return [f"{folder}/{name}.json" for name in self.experiments(*studies)]
+
+    def layer_errors(self, folder: str) -> list[str]:
+        """Files of the errors on a published model, a part each."""
+        return [
+            f"{folder}/{name}/{part}.json"
+            for name, experiment in self._on_published(LayerErrorsExperiment)
+            for part in range(experiment.num_parts)
+        ]
+
+    def descents(self, folder: str) -> list[str]:
+        """Files of the descents from a published model, a start each."""
+        return [
+            f"{folder}/{name}/{start}.json"
+            for name, experiment in self._on_published(DescentExperiment)
+            for start in experiment.starts
+        ]
 
     def runs(self) -> list[tuple[str, str]]:
         """Every training job: its experiment, and `all`, `SEED` or `SEED-NUMBER` of an arm."""
@@ -118,6 +145,10 @@ class TrainingPipeline:
         """Host memory of a training job on each of its nodes."""
         return training_memory_mb(self._study) if self._study else 0
 
+    def pretrained_memory_mb(self, experiment: str) -> int:
+        """Host memory of a measurement on a published model."""
+        return pretrained_memory_mb(self.study, experiment)
+
     def step_resources(self) -> dict[str, str | int]:
         """What Slurm must know of a job that starts its own steps, on several nodes.
 
@@ -167,15 +198,20 @@ class TrainingPipeline:
         """When the corpus must be prepared again."""
         if self._study is None:
             return ""
-        corpus, tokenizer = self._study.corpus, self._study.tokenizer
-        values: list[Any] = [corpus.model_dump(mode="json"), tokenizer.model_dump(mode="json")]
-        if corpus.kind in ("stdlib", "docstrings"):
-            values.append(platform.python_version())
-        if corpus.kind == "docstrings":
-            values.append(licences(corpus.distributions))
-        if corpus.kind == "path":
-            values.append(file_states(Path(corpus.folder)))
+        tokenizer = self._study.tokenizer.model_dump(mode="json")
+        values = [*_text_state(self._study.corpus), tokenizer]
         return digest([values, code_digest("blockwise.mxfp4.corpus")])
+
+    def pretrained_key(self) -> str:
+        """When the published model and its text must be made ready again."""
+        pretrained = self._study.pretrained if self._study else None
+        if pretrained is None:
+            return ""
+        model = pretrained.model
+        values = [*_text_state(pretrained.corpus), model.model_dump(mode="json")]
+        if isinstance(model, PathModel):
+            values.append(file_states(model.folder))
+        return digest([values, code_digest("blockwise.mxfp4.pretrained")])
 
     def training_key(self, experiment: str) -> str:
         """When a training job must look for missing runs again."""
@@ -189,6 +225,10 @@ class TrainingPipeline:
         shared = self.study.model_dump(mode="json", exclude=apart)
         arms = {arm: self.study.arms[arm].model_dump(mode="json") for arm in named_arms(entry)}
         return digest([entry.model_dump(mode="json"), shared, arms, code_digest(*modules)])
+
+    def _on_published(self, kind: type[PublishedT]) -> list[tuple[str, PublishedT]]:
+        entries = self._study.experiments if self._study else {}
+        return [(name, entry) for name, entry in entries.items() if isinstance(entry, kind)]
 
     def _training(self, experiment: str) -> TrainingExperiment:
         entry = self.study.experiments[experiment]
@@ -205,3 +245,15 @@ class TrainingPipeline:
             for seed in experiment.seeds
             for number in range(len(experiment.all_arms()))
         ]
+
+
+def _text_state(corpus: Corpus) -> list[Any]:
+    """What changes where the text of a corpus does."""
+    values: list[Any] = [corpus.model_dump(mode="json")]
+    if corpus.kind in ("stdlib", "stdlib_docs", "docstrings"):
+        values.append(platform.python_version())
+    if corpus.kind == "docstrings":
+        values.append(licences(corpus.distributions))
+    if corpus.kind == "path":
+        values.append(file_states(Path(corpus.folder)))
+    return values

@@ -13,7 +13,7 @@ from blockwise.compaction.similarity import Similarities
 from blockwise.config.backbones import Weights
 from blockwise.config.choices import Study
 from blockwise.config.mxfp4 import MXFP4
-from blockwise.mxfp4.records import Diagnostics, Outliers, Speed, TrainingRun
+from blockwise.mxfp4.records import DescentOutput, Diagnostics, Outliers, Speed, TrainingRun
 from blockwise.serving.engine_card import EngineCard
 
 
@@ -73,6 +73,8 @@ class TableInputs:
     mxfp4: MXFP4 | None = None  # the study's configuration; without it nothing below is read
     runs: Sequence[LoadedRun] = ()  # in the order of all tables
     diagnostics: Sequence[Diagnostics] = ()
+    layer_errors: Sequence[Diagnostics] = ()  # on a published model, by part
+    descents: Sequence[DescentOutput] = ()
     outliers: Sequence[Outliers] = ()
     speeds: Sequence[Speed] = ()
 
@@ -81,6 +83,7 @@ class TableInputs:
         """When the earliest of the records was begun (ISO 8601, UTC), or None without records."""
         starts = [cell.record.environment.started_at for cell in self.cells]
         origins = [loaded.run.origin for loaded in self.runs]
-        for measured in (self.diagnostics, self.outliers, self.speeds):
+        origins += [one.start.origin for one in self.descents]
+        for measured in (self.diagnostics, self.layer_errors, self.outliers, self.speeds):
             origins += [one.origin for one in measured]
         return min([*starts, *(origin.started_at for origin in origins)], default=None)

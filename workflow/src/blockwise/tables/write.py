@@ -19,7 +19,7 @@ from blockwise.compaction.judgements import Judgements
 from blockwise.compaction.similarity import Similarities
 from blockwise.config.profile import Profile
 from blockwise.errors import ArtifactError, ConfigError, run_command
-from blockwise.mxfp4.records import Diagnostics, Outliers, Speed
+from blockwise.mxfp4.records import DescentOutput, Diagnostics, Outliers, Speed
 from blockwise.provenance import (
     code_digest,
     command_line,
@@ -92,6 +92,8 @@ class MXFP4Sources:
     store: Path
     training: Sequence[Path] = ()
     diagnostics: Sequence[Path] = ()
+    layer_errors: Sequence[Path] = ()
+    descent: Sequence[Path] = ()
     outliers: Sequence[Path] = ()
     speed: Sequence[Path] = ()
 
@@ -109,6 +111,8 @@ class MXFP4Sources:
             mxfp4=study,
             runs=load_runs(study, self.training, self.store),
             diagnostics=[read_model(path, Diagnostics) for path in self.diagnostics],
+            layer_errors=[read_model(path, Diagnostics) for path in self.layer_errors],
+            descents=[read_model(path, DescentOutput) for path in self.descent],
             outliers=[read_model(path, Outliers) for path in self.outliers],
             speeds=[read_model(path, Speed) for path in self.speed],
         )
@@ -119,6 +123,8 @@ class MXFP4Sources:
             "config": [self.config],
             "training": self.training,
             "diagnostics": self.diagnostics,
+            "layer_errors": self.layer_errors,
+            "descent": self.descent,
             "outliers": self.outliers,
             "speed": self.speed,
         }
@@ -202,6 +208,8 @@ def _sources_of(arguments: argparse.Namespace) -> Sources:
         arguments.store,
         training=arguments.training,
         diagnostics=arguments.diagnostics,
+        layer_errors=arguments.layer_errors,
+        descent=arguments.descent,
         outliers=arguments.outliers,
         speed=arguments.speed,
     )
@@ -216,10 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     mxfp4.add_argument("--config", type=Path, required=True, help="resolved profile, JSON")
     for family, kinds in (
         (compaction, ("similarities", "judgements")),
-        (mxfp4, ("training", "diagnostics", "outliers", "speed")),
+        (mxfp4, ("training", "diagnostics", "layer_errors", "descent", "outliers", "speed")),
     ):
         for kind in kinds:
-            family.add_argument(f"--{kind}", type=Path, nargs="*", default=[], metavar="FILE")
+            family.add_argument(
+                f"--{kind.replace('_', '-')}", type=Path, nargs="*", default=[], metavar="FILE"
+            )
         family.add_argument("--store", type=Path, required=True, help="folder of the cell store")
         family.add_argument("--output-dir", type=Path, required=True)
     return parser

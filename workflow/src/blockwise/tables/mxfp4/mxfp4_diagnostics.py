@@ -7,7 +7,7 @@ and how the gradient of the weights compares with its noise.
 
 import pandas as pd
 
-from blockwise.config.mxfp4 import Study
+from blockwise.config.mxfp4_studies import Study
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.mxfp4.parts import gemm_errors
 

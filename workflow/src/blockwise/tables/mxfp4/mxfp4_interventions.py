@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.mxfp4 import Study, Training
+from blockwise.config.mxfp4 import Training
+from blockwise.config.mxfp4_studies import Study
 from blockwise.config.recipes import Recipe
 from blockwise.mxfp4.records import TrainingRun
 from blockwise.tables.columns import Column, count, frame, text

@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.mxfp4 import LadderExperiment, Study
+from blockwise.config.mxfp4 import LadderExperiment
+from blockwise.config.mxfp4_studies import Study
 from blockwise.mxfp4.records import TrainingRun
 from blockwise.tables.columns import Column, ColumnKind, count, frame, number, text, tokens
 from blockwise.tables.inputs import TableInputs

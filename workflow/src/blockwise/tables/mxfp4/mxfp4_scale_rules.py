@@ -6,7 +6,7 @@ rounding is unbiased only where nothing clips: saturation and shrinkage stand be
 
 import pandas as pd
 
-from blockwise.config.mxfp4 import Study
+from blockwise.config.mxfp4_studies import Study
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.mxfp4.parts import gemm_errors
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.mxfp4 import LadderExperiment, Study
+from blockwise.config.mxfp4 import LadderExperiment
+from blockwise.config.mxfp4_studies import Study
 from blockwise.tables.columns import Column, ColumnKind, flag, frame, number, text
 from blockwise.tables.inputs import TableInputs
 from blockwise.tables.mxfp4.parts.crossing import crossings_of

@@ -21,7 +21,8 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.mxfp4 import LadderExperiment, Study
+from blockwise.config.mxfp4 import LadderExperiment
+from blockwise.config.mxfp4_studies import Study
 from blockwise.config.recipes import DeterministicHadamard, RandomizedHadamard, Recipe
 from blockwise.fieller import ratio_of_means
 from blockwise.statistics import Interval, PairedDifference, paired_difference

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from blockwise.config.mxfp4 import MXFP4, DiagnosticsExperiment, Study
+from blockwise.config.mxfp4 import MXFP4, DiagnosticsExperiment
+from blockwise.config.mxfp4_studies import Study
 from blockwise.config.recipes import Dgrad, Fprop, Gemm, Operand, RandomizedHadamard, Wgrad
 from blockwise.errors import ArtifactError
 from blockwise.mxfp4.records import Diagnostics, ErrorStatistics

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from blockwise.artifacts import read_model, read_sealed
-from blockwise.config.mxfp4 import MXFP4, Study, TrainingExperiment
+from blockwise.config.mxfp4 import MXFP4, TrainingExperiment
+from blockwise.config.mxfp4_studies import Study
 from blockwise.errors import ArtifactError
 from blockwise.mxfp4.records import Evaluation, TrainingBatch, TrainingRun, run_path
 from blockwise.tables.columns import Column, ColumnKind, count, number, text
