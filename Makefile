@@ -55,13 +55,8 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: reproduce
-reproduce: env unlock ## Environment, run, tables and figures: everything, or only what is missing
-	@echo "reproduce: profile $(PROFILE), $(CORES) cores; Snakemake's log is in .snakemake/log"
-	@$(SNAKEMAKE)
-	@$(WRITE_REPORT)
-	@$(WRITE_CRATE)
-	@$(PY) -m blockwise.run.listing results/$(PROFILE)/MANIFEST.json
-	@echo "reproduce: the report is $(REPORT); results/$(PROFILE)/crate can be deposited"
+reproduce: env ## Environment, run, tables and figures: everything, or only what is missing
+	@$(BLOCKWISE) reproduce $(CONFIG) --cores $(CORES)
 
 .PHONY: small
 small: ## HotpotQA and LoCoMo on models of 0.5B and 1.5B, a night on two cores [LOCAL=overlay]
@@ -76,8 +71,7 @@ ladder: env unlock ## MXFP4 from scratch against FP8, 8 hours of two cores at id
 
 .PHONY: report
 report: env ## One HTML file of a finished run: claims, figures, tables, provenance
-	@$(WRITE_REPORT)
-	@echo "report: $(REPORT)"
+	@$(BLOCKWISE) report $(CONFIG)
 
 .PHONY: crate
 crate: env ## A finished run as a folder to deposit, a Workflow Run RO-Crate [RUN_BY= ORCID=]
