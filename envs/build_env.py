@@ -211,6 +211,12 @@ class Builder:
                 f"{words_of(sys.version_info[:2])}, but for {' and '.join(others)}; run "
                 f"`{self.environment.make_command} PYTHON=python{others[0]}`"
             )
+        if code != 0 and is_missing and self.environment.has_own_torch_index:
+            raise SetupError(
+                f"neither where pip looks nor at {self.torch_index} is there a {pins['torch']}; "
+                "reach that index, or name a mirror of it: "
+                f"`{self.environment.make_command} TORCH_INDEX=...` (logs/env.log has pip's words)"
+            )
         if code != 0:
             raise SetupError(self._failure("installing torch", code, output))
 

@@ -131,6 +131,13 @@ def test_a_python_without_a_build_of_torch_is_told_which_one_to_name(root, words
     ), here
 
 
+def test_a_torch_that_is_nowhere_is_said_in_one_line(root):
+    with pytest.raises(build_env.SetupError) as caught:
+        ensure(root, FakePip(torch_is_at="nowhere"))
+    assert "\n" not in str(caught.value)
+    assert "`make env TORCH_INDEX=...`" in str(caught.value)
+
+
 def test_a_build_of_torch_that_is_there_is_not_said_to_be_missing(root):
     here = ".".join(str(part) for part in sys.version_info[:2])
     pip = FakePip(broken="torch==2.13.0+cpu", torch_is_for=(here,))

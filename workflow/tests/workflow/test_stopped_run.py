@@ -17,6 +17,7 @@ from workspace import (
     write_config,
 )
 
+from blockwise.serving.devices import LOCK_FOLDER_VARIABLE
 from leftovers import processes_of, wait_until
 from serving_fixtures import tiny_backbone
 
@@ -43,12 +44,28 @@ def prepared(tmp_path, project_folder):
     return folder, config
 
 
+def _hear_ctrl_c():
+    """A shell starts what it puts into the background deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _own_device_lock(monkeypatch, tmp_path):
+    """Servers of others on this machine are waited for, and these tests count seconds."""
+    monkeypatch.setenv(LOCK_FOLDER_VARIABLE, str(tmp_path / "locks"))
+
+
 def stopped(command, folder, number):
     """What a command says that gets a signal after its first finished unit, and how it ends."""
     before = len(stored_units(folder))
     with (folder / "said.log").open("wb") as log:
         running = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509  one thread forks here
         )
         wait_until(
             lambda: len(stored_units(folder)) > before or running.poll() is not None,
