@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -203,7 +204,9 @@ def _refuse_contradictions(arguments: SimpleNamespace) -> None:
 
 
 def _compactor(arguments: SimpleNamespace) -> ChatCompactor:
-    for library in ("transformers", "huggingface_hub"):  # standard error is for the record alone
+    # Standard error is for the record alone; transformers also says there that torch is missing.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    for library in ("transformers", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)
     disable_progress_bars()
     return ChatCompactor(
