@@ -8,7 +8,8 @@ MAKEFLAGS += --no-print-directory
 
 # What can be set: make reproduce CORES=2, make preflight BACKBONE=smollm2-135m, DEVICE=gpu,
 # make crate RUN_BY="Ada Lovelace" ORCID=https://orcid.org/0000-0000-0000-0000 ...
-PYTHON ?= $(shell for name in python3.11 python3; do \
+# The first of the tested Pythons that runs here.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	"$$name" -c '' 2>/dev/null && { echo "$$name"; break; }; done)
 # Which environment every command uses and makes: cpu (.venv) or gpu (.venv-gpu).
 DEVICE ?= cpu
@@ -35,6 +36,7 @@ $(error DEVICE is '$(DEVICE)'; it is cpu or gpu)
 endif
 VENV := $(if $(filter gpu,$(DEVICE)),.venv-gpu,.venv)
 PY := $(VENV)/bin/python
+BLOCKWISE := $(PY) -m blockwise
 # The profile of a run is the last one its config files name.
 PROFILE = $(shell awk '/^profile:/ { name = $$2 } END { print name }' $(CONFIG))
 REPORT = results/$(PROFILE)/report.html
@@ -53,13 +55,8 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: reproduce
-reproduce: env unlock ## Environment, run, tables and figures: everything, or only what is missing
-	@echo "reproduce: profile $(PROFILE), $(CORES) cores; Snakemake's log is in .snakemake/log"
-	@$(SNAKEMAKE)
-	@$(WRITE_REPORT)
-	@$(WRITE_CRATE)
-	@$(PY) -m blockwise.run.listing results/$(PROFILE)/MANIFEST.json
-	@echo "reproduce: the report is $(REPORT); results/$(PROFILE)/crate can be deposited"
+reproduce: env ## Environment, run, tables and figures: everything, or only what is missing
+	@$(BLOCKWISE) reproduce $(CONFIG) --cores $(CORES)
 
 .PHONY: small
 small: ## HotpotQA and LoCoMo on models of 0.5B and 1.5B, a night on two cores [LOCAL=overlay]
@@ -74,8 +71,7 @@ ladder: env unlock ## MXFP4 from scratch against FP8, 8 hours of two cores at id
 
 .PHONY: report
 report: env ## One HTML file of a finished run: claims, figures, tables, provenance
-	@$(WRITE_REPORT)
-	@echo "report: $(REPORT)"
+	@$(BLOCKWISE) report $(CONFIG)
 
 .PHONY: crate
 crate: env ## A finished run as a folder to deposit, a Workflow Run RO-Crate [RUN_BY= ORCID=]
@@ -113,15 +109,15 @@ check: env ## Lint, format, types, workflow lint, schema drift, dry run of every
 
 .PHONY: verify
 verify: env ## Hold tables, figures and cells against what the run recorded [REPAIR=1]
-	@$(PY) -m blockwise.run.verify results/$(PROFILE) $(if $(REPAIR),--repair)
+	@$(BLOCKWISE) verify results/$(PROFILE) $(if $(REPAIR),--repair)
 
 .PHONY: preflight
 preflight: env ## One minute: can this machine run the profile? [BACKBONE=name]
-	@$(PY) -m blockwise.run.preflight --configfile $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
+	@$(BLOCKWISE) preflight $(CONFIG) $(if $(BACKBONE),--backbone $(BACKBONE))
 
 .PHONY: estimate
 estimate: env ## The bill first: cells, tokens, hours, disk, what does not fit [EARLIER=tables ARGS=]
-	@$(PY) -m blockwise.estimate --configfile $(CONFIG) $(if $(EARLIER),--earlier $(EARLIER)) $(ARGS)
+	@$(BLOCKWISE) estimate $(CONFIG) $(if $(EARLIER),--earlier $(EARLIER)) $(ARGS)
 
 .PHONY: bench-compaction
 bench-compaction: env ## Ratios between layouts and the client's own cost [BACKBONE=name]
@@ -162,8 +158,8 @@ unlock: env ## Remove the lock of a killed run, if nobody is at work here
 
 .PHONY: env
 env: ## Make the environment from its lock, if it is not finished already
-	@"$(PYTHON)" -c '' 2>/dev/null || { echo "error: $(or $(PYTHON),python3.11 or python3)" \
-		"does not run; install Python 3.11 or name one: make PYTHON=/path/to/it" >&2; exit 2; }
+	@"$(PYTHON)" -c '' 2>/dev/null || { echo "error: $(or $(PYTHON),python3)" \
+		"does not run; install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=/path/to/it" >&2; exit 2; }
 	@"$(PYTHON)" envs/check_platform.py $(ENVIRONMENT)
 	@"$(PYTHON)" envs/build_env.py --environment $(ENVIRONMENT) --torch-index "$(TORCH_INDEX)"
 
@@ -183,6 +179,12 @@ env-adapters: ## The environment of the adapters' tests: LangChain and inspect_a
 gpu: ## On a GPU: layouts at 96k tokens of history, the MXFP4 ladder at 25M; into workflow/docs/gpu
 	@$(MAKE) reproduce DEVICE=gpu CONFIG="config/config.yaml config/gpu.yaml"
 	@.venv-gpu/bin/python -m blockwise.run.reference results/gpu figures/gpu --into workflow/docs/gpu
+
+.PHONY: wheel
+wheel: env ## The package as others install it, into dist
+	@$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@ls dist/*.whl
 
 .PHONY: lock
 lock: ## Resolve what an environment asks for into its lock [ENVIRONMENT= UPGRADE=1: move versions]

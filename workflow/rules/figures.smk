@@ -1,6 +1,7 @@
 """Figures: one pure drawing a figure, from one table, as PDF, PNG and the plotted CSV."""
 
 from blockwise.figures.registry import FIGURES as FIGURE_MODULES
+from blockwise.figures.registry import table_of
 from blockwise.report.captions import category_of, title_of
 
 
@@ -10,7 +11,7 @@ wildcard_constraints:
 
 rule plot_figure:
     input:
-        f"{RESULTS}/tables/{{figure}}.csv",
+        lambda wildcards: f"{RESULTS}/tables/{table_of(wildcards.figure)}.csv",
     output:
         f"{FIGURES}/{{figure}}.pdf",
         report(

@@ -4,4 +4,4 @@ One idea: a result is a pure function of (cell, code, environment, seed), and a 
 can trace any plotted point back to all four.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,6 +1,6 @@
 """The compactor's command line: a conversation in, a shorter one out, against any server.
 
-    python -m blockwise.compact --base-url URL --model M --layout L --block-size B < in > out
+    blockwise compact --base-url URL --model M --layout L --block-size B < in > out
 
 Reads OpenAI chat messages (a list, or an object with a list `messages` and perhaps the agent's
 `tools`) and writes them in the same form with everything but the verbatim part replaced by
@@ -9,18 +9,22 @@ exit status 2, one line on standard error and nothing on standard output; the in
 read.
 """
 
-import argparse
 import asyncio
 import json
 import logging
 import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any
 
+import click
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+from blockwise.command_line import Value, run
 from blockwise.compaction.chat import ChatCompactor, default_prompt
 from blockwise.compaction.conversation import (
     OnBrokenTools,
@@ -37,18 +41,11 @@ from blockwise.config.backbones import RequestDefaults
 from blockwise.config.choices import Boundary, OpenBlock, SummaryFault
 from blockwise.config.keys import endpoint, name_of_a_variable
 from blockwise.config.prompts import load_prompt, prompt_path
-from blockwise.errors import BlockwiseError, CompactionError, ConfigError, run_command
+from blockwise.errors import BlockwiseError, CompactionError, ConfigError
 from blockwise.serving.api_key import NO_KEY, read_key
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose refusals are ours: one line, exit status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see python -m blockwise.compact --help")
-
-
-async def run(arguments: argparse.Namespace, conversation: Conversation) -> CompactedMessages:
+async def compacted(arguments: SimpleNamespace, conversation: Conversation) -> CompactedMessages:
     """Compact one conversation as the command line says.
 
     Raises:
@@ -71,143 +68,31 @@ async def run(arguments: argparse.Namespace, conversation: Conversation) -> Comp
     return done
 
 
-def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; None takes the process's own.
-
-    Raises:
-        ConfigError: it is refused.
-    """
-    parser = _Parser(
-        prog="python -m blockwise.compact",
-        description="Compact a conversation: OpenAI messages on standard input and output.",
-        allow_abbrev=False,
-    )
-    _add_server_options(parser)
-    _add_compaction_options(parser)
-    arguments = parser.parse_args(words)
-    if arguments.layout != SEQUENTIAL and arguments.block_size is None:
-        parser.error(f"--layout {arguments.layout} needs --block-size")
-    if not (arguments.block_size or arguments.max_tokens or arguments.volume):
-        parser.error(f"--layout {SEQUENTIAL} needs --max-tokens or --volume")
-    return arguments
-
-
-def _add_server_options(parser: argparse.ArgumentParser) -> None:
-    defaults = RequestDefaults()
-    add = parser.add_argument_group("server").add_argument
-    add("--base-url", type=_url, required=True, help="up to and including /v1")
-    add("--model", required=True, help="name that the server gives it")
-    text = "folder or hub id (default: a folder that the server names, else count by length)"
-    add("--tokenizer", metavar="MODEL", help=text)
-    add("--tokenizer-revision", metavar="COMMIT", help="of a hub id")
-    text = "context window of the model (default: what the server says)"
-    add("--window", type=_positive, metavar="TOKENS", help=text)
-    add(
-        "--api-key-env",
-        type=_variable,
-        metavar="NAME",
-        help="environment variable that holds the key",
-    )
-    add("--seed", type=int, default=0, help="of sampling (default: 0)")
-    text = "of sampling (default: %(default)g)"
-    add("--temperature", type=_temperature, default=defaults.temperature, help=text)
-    text = "limit of one worker (default: %(default)g)"
-    add("--timeout", type=_seconds, default=defaults.timeout_s, metavar="SECONDS", help=text)
-
-
-def _add_compaction_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("compaction")
-    add = group.add_argument
-    text = "how a worker is shown its history block; sequential: one worker over everything"
-    add("--layout", choices=[SEQUENTIAL, *known_layouts()], required=True, help=text)
-    text = f"size B of a history block; {SEQUENTIAL} has one, whatever B"
-    add("--block-size", type=_positive, metavar="TOKENS", help=text)
-    boundaries = [boundary.value for boundary in Boundary]
-    text = "where history blocks may be cut (default: %(default)s)"
-    add("--boundary", choices=boundaries, default=Boundary.TURN.value, help=text)
-    ways = [way.value for way in OpenBlock]
-    text = "the last history block, which is still open (default: %(default)s)"
-    add("--open-block", choices=ways, default=OpenBlock.COMPACT.value, help=text)
-    text = "messages at the end that stay verbatim, at least; one that waits always does"
-    add("--keep-last", type=_count, default=0, metavar="TURNS", help=text)
-    text = "the last messages that hold at most so many tokens stay too (default: 0)"
-    add("--keep-last-tokens", type=_count, default=0, metavar="TOKENS", help=text)
-    text = "number of a message that stays, counted from 0; may be given several times"
-    add("--pin", type=_count, action="append", default=[], metavar="NUMBER", help=text)
-    text = "leave a history of at most so many tokens as it is (default: compact any)"
-    add("--tau", type=_positive, metavar="TOKENS", help=text)
-    text = "what workers are told (default: config/prompts/detailed.md of the repository)"
-    add("--prompt", type=Path, metavar="FILE.md", help=text)
-    faults = [fault.value for fault in SummaryFault]
-    text = "keep a summary with this fault instead of refusing it; may be given several times"
-    add("--accept", choices=faults, action="append", default=[], help=text)
-    text = "summarise an earlier summary with the rest (default: it is carried as it is)"
-    add("--resummarize", action="store_true", help=text)
-    text = "tool results without calls, and calls without results (default: %(default)s)"
-    ways = [way.value for way in OnBrokenTools]
-    add("--on-broken-tools", choices=ways, default=OnBrokenTools.REFUSE.value, help=text)
-    text = "images and the like that are to be summarised (default: %(default)s)"
-    ways = [way.value for way in OnMedia]
-    add("--on-media", choices=ways, default=OnMedia.PLACEHOLDER.value, help=text)
-    text = "what the window does not hold: refuse it, or cut it into pieces (default: %(default)s)"
-    ways = [way.value for way in OnOversize]
-    add("--on-oversize", choices=ways, default=OnOversize.REFUSE.value, help=text)
-    text = "add so many identifiers that summaries lost (paths, numbers, codes; default: none)"
-    add("--keep-identifiers", type=_count, default=0, metavar="NUMBER", help=text)
-    text = "default: all at once"
-    add("--max-concurrent-workers", type=_positive, metavar="WORKERS", help=text)
-    volume = group.add_mutually_exclusive_group()
-    text = (
-        "cap of each worker, thinking included (default: the block size, or what the window leaves)"
-    )
-    volume.add_argument("--max-tokens", type=_positive, metavar="TOKENS", help=text)
-    text = "exact total of all workers; the server must honour vLLM's min_tokens and ignore_eos"
-    volume.add_argument("--volume", type=_positive, metavar="TOKENS", help=text)
-
-
-def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL; it starts with http:// or https://")
-    return _checked(endpoint, text).rstrip("/")
-
-
-def _variable(text: str) -> str:
-    return _checked(name_of_a_variable, text)
-
-
-def _checked(check: Callable[[str], str], text: str) -> str:
-    """What a configuration would refuse is refused here in the same words."""
-    try:
-        return check(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _positive(text: str) -> int:
+    return _whole_number(text, 1)
 
 
 def _count(text: str) -> int:
     return _whole_number(text, 0)
 
 
-def _positive(text: str) -> int:
-    return _whole_number(text, 1)
-
-
 def _whole_number(text: str, limit: int) -> int:
     if not text.removeprefix("-").isdecimal() or int(text) < limit:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {limit}")
+        raise ValueError(f"{text!r} is no whole number of at least {limit}")
     return int(text)
 
 
 def _temperature(text: str) -> float:
     value = _number(text)
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
+        raise ValueError(f"{text!r} is no number of at least 0")
     return value
 
 
 def _seconds(text: str) -> float:
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise ValueError(f"{text!r} is no number above 0")
     return value
 
 
@@ -218,8 +103,110 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _compactor(arguments: argparse.Namespace) -> ChatCompactor:
-    for library in ("transformers", "huggingface_hub"):  # standard error is for the record alone
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"{text!r} is no URL; it starts with http:// or https://")
+    return endpoint(text).rstrip("/")
+
+
+TOKENS, COUNT = Value("tokens", _positive), Value("number", _count)
+REQUEST = RequestDefaults()
+
+SERVER_OPTIONS = (
+    click.option("--base-url", type=Value("url", _url), required=True,
+                 help="Up to and including /v1."),
+    click.option("--model", required=True, help="Name that the server gives it."),
+    click.option("--tokenizer", metavar="MODEL",
+                 help="Folder or hub id.  [default: a folder that the server names, else count "
+                 "by length]"),
+    click.option("--tokenizer-revision", metavar="COMMIT", help="Of a hub id."),
+    click.option("--window", type=TOKENS,
+                 help="Context window of the model.  [default: what the server says]"),
+    click.option("--api-key-env", type=Value("name", name_of_a_variable),
+                 help="Environment variable that holds the key."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of sampling."),
+    click.option("--temperature", type=Value("number", _temperature), show_default=True,
+                 default=REQUEST.temperature, help="Of sampling."),
+    click.option("--timeout", type=Value("seconds", _seconds), show_default=True,
+                 default=REQUEST.timeout_s, help="Limit of one worker."),
+)  # fmt: skip
+
+
+def _choice(values: type[StrEnum]) -> click.Choice[str]:
+    return click.Choice([value.value for value in values])
+
+
+COMPACTION_OPTIONS = (
+    click.option("--layout", type=click.Choice([SEQUENTIAL, *known_layouts()]), required=True,
+                 help="How a worker is shown its history block; sequential: one worker over "
+                 "everything."),
+    click.option("--block-size", type=TOKENS,
+                 help=f"Size B of a history block; {SEQUENTIAL} has one, whatever B."),
+    click.option("--boundary", type=_choice(Boundary), default=Boundary.TURN.value,
+                 show_default=True, help="Where history blocks may be cut."),
+    click.option("--open-block", type=_choice(OpenBlock), default=OpenBlock.COMPACT.value,
+                 show_default=True, help="The last history block, which is still open."),
+    click.option("--keep-last", type=COUNT, default=0, metavar="TURNS",
+                 help="Messages at the end that stay verbatim, at least; one that waits always "
+                 "does."),
+    click.option("--keep-last-tokens", type=COUNT, default=0, metavar="TOKENS",
+                 help="The last messages that hold at most so many tokens stay too.  "
+                 "[default: 0]"),
+    click.option("--pin", type=COUNT, multiple=True,
+                 help="Number of a message that stays, counted from 0; may be given several "
+                 "times."),
+    click.option("--tau", type=TOKENS,
+                 help="Leave a history of at most so many tokens as it is.  "
+                 "[default: compact any]"),
+    click.option("--prompt", type=click.Path(path_type=Path), metavar="FILE.md",
+                 help="What workers are told.  [default: the study's prompt `detailed`]"),
+    click.option("--accept", type=_choice(SummaryFault), multiple=True,
+                 help="Keep a summary with this fault instead of refusing it; may be given "
+                 "several times."),
+    click.option("--resummarize", is_flag=True,
+                 help="Summarise an earlier summary with the rest.  [default: it is carried as "
+                 "it is]"),
+    click.option("--on-broken-tools", type=_choice(OnBrokenTools), show_default=True,
+                 default=OnBrokenTools.REFUSE.value,
+                 help="Tool results without calls, and calls without results."),
+    click.option("--on-media", type=_choice(OnMedia), default=OnMedia.PLACEHOLDER.value,
+                 show_default=True, help="Images and the like that are to be summarised."),
+    click.option("--on-oversize", type=_choice(OnOversize), default=OnOversize.REFUSE.value,
+                 show_default=True,
+                 help="What the window does not hold: refuse it, or cut it into pieces."),
+    click.option("--keep-identifiers", type=COUNT, default=0,
+                 help="Add so many identifiers that summaries lost (paths, numbers, codes).  "
+                 "[default: none]"),
+    click.option("--max-concurrent-workers", type=Value("workers", _positive),
+                 help="[default: all at once]"),
+    click.option("--max-tokens", type=TOKENS,
+                 help="Cap of each worker, thinking included.  [default: the block size, or what "
+                 "the window leaves]"),
+    click.option("--volume", type=TOKENS,
+                 help="Exact total of all workers, instead of --max-tokens; the server must "
+                 "honour vLLM's min_tokens and ignore_eos."),
+)  # fmt: skip
+
+
+def _with_options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(SERVER_OPTIONS + COMPACTION_OPTIONS):
+        function = option(function)
+    return function
+
+
+def _refuse_contradictions(arguments: SimpleNamespace) -> None:
+    if arguments.max_tokens and arguments.volume:
+        raise click.UsageError("--volume is not allowed with --max-tokens")
+    if arguments.layout != SEQUENTIAL and arguments.block_size is None:
+        raise click.UsageError(f"--layout {arguments.layout} needs --block-size")
+    if not (arguments.block_size or arguments.max_tokens or arguments.volume):
+        raise click.UsageError(f"--layout {SEQUENTIAL} needs --max-tokens or --volume")
+
+
+def _compactor(arguments: SimpleNamespace) -> ChatCompactor:
+    # Standard error is for the record alone; transformers also says there that torch is missing.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    for library in ("transformers", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)
     disable_progress_bars()
     return ChatCompactor(
@@ -249,7 +236,7 @@ def _compactor(arguments: argparse.Namespace) -> ChatCompactor:
     )
 
 
-def _pin(arguments: argparse.Namespace) -> Pin:
+def _pin(arguments: SimpleNamespace) -> Pin:
     """System messages, and the messages that the command line names."""
     return lambda place, message: place in arguments.pin or pins_system_messages(place, message)
 
@@ -268,29 +255,35 @@ def _api_key(variable: str | None) -> str:
     return read_key(variable, "--api-key-env", "the server")
 
 
-def compact() -> None:
-    """Do what the command line asks, and write what comes of it.
+def compact(arguments: SimpleNamespace) -> None:
+    """Compact standard input as the command line says, and write what comes of it.
 
     Raises:
         BlockwiseError: something is wrong; nothing was written.
     """
-    arguments = parse_arguments()
     conversation = read_conversation(sys.stdin.buffer.read())
-    compacted = asyncio.run(run(arguments, conversation))
-    document = conversation.with_messages(compacted.messages)
+    done = asyncio.run(compacted(arguments, conversation))
+    document = conversation.with_messages(done.messages)
     text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
     sys.stdout.buffer.write(text.encode())
     sys.stdout.buffer.flush()
-    print(compacted.record.model_dump_json(), file=sys.stderr)
+    print(done.record.model_dump_json(), file=sys.stderr)
 
 
-def main() -> None:
-    """Command line; an error is put into one line."""
+@click.command("compact")
+@_with_options
+def command(**options: Any) -> None:
+    """Compact a conversation: OpenAI messages on standard input and output.
+
+    One line of JSON on standard error records tokens and times of every worker.
+    """
+    arguments = SimpleNamespace(**options)
+    _refuse_contradictions(arguments)
     try:
-        compact()
-    except BlockwiseError as error:
+        compact(arguments)
+    except BlockwiseError as error:  # standard error holds one line, whatever happens
         raise BlockwiseError(" ".join(str(error).split())) from error
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(command)

@@ -16,8 +16,9 @@ import pytest
 from summariser import serving
 
 from blockwise import compact
+from blockwise.command_line import call, run
 from blockwise.compaction.compactor import WRAPPER_HEADING
-from blockwise.errors import BlockwiseError, run_command
+from blockwise.errors import BlockwiseError
 from blockwise.serving import client as engine_module
 
 CHAT = [
@@ -40,10 +41,9 @@ def command(monkeypatch, capsysbinary, tiny_model):
         content = given if isinstance(given, bytes) else json.dumps(given).encode()
         fixed = ["--model", "m", "--layout", layout, "--tokenizer", tiny_model.tokenizer_path]
         words = ["--base-url", base_url, *fixed, "--block-size", block_size, *options]
-        monkeypatch.setattr(sys, "argv", ["compact", *words])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         try:
-            compact.main()
+            call(compact.command, words)
         except BlockwiseError as error:
             written = capsysbinary.readouterr()
             assert (written.out, "\n" in str(error)) == (b"", False)
@@ -132,12 +132,15 @@ def test_prompt_and_key_come_from_where_they_are_said_to(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"block_size": "0"}, "--block-size: '0' is no whole number of at least 1"),
-        ({"block_size": "-5"}, "--block-size: '-5' is no whole number of at least 1"),
-        ({"layout": "spiral"}, "invalid choice: 'spiral'.*target_block"),
-        ({"options": ["--volume", "9", "--max-tokens", "9"]}, "not allowed with"),
-        ({"options": ["--timeout", "0"]}, "--timeout: '0' is no number above 0"),
-        ({"options": ["--keep-last", "x"]}, "--keep-last: 'x' is no whole number"),
+        ({"block_size": "0"}, "'--block-size': '0' is no whole number of at least 1"),
+        ({"block_size": "-5"}, "'--block-size': '-5' is no whole number of at least 1"),
+        ({"layout": "spiral"}, "'spiral' is not one of .*target_block"),
+        (
+            {"options": ["--volume", "9", "--max-tokens", "9"]},
+            "--volume is not allowed with --max-tokens",
+        ),
+        ({"options": ["--timeout", "0"]}, "'--timeout': '0' is no number above 0"),
+        ({"options": ["--keep-last", "x"]}, "'--keep-last': 'x' is no whole number"),
         ({"options": ["--prompt", "prompt.txt"]}, r"not named \*\.md"),
         ({"options": ["--prompt", "absent.md"]}, "cannot read the prompt absent.md"),
         ({"options": ["--api-key-env", "NO_SUCH_KEY"]}, "NO_SUCH_KEY .* is not set"),
@@ -203,7 +206,7 @@ def test_a_refusal_is_one_line_and_exit_status_2(monkeypatch, capsysbinary):
     words = ["--base-url", UNREACHABLE, "--model", "m", "--layout", "sequential"]
     monkeypatch.setattr(sys, "argv", ["compact", *words])
     with pytest.raises(SystemExit) as ended:
-        run_command(compact.main)
+        run(compact.command)
     assert ended.value.code == 2
     written = capsysbinary.readouterr()
     (line,) = written.err.splitlines()

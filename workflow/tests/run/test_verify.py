@@ -1,12 +1,12 @@
 """Verifying a run: what is damaged is named, and put out of the way when asked."""
 
 import contextlib
-import sys
 from pathlib import Path
 
 import pytest
 
 from blockwise.artifacts import write_bytes
+from blockwise.command_line import call
 from blockwise.errors import ArtifactError
 from blockwise.run import verify as verifying
 from blockwise.run.manifest import write_manifest
@@ -32,10 +32,9 @@ def run(tmp_path):
         yield results
 
 
-def test_an_undamaged_run_has_no_problems(run, monkeypatch, capsys):
+def test_an_undamaged_run_has_no_problems(run, capsys):
     assert verify(run, repair=False) == []
-    monkeypatch.setattr(sys, "argv", ["verify", str(run)])
-    verifying.main()
+    call(verifying.command, [str(run)])
     assert "all 3 files and their cells are as the run left them" in capsys.readouterr().out
 
 
@@ -72,11 +71,10 @@ def test_a_table_of_other_code_is_named(run):
     assert verify(run, repair=False) == [f"{table}: its columns are not those of this code"]
 
 
-def test_the_command_ends_with_what_to_do(run, monkeypatch):
+def test_the_command_ends_with_what_to_do(run):
     (run / "tables/engine_cards.csv").unlink()
-    monkeypatch.setattr(sys, "argv", ["verify", str(run)])
     with pytest.raises(ArtifactError, match=r"1 artifacts are damaged; `make verify REPAIR=1`"):
-        verifying.main()
+        call(verifying.command, [str(run)])
 
 
 def test_a_run_that_has_not_finished_is_refused(tmp_path):

@@ -51,7 +51,7 @@ from blockwise.config.backbones import (
 )
 from blockwise.config.base import ConfigModel, PositiveTokens
 from blockwise.config.choices import Boundary, OpenBlock, SummaryFault, VolumeMode
-from blockwise.config.prompts import load_prompt, prompt_path
+from blockwise.config.prompts import load_prompt
 from blockwise.errors import ConfigError, ServerError
 from blockwise.models.assumed_renderer import AssumedRenderer
 from blockwise.models.renderer import CountedBy, Renderer
@@ -61,7 +61,7 @@ from blockwise.serving.http_json import HttpError, post_json
 from blockwise.serving.running_server import Server
 from blockwise.serving.served_models import ServedModel, served_models
 
-DEFAULT_PROMPT = prompt_path(Path(__file__).parents[4] / "config" / "prompts", "detailed")
+PROMPTS = Path(__file__).parent / "prompts"  # links into config/prompts, so that a wheel has them
 TOKENIZER_FILE = "tokenizer.json"
 
 
@@ -423,17 +423,8 @@ class ChatCompactor:
 
 
 def default_prompt() -> str:
-    """The prompt that the study calls `detailed`.
-
-    Raises:
-        ConfigError: it is not there, because the package stands outside its repository.
-    """
-    if not DEFAULT_PROMPT.is_file():
-        raise ConfigError(
-            f"the default prompt {DEFAULT_PROMPT} is not there: blockwise runs outside its "
-            "repository; give a prompt (prompt, --prompt FILE.md)"
-        )
-    return load_prompt(DEFAULT_PROMPT.parent, DEFAULT_PROMPT.stem).text
+    """The prompt that the study calls `detailed`."""
+    return load_prompt(PROMPTS, "detailed").text
 
 
 def find_model(base_url: str, model: str, api_key: str) -> ServedModel | None:

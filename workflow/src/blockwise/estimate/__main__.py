@@ -1,19 +1,19 @@
 """The bill of a run before it is paid for: `make estimate`.
 
-    python -m blockwise.estimate --configfile config/config.yaml config/paper.yaml
+    blockwise estimate config/config.yaml config/paper.yaml
 
 No server is started and nothing is downloaded. Cells come from the run's own planner; their
 requests and tokens follow by arithmetic (`estimate.walk`), their hours from the prices of a server
 (`estimate.speeds`).
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
+from blockwise.command_line import EXISTING_FOLDER, FILE, config_files, run
 from blockwise.config.backbones import GgufModel, HubModel
-from blockwise.config.load import DEFAULT_FILE
-from blockwise.errors import BlockwiseError, run_command
 from blockwise.estimate.bill import Bill, DiskLine, Line
 from blockwise.estimate.compaction_bill import GB, CompactionBill, Notes
 from blockwise.estimate.earlier import load_earlier
@@ -92,30 +92,44 @@ def _cells(lines: Sequence[Line]) -> DiskLine:
     )
 
 
-def main() -> None:
-    """Command line of the estimate."""
-    parser = argparse.ArgumentParser(
-        prog="python -m blockwise.estimate", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("--configfile", type=Path, nargs="+", default=[DEFAULT_FILE])
-    parser.add_argument(
-        "--earlier", type=Path, help="tables of an earlier run (default: of this profile)"
-    )
-    parser.add_argument("--device-memory-gib", type=float, default=H100_GIB)
-    parser.add_argument("--device-tflops", type=float, default=H100_TFLOPS, help="dense bf16")
-    parser.add_argument("--device-gb-per-s", type=float, default=H100_GB_PER_S)
-    parser.add_argument("--json", type=Path, help="also write the whole bill here")
-    parser.add_argument("--csv", type=Path, help="also write its lines here")
-    arguments = parser.parse_args()
-    sizes = (arguments.device_memory_gib, arguments.device_tflops, arguments.device_gb_per_s)
-    if min(sizes) <= 0:
-        raise BlockwiseError(
-            f"device memory, TFLOP/s and GB/s are {sizes}: give positive values of its data sheet"
-        )
-    bill = estimate(arguments.configfile, arguments.earlier, gpu(*sizes))
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command("estimate")
+@config_files
+@click.option(
+    "--earlier", type=EXISTING_FOLDER, help="Tables of an earlier run.  [default: of this profile]"
+)
+@click.option(
+    "--device-memory-gib", type=POSITIVE, default=H100_GIB, show_default=True, help="Of a GPU."
+)
+@click.option(
+    "--device-tflops", type=POSITIVE, default=H100_TFLOPS, show_default=True, help="Dense bf16."
+)
+@click.option(
+    "--device-gb-per-s", type=POSITIVE, default=H100_GB_PER_S, show_default=True, help="Memory."
+)
+@click.option("--json", "json_file", type=FILE, help="Also write the whole bill here.")
+@click.option("--csv", "csv_file", type=FILE, help="Also write its lines here.")
+def command(
+    *,
+    config: tuple[Path, ...],
+    earlier: Path | None,
+    device_memory_gib: float,
+    device_tflops: float,
+    device_gb_per_s: float,
+    json_file: Path | None,
+    csv_file: Path | None,
+) -> None:
+    """Print what a run will cost before it is paid for.
+
+    CONFIG are configuration files in order; none means config/config.yaml. No server is started
+    and nothing is downloaded. Sizes of a device are those of its data sheet.
+    """
+    bill = estimate(config, earlier, gpu(device_memory_gib, device_tflops, device_gb_per_s))
     print_bill(bill)
-    write_bill(bill, arguments.json, arguments.csv)
+    write_bill(bill, json_file, csv_file)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(command)

@@ -4,7 +4,10 @@ A figure module names the table it reads (`TABLE`), gives what it plots (`plotte
 it (`draw`); adding the module is all it takes. Figures come in the families of their tables.
 """
 
+import ast
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from blockwise.errors import ArtifactError
@@ -34,6 +37,21 @@ class FigureModule(Protocol):
 
     def draw(self, table: "pd.DataFrame") -> "Figure":
         """The figure of a table."""
+
+
+def table_of(name: str) -> str:
+    """The table that a figure reads, from its module's text: the workflow imports no figure."""
+    package, _, module = FIGURES[name].rpartition(".")
+    folder = importlib.util.find_spec(package)
+    assert folder is not None, package
+    assert folder.submodule_search_locations is not None, package
+    source = Path(folder.submodule_search_locations[0], f"{module}.py").read_text(encoding="utf-8")
+    (table,) = (
+        ast.literal_eval(line.partition("=")[2].strip())
+        for line in source.splitlines()
+        if line.startswith("TABLE = ")
+    )
+    return str(table)
 
 
 def load_figure(name: str) -> FigureModule:

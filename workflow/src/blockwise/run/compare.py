@@ -1,11 +1,10 @@
-"""What changed between two runs: `python -m blockwise.run.compare results/A results/B`.
+"""What changed between two runs: `blockwise compare results/A results/B`.
 
 Environment, code and configuration are compared as the runs recorded them; every point of the
 claims ledger with the interval of its difference. The runs are independent of each other, so the
 interval is Welch's, on the log scale for ratios.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -13,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import click
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from blockwise.artifacts import read_model
-from blockwise.errors import ArtifactError, run_command
+from blockwise.command_line import EXISTING_FOLDER, run
+from blockwise.errors import ArtifactError
 from blockwise.run.manifest import Manifest
 from blockwise.statistics import Interval, independent_difference
 
@@ -163,16 +164,17 @@ def _print(console: Console, title: str, columns: list[str], rows: Iterator[list
     console.print(table)
 
 
-def main() -> None:
-    """Command line: two folders of results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m blockwise.run.compare", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("first", type=Path)
-    parser.add_argument("second", type=Path)
-    arguments = parser.parse_args()
-    compare(arguments.first, arguments.second, sys.stdout)
+@click.command("compare")
+@click.argument("first", type=EXISTING_FOLDER)
+@click.argument("second", type=EXISTING_FOLDER)
+def command(first: Path, second: Path) -> None:
+    """Print what changed between two runs.
+
+    FIRST and SECOND are result folders, or snapshots of them. Environment, code and configuration
+    are compared, and every value of the claims with the interval of the difference.
+    """
+    compare(first, second, sys.stdout)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(command)

@@ -1,29 +1,30 @@
 """Preflight: one minute that says whether a backbone will run here, and what to change.
 
-    python -m blockwise.run.preflight --backbone smollm2-135m
+    blockwise preflight --backbone smollm2-135m
 
 Checks the machine (memory, disk, shared memory), starts the backbone's server, looks at the
 window and at the prefix stability of its chat template, and plays one compaction of each mode.
 """
 
-import argparse
 import asyncio
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from blockwise.command_line import config_files, run
 from blockwise.compaction.compactor import CompactionRule, Compactor
 from blockwise.compaction.history import History, Turn
 from blockwise.config.arms import SEQUENTIAL, known_layouts
 from blockwise.config.choices import Boundary, VolumeMode
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.config.profile import Profile
-from blockwise.errors import BlockwiseError, ConfigError, run_command
+from blockwise.errors import BlockwiseError, ConfigError
 from blockwise.models.prepare import prepare_model
 from blockwise.models.prepared_model import PreparedModel
 from blockwise.models.renderer import Renderer
@@ -151,16 +152,18 @@ def print_report(checks: list[Check], console: Console) -> None:
     console.print(table)
 
 
-def main() -> None:
-    """Command line of the preflight check."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--configfile", type=Path, nargs="+", default=[DEFAULT_FILE])
-    parser.add_argument("--backbone", help="default: the first of the profile")
-    arguments = parser.parse_args()
+@click.command("preflight")
+@config_files
+@click.option("--backbone", help="Its name.  [default: the first of the profile]")
+def command(config: tuple[Path, ...], backbone: str | None) -> None:
+    """Say in a minute whether a backbone will run here, and what to change.
+
+    CONFIG are configuration files in order; none means config/config.yaml.
+    """
     raise_on_sigterm()
     end_with_parent()
-    profile = load_profile(arguments.configfile)
-    name = arguments.backbone or next(iter(profile.backbones))
+    profile = load_profile(config or [DEFAULT_FILE])
+    name = backbone or next(iter(profile.backbones))
     if name not in profile.backbones:
         raise ConfigError(f"no backbone {name!r}; choose of {', '.join(profile.backbones)}")
     console = Console()
@@ -179,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(command)

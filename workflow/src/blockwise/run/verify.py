@@ -1,4 +1,4 @@
-"""Holds a finished run against what it recorded: `python -m blockwise.run.verify results/default`.
+"""Holds a finished run against what it recorded: `blockwise verify results/default`.
 
 Tables, figures and batches against the digests of the manifest, tables against the columns of
 this code, every finished cell and training run against the digest that it was sealed with. With
@@ -7,16 +7,18 @@ run makes these again, and nothing else. The manifest goes with them, because a 
 finished: Snakemake misses no file between the first and the last.
 """
 
-import argparse
 import csv
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import click
+
 from blockwise.artifacts import read_model
 from blockwise.claims import ledger
-from blockwise.errors import ArtifactError, run_command
+from blockwise.command_line import EXISTING_FOLDER, run
+from blockwise.errors import ArtifactError
 from blockwise.run.manifest import Manifest, damage
 from blockwise.tables.columns import Column
 from blockwise.tables.compaction.parts.load import damage_of
@@ -80,27 +82,24 @@ def _outdated_tables(results: Path) -> Iterator[tuple[Path, str]]:
                 yield path, "its columns are not those of this code"
 
 
-def main() -> None:
-    """Command line: a run's folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--repair", action="store_true", help="delete what is damaged")
-    arguments = parser.parse_args()
-    problems = verify(arguments.results, repair=arguments.repair)
+@click.command("verify")
+@click.argument("results", type=EXISTING_FOLDER)
+@click.option("--repair", is_flag=True, help="Delete what is damaged.")
+def command(results: Path, *, repair: bool) -> None:
+    """Hold the finished run in RESULTS against what it recorded."""
+    problems = verify(results, repair=repair)
     if not problems:
-        num_files = len(read_model(arguments.results / MANIFEST, Manifest).files)
-        print(
-            f"{arguments.results}: all {num_files} files and their cells are as the run left them"
-        )
+        num_files = len(read_model(results / MANIFEST, Manifest).files)
+        print(f"{results}: all {num_files} files and their cells are as the run left them")
         return
     listed = "\n".join(f"  - {problem}" for problem in problems)
     what_next = (
         "they are out of the way; `make reproduce` makes them again"
-        if arguments.repair
+        if repair
         else "`make verify REPAIR=1` puts them out of the way, `make reproduce` makes them again"
     )
     raise ArtifactError(f"{len(problems)} artifacts are damaged; {what_next}:\n{listed}")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run(command)
