@@ -83,3 +83,17 @@ def test_fewer_starts_than_asked_for_are_said():
     starts = published_records.descents(study, starts=[0, 3])
     module, table = built("mxfp4_descent", TableInputs(mxfp4=study, descents=starts))
     assert "n = 2" in texts_of(module.draw(table))
+
+
+def test_a_panel_without_a_mark_has_no_ticks():
+    study = published_records.settings()
+    entry = study.experiments["errors"].model_copy(update={"arms": ["W"], "ratios": []})
+    alone = study.model_copy(update={"experiments": {"errors": entry}})
+    errors = [
+        part.model_copy(update={"errors": [one for one in part.errors if one.arm == "W"]})
+        for part in published_records.layer_errors(study)
+    ]
+    module, table = built("mxfp4_layer_medians", TableInputs(mxfp4=alone, layer_errors=errors))
+    wgrad, dgrad, _ = module.draw(table).axes
+    assert len(wgrad.get_xticks())
+    assert not len(dgrad.get_xticks()) + len(dgrad.get_xticks(minor=True))

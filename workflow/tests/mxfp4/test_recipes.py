@@ -144,7 +144,10 @@ def test_only_fp32_is_unquantized():
         ({"wgrad": {"rotation": {"kind": "dht", "size": 64}}}, "16 or 32"),
         ({"wgrad": {"rotation": {"kind": "dht", "signs": "fixed"}}}, "not permitted"),
         ({"wgrad": {"rotation": {"kind": "fft"}}}, "'dht', 'rht'"),
-        ({"precision": "fp4", "wgrad": {}}, "'fp32', 'bf16', 'fp8', 'fp8-reordered' or 'mxfp4'"),
+        (
+            {"precision": "fp4", "wgrad": {}},
+            "'fp32-reordered', 'bf16', 'fp8', 'fp8-reordered' or 'mxfp4'",
+        ),
     ],
 )
 def test_a_recipe_that_means_nothing_is_refused(recipe, message):

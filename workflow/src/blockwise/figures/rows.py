@@ -268,6 +268,7 @@ def _dress(ax: Axes, band: _Band, sheet: Sheet, column: Column, panel_in: float)
         set_ticks(ax, column.scale, column.tick_words, panel_in)
     else:
         ax.set_xticks([])
+        ax.set_xticks([], minor=True)  # a logarithmic axis without a mark has some too
     if column.scale in (Scale.DIFFERENCE, Scale.SIGNED_LOG):
         held.append(0.0)
     for line in held:

@@ -47,7 +47,9 @@ def _figure_of(marks: pd.DataFrame) -> Figure:
     def fill(_: Figure, axes: PanelArray) -> None:
         for own, stack in zip(bands, axes, strict=True):
             for ax, (gemm, label) in zip(stack, GEMM_LABELS.items(), strict=True):
-                for arm, line in own[own["gemm"] == gemm].groupby("arm", sort=False):
+                lines = own[own["gemm"] == gemm]
+                ax.set_visible(not lines.empty)
+                for arm, line in lines.groupby("arm", sort=False):
                     look = looks[str(arm)]
                     places = line["depth"].astype("float64")
                     ax.plot(
