@@ -171,16 +171,12 @@ def test_the_wheel_compacts_in_an_empty_environment(
 
 CONVERSION = """
 import torch
-from blockwise.config.recipes import Recipe
-from blockwise.mxfp4.linear import convert, draw_keys
+from blockwise.mxfp4 import convert
 
 model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 32))
-recipe = Recipe.model_validate({"wgrad": {"dy": {"rounding": "sr"}}, "fprop": {}})
-convert(model, recipe, exclude=["1"])
-generator = torch.Generator().manual_seed(0)
-draw_keys(model, generator)
-loss = model(torch.randn(64, 64, generator=generator)).square().mean()
-loss.backward()
+conversion = convert(model, "W+SR(W:dy)", exclude=["1"])
+with conversion.step(0):
+    model(torch.randn(64, 64)).square().mean().backward()
 print(type(model[0]).__name__, type(model[1]).__name__, bool(model[0].weight.grad.isfinite().all()))
 """
 
