@@ -21,8 +21,14 @@ SUBCOMMANDS = {
         "Print what a run will cost before it is paid for.",
     ),
     "preflight": ("blockwise.run.preflight", "Say in a minute whether a backbone will run here."),
-    "reproduce": ("blockwise.run.reproduce", "Run a configuration, or what is missing of it."),
-    "report": ("blockwise.run.report", "Write the report of a finished run: one HTML file."),
+    "reproduce": (
+        "blockwise.reproduce.whole_run",
+        "Run a configuration, or what is missing of it.",
+    ),
+    "report": (
+        "blockwise.reproduce.write_report",
+        "Write the report of a finished run: one HTML file.",
+    ),
     "claims": ("blockwise.report.claims_listing", "Print what a finished run says of each claim."),
     "compare": ("blockwise.run.compare", "Print what changed between two finished runs."),
     "verify": ("blockwise.run.verify", "Hold a finished run against what it recorded."),

@@ -19,12 +19,12 @@ from blockwise.artifacts import read_model
 from blockwise.command_line import config_files, run
 from blockwise.config.load import DEFAULT_FILE, load_profile
 from blockwise.errors import BlockwiseError
+from blockwise.reproduce.run_progress import RunProgress, failure_words
+from blockwise.reproduce.run_work import RunWork
 from blockwise.run.listing import print_listing
 from blockwise.run.manifest import Manifest
 from blockwise.run.run_events import RunEvent, decode
 from blockwise.run.run_lock import RunError, clear_the_way
-from blockwise.run.run_progress import RunProgress, failure_words
-from blockwise.run.run_work import RunWork
 from blockwise.serving.process_signals import end_with_parent, raise_on_sigterm
 
 GO_ON = "the same command goes on from here, and keeps what is finished"

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from blockwise.estimate.bill import BYSTANDERS, Line
-from blockwise.run import run_progress
+from blockwise.reproduce import run_progress
+from blockwise.reproduce.run_progress import RunProgress, failure_words
+from blockwise.reproduce.run_work import RunWork
 from blockwise.run.run_events import EventKind, RunEvent, decode, encode
-from blockwise.run.run_progress import RunProgress, failure_words
-from blockwise.run.run_work import RunWork
 
 
 def record(message="", level=logging.INFO, **values):

@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from blockwise.reproduce.run_work import RunWork
 from blockwise.run.run_events import EventKind, RunEvent
-from blockwise.run.run_work import RunWork
 
 PLAIN_INTERVAL_S = 30.0  # jobs speak every ten seconds already
 MINUTE_S = 60.0

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from blockwise.command_line import FILE, config_files, run
 from blockwise.config.load import DEFAULT_FILE, load_profile
-from blockwise.run.reproduce import Snakemake
+from blockwise.reproduce.whole_run import Snakemake
 
 
 @click.command("report")

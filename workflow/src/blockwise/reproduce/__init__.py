@@ -1,0 +1,1 @@
+"""A run from end to end, as a person sees it: one bar, failures in words, a stop that keeps all."""
