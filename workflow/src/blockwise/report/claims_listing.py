@@ -42,10 +42,12 @@ def print_claims(results: Path, console: Console, *, with_points: bool) -> None:
         ArtifactError: the folder holds no claims.
     """
     claims, points = (_read(results, name) for name in TABLES)
-    console.print(Text(WITHDRAWN, style="bold"), Text(verdict_counts(claims)), sep="\n")
-    for claim in by_verdict(claims).to_dict("records"):
-        own = points[points["claim"] == claim["claim"]]
-        _print_claim(claim, own if with_points else own[:0], console)
+    console.print(Text(WITHDRAWN, style="bold"))
+    for section, listed in claims.groupby("section", sort=False):
+        console.print(f"\n{section}: {verdict_counts(listed)}")
+        for claim in by_verdict(listed).to_dict("records"):
+            own = points[points["claim"] == claim["claim"]]
+            _print_claim(claim, own if with_points else own[:0], console)
 
 
 def _read(results: Path, name: str) -> pd.DataFrame:
@@ -80,7 +82,8 @@ def _print_claim(claim: Mapping[Hashable, Any], points: pd.DataFrame, console: C
     lines += [f"of: {scale_words(claim)}"] if scale_words(claim) else []
     lines += [] if pd.isna(claim["reason"]) else [f"why: {claim['reason']}"]
     lines += [
-        f"- {one['verdict']}: {estimate_words(one)}; {one['table']}: {one['point']} ({scale_words(one)})"
+        f"- {one['verdict']}: {estimate_words(one)}; {one['table']}: {one['point']} "
+        f"({scale_words(one)})"
         for one in points.to_dict("records")
     ]
     for line in lines:
