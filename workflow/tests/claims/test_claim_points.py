@@ -182,3 +182,32 @@ def test_a_point_names_model_window_and_data():
     scale = verdict(claim(), {"t": trained, "mxfp4_runs": runs}).points[0].point.scale
     assert (scale.model, scale.data) == ("1e+06 parameters", "on bytes")
     assert scale.window == "sequences of 256 tokens"
+
+
+def test_the_last_tokens_stand_beside_a_difference():
+    """REVIEW 2: sequential had 0.022 and the last tokens 0.092, which nobody saw."""
+    scores = {"sequential": 0.022, "truncation": 0.092, "full_history": 0.605}
+    rows = pd.DataFrame(
+        [
+            {"backbone": "b", "num_parameters": 1e6, "cluster": f"c{number}", "context": context}
+            | {"f1": score + number / 1000}
+            for number in range(6)
+            for context, score in scores.items()
+        ]
+    )
+    metric = {
+        "kind": "difference",
+        "table": "t",
+        "value": "f1",
+        "own": {"context": "sequential"},
+        "reference": {"context": "full_history"},
+        "cluster": "cluster",
+        "by": ["backbone"],
+        "replication": "conversation or session",
+    }
+    floor = {"floor": {"context": "truncation"}}
+    rule = {"kind": "below", "than": 0}
+    point = verdict(claim(metric=metric | floor, rule=rule), rows).points[0].point
+    assert point.value == pytest.approx(-0.583)
+    assert point.floor == pytest.approx(-0.513)
+    assert verdict(claim(metric=metric, rule=rule), rows).points[0].point.floor is None

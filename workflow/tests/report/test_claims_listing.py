@@ -38,6 +38,12 @@ def test_a_verdict_is_printed_with_all_that_it_holds_for(results):
     assert "2 of 2 points: the whole 95% interval is above 1" in text
 
 
+def test_the_last_tokens_stand_beside_the_number(results):
+    with_floor = pd.read_csv(results / "claims.csv").assign(floor=-0.5)
+    with_floor.to_csv(results / "claims.csv", index=False)
+    assert "n = 8 (server start); the last tokens: -0.5" in said(results)
+
+
 def test_our_claims_stand_apart(results):
     lines = said(results).splitlines()
     places = [

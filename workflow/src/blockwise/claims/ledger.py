@@ -45,6 +45,13 @@ _ESTIMATE: tuple[Column, ...] = (
         "1",
     ),
     number("null_high", "Its upper end.", ColumnKind.SAMPLED, "1"),
+    number(
+        "floor",
+        "The same difference with the last tokens of the text in place of the arm; empty: the "
+        "metric has none.",
+        ColumnKind.SAMPLED,
+        "1",
+    ),
     text("gate", "Gate of the rows behind it.", ColumnKind.HOST),
     count(
         "needed_clusters",
@@ -171,6 +178,7 @@ def _estimate(one: JudgedPoint | None) -> dict[str, Any]:
         "num_clusters": point.num_clusters,
         "null_low": null_low,
         "null_high": null_high,
+        "floor": point.floor,
         "gate": point.gate.value,
         "needed_clusters": one.needed_clusters,
     }

@@ -7,7 +7,7 @@ blocks of another arm is that arm a second time, and no point.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -77,6 +77,7 @@ class Point:
     num_clusters: int
     gate: Gate
     null: tuple[float, float] | None  # 95% interval of the null arm in the same measure
+    floor: float | None  # the same difference with the last tokens in place of the arm
     note: str  # the table's own
 
 
@@ -178,6 +179,7 @@ def _estimates(
             num_clusters=int(number_in(row[counted[0]]) or 0) if counted else 0,
             gate=_gate(group, metric),
             null=_null(row, tables[metric.table], metric),
+            floor=None,
             note=words_in(row.get("note")),
         )
 
@@ -212,7 +214,16 @@ def _differences(
         )
         interval = difference_of(own, reference, metric)
         if interval is not None:
-            yield _over_clusters(pd.concat([own, reference]), interval, metric, tables)
+            point = _over_clusters(pd.concat([own, reference]), interval, metric, tables)
+            yield replace(point, floor=_floor(group, reference, metric))
+
+
+def _floor(group: pd.DataFrame, reference: pd.DataFrame, metric: DifferenceMetric) -> float | None:
+    """What the last tokens give in place of the metric's own rows; None: it names none."""
+    if not metric.floor:
+        return None
+    interval = difference_of(_matching(group, metric.floor, metric), reference, metric)
+    return interval.mean if interval else None
 
 
 def _over_clusters(
@@ -230,6 +241,7 @@ def _over_clusters(
         num_clusters=interval.num_clusters,
         gate=_gate(rows, metric),
         null=None,
+        floor=None,
         note="",
     )
 

@@ -83,6 +83,11 @@ class DifferenceMetric(_Metric):
     value: str
     own: Where
     reference: Where
+    floor: Where = Field(
+        default_factory=dict,
+        description="Rows of the last tokens: the same difference with them in place of own stands "
+        "beside.",
+    )
     cluster: str
     paired_by: list[str] = Field(
         default_factory=list,

@@ -209,10 +209,11 @@ def estimate_words(row: Mapping[Hashable, Any]) -> str:
     """An estimate of the ledger with its unit, interval and n, or a dash."""
     if pd.isna(row["value"]):
         return "-"
+    floor = "" if pd.isna(row["floor"]) else f"; the last tokens: {row['floor']:.3g}"
     unit = "" if row["unit"] in {1, "1"} else f" {row['unit']}"
     return (
         f"{row['value']:.3g}{unit}{_interval(row['low'], row['high'])}, "
-        f"n = {int(row['num_clusters'])} ({row['replication']})"
+        f"n = {int(row['num_clusters'])} ({row['replication']}){floor}"
     )
 
 
