@@ -127,3 +127,11 @@ def test_recall_takes_more_than_one_backbone(row):
 def test_a_backbone_that_cannot_do_the_task_is_no_second_one():
     rows = table(SUPPORTING, SUPPORTING).assign(gate=["ok", "cannot_do_task"])
     assert verdict(claim(min_backbones=2), rows).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_training_that_does_not_reach_its_target_has_no_verdict_of_a_difference():
+    """Censored seeds count with the horizon, so a difference of two overheads is biased."""
+    rows = table((2, None, None, 6), num_censored=2, null_low=-0.1, null_high=0.1)
+    judged = verdict(claim(metric=SEEDS), rows)
+    assert judged.verdict is Verdict.INCONCLUSIVE
+    assert judged.reason == "2 trainings do not reach the target; mxfp4_ladder bounds them"

@@ -180,8 +180,16 @@ def _estimates(
             gate=_gate(group, metric),
             null=_null(row, tables[metric.table], metric),
             floor=None,
-            note=words_in(row.get("note")),
+            note=_note(row),
         )
+
+
+def _note(row: "pd.Series[Any]") -> str:
+    """The table's own note, or that some seeds of a training are censored."""
+    num_censored = int(number_in(row.get("num_censored")) or 0)
+    if num_censored:
+        return f"{num_censored} trainings do not reach the target; mxfp4_ladder bounds them"
+    return words_in(row.get("note"))
 
 
 def _groups(rows: pd.DataFrame, by: Sequence[str]) -> Iterator[pd.DataFrame]:
