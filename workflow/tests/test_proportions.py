@@ -5,9 +5,11 @@ import pytest
 from scipy.stats import binomtest, norm, t
 
 from blockwise.proportions import (
+    FAR_DIFFERENCE,
     MIN_DIFFERING_CLUSTERS,
     share_difference_interval,
     share_interval,
+    share_slope_interval,
 )
 from blockwise.statistics import MIN_CLUSTERS
 
@@ -70,7 +72,7 @@ def test_an_interval_of_a_difference_of_shares_covers_95_percent(shares, num_clu
     printed, missed = counted(one - other, shares[0] - shares[1], share_difference_interval)
     assert printed > 0.5 * NUM_SETS
     assert missed <= 0.07 * NUM_SETS
-    if printed > 0.97 * NUM_SETS:
+    if printed > 0.97 * NUM_SETS and shares[1] - shares[0] < FAR_DIFFERENCE:
         assert 0.93 <= 1 - missed / printed <= 0.97
 
 
@@ -110,3 +112,21 @@ def test_differences_that_few_clusters_show_earn_no_interval():
     few = [0.1 + index / 50 for index in range(showing)] + [0.0] * (8 - showing)
     assert share_difference_interval(few, clusters).low is None
     assert share_difference_interval([*few[:showing], 0.3, *few[showing + 1 :]], clusters).low > 0
+
+
+def test_the_interval_of_a_far_difference_holds_every_cluster():
+    clusters = [f"c{index}" for index in range(MIN_CLUSTERS)]
+    far = share_difference_interval([0.6, 0.6, 0.6, 0.6, 0.6, 0.1], clusters)
+    assert far.low == 0.1
+    assert far.high > 0.6
+    farthest = share_difference_interval([-0.9, -0.91, -0.92, -0.93, -0.94, -0.95], clusters)
+    assert (farthest.low, farthest.high) == (-1.0, -0.7)
+    near = share_difference_interval([0.4, 0.4, 0.4, 0.4, 0.4, -0.3], clusters)
+    assert near.low > -0.3
+
+
+def test_slopes_that_few_clusters_have_earn_no_interval():
+    showing = MIN_DIFFERING_CLUSTERS - 1
+    few = {f"c{index}": 0.1 + index / 50 if index < showing else 0.0 for index in range(8)}
+    assert share_slope_interval(few).low is None
+    assert share_slope_interval({**few, "c7": 0.3}).low is not None

@@ -13,13 +13,15 @@ interval, which is too wide here; five on either side is Cochran's rule (1954).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from blockwise.statistics import Interval, mean_interval, standard_error
 
 MIN_EFFECTIVE_ANSWERS = 5.0  # right ones, and wrong ones, that an interval of a share needs
-MIN_DIFFERING_CLUSTERS = 5  # that an interval of a difference of shares needs
+MIN_DIFFERING_CLUSTERS = 5  # that an interval of a difference or a slope of shares needs
+FAR_DIFFERENCE = 0.4  # from here on one of two shares is near its bound and the clusters are skewed
+RESOLVED_DIFFERENCE = 0.7  # farther ones are not told apart: whole clusters stand at the bound
 NO_INTERVAL = (
     f"fewer than {MIN_EFFECTIVE_ANSWERS:.0f} effective answers say yes or fewer than "
     f"{MIN_EFFECTIVE_ANSWERS:.0f} say no"
@@ -63,7 +65,11 @@ def share_difference_interval(differences: Sequence[float], clusters: Sequence[s
     """Mean of the cluster means of differences of two scores, with a 95% t interval.
 
     Each difference is formed on one question, so what the question and its text do to both
-    cancels. Where most clusters show none, their spread says nothing of the rest.
+    cancels. Where most clusters show none, their spread says nothing of the rest. Of a far
+    difference the interval also holds every cluster mean: the range of six holds their median in
+    31 of 32 samples of any shape, while t would miss a mean in up to 8% (decision 0066). Beyond
+    `RESOLVED_DIFFERENCE` whole clusters stand at the bound; the interval then reaches from there,
+    or from nearer zero, to 1.
 
     Args:
         differences: one of a question.
@@ -79,5 +85,32 @@ def share_difference_interval(differences: Sequence[float], clusters: Sequence[s
     interval = mean_interval(differences, clusters)
     differing = {one for value, one in zip(differences, clusters, strict=True) if value != 0}
     if len(differing) < MIN_DIFFERING_CLUSTERS:
+        return replace(interval, low=None, high=None)
+    if interval.low is None or interval.high is None or abs(interval.mean) < FAR_DIFFERENCE:
+        return interval
+    held = [interval.low, interval.high, interval.minimum, interval.maximum]
+    if abs(interval.mean) > RESOLVED_DIFFERENCE:
+        held += [math.copysign(end, interval.mean) for end in (RESOLVED_DIFFERENCE, 1.0)]
+    return replace(interval, low=min(held), high=max(held))
+
+
+def share_slope_interval(slopes: Mapping[str, float]) -> Interval:
+    """Mean of slopes of scores, each fitted inside one cluster, with a 95% t interval.
+
+    Of a model that hardly ever answers right most clusters have a slope of exactly zero, and t over
+    all of them would miss the mean slope in 12% of samples.
+
+    Args:
+        slopes: by cluster.
+
+    Returns:
+        The interval; without bounds below `MIN_CLUSTERS` clusters, and where fewer than
+        `MIN_DIFFERING_CLUSTERS` of them have a slope at all.
+
+    Raises:
+        ValueError: as `mean_interval`.
+    """
+    interval = mean_interval([*slopes.values()], [*slopes])
+    if sum(slope != 0 for slope in slopes.values()) < MIN_DIFFERING_CLUSTERS:
         return replace(interval, low=None, high=None)
     return interval

@@ -25,14 +25,18 @@ SHARED = {
     "locator": "abstract",
     "statement": "It gains.",
     "reported": {"text": "2", "effect": 2.0, "grade": "secondary"},
+    "unit": "1",
     "rule": {"kind": "above", "than": 1},
+    "min_num_parameters": 0,
+    "scale_reason": "any model can tell",
     "figure": "compaction_layouts",
 }
+COUNTED = {"table": "t", "replication": "server start"}
 METRICS = (
-    {"kind": "estimate", "table": "t", "name": "gain", "where": {"arm": "ours"}},
+    {"kind": "estimate", "name": "gain", "where": {"arm": "ours"}, **COUNTED},
     {
         "kind": "slope",
-        "table": "t",
+        **COUNTED,
         "x": "size",
         "y": "gain_mean",
         "cluster": "seed",
@@ -40,7 +44,7 @@ METRICS = (
     },
     {
         "kind": "difference",
-        "table": "t",
+        **COUNTED,
         "value": "gain_mean",
         "own": {"arm": "ours"},
         "reference": {"arm": "theirs"},
@@ -92,6 +96,11 @@ columns = st.sampled_from([*TABLE.columns]) | words
                 "kind": st.just("estimate"),
                 "name": columns,
                 "where": st.dictionaries(columns, values),
+                "at_most": st.dictionaries(columns, st.floats(), max_size=1),
+                "without": st.dictionaries(columns, words, max_size=1),
+                "by": st.lists(columns, max_size=2),
+                "null": words,
+                "gate": columns,
             }
         ),
         st.fixed_dictionaries(
@@ -127,7 +136,7 @@ columns = st.sampled_from([*TABLE.columns]) | words
 )  # fmt: skip
 def test_a_metric_of_any_columns_is_refused_in_words_or_measured(metric):
     try:
-        claim = Claim.model_validate({**SHARED, "metric": {**metric, "table": "t"}})
+        claim = Claim.model_validate({**SHARED, "metric": {**metric, **COUNTED}})
     except ValueError:
         return  # as `load_claims` says in words
     with contextlib.suppress(ConfigError):

@@ -44,11 +44,12 @@ def pages(tmp_path, project_folder):
     for arm, (mean, low, high) in arms.items():
         quantity = "over baseline" if arm == "W" else "recovered"
         values = {"effect_mean": mean, "effect_low": low, "effect_high": high}
-        seeds = {"effect_num_seeds": 6, "num_parameters": 82112}
+        values |= {"null_low": -0.001, "null_high": 0.001, "caption": "on docstrings"}
+        seeds = {"effect_num_seeds": 6, "num_parameters": 1.1e6}
         rows.append({**row, **told, "quantity": quantity, "arm": arm, **values, **seeds})
     pd.DataFrame(rows).to_csv(tables / "mxfp4_verdicts.csv", index=False)
     ladder = dict.fromkeys(pd.read_csv(tables / "mxfp4_ladder.csv").columns)
-    ladder |= {"experiment": "<b>", "baseline": "fp8", "arm": "F", "num_parameters": 82112}
+    ladder |= {"experiment": "<b>", "baseline": "fp8", "arm": "F", "num_parameters": 1.1e6}
     pd.DataFrame([ladder]).to_csv(tables / "mxfp4_ladder.csv", index=False)
     (tables / PROVENANCE[Family.MXFP4]).write_text(json.dumps(MADE_BY))
     write_dictionary(FAMILIES, tables / "data_dictionary.csv")
@@ -61,13 +62,23 @@ def test_the_claims_page_says_verdict_reason_and_points(pages, project_folder):
     page = unpacked((pages / CLAIMS_PAGE).read_text())
     claims = load_claims(project_folder / "config" / "claims.yaml")
     assert WITHDRAWN in page
-    assert f"1 {Verdict.SUPPORTED}, 1 {Verdict.CONTRADICTED}, 0 " in page
+    assert f"1 {Verdict.SUPPORTED}, 1 {Verdict.CONTRADICTED}, 0 {Verdict.INCONCLUSIVE}, 0 " in page
+    for section in ("Claims of the papers", "Our claims"):
+        assert f"<h2>{section}</h2>" in page
     for claim in claims.values():
         assert claim.statement in page
     assert "<summary>1</summary>" in page
-    assert "0.006 (0.003 to 0.009), n = 6" in page
+    assert "0.006 nats a token (0.003 to 0.009), n = 6 (seed of a training)" in page
+    assert "1.1e+06 parameters; on docstrings" in page
+    assert "the null arm: -0.001 to 0.001" in page
     assert "mxfp4_verdicts: experiment=mxfp4_ladder, arm=W" in page
     assert "mxfp4_ladder: experiment=&lt;b&gt;, arm=F" in page  # text of tables is no markup
+
+
+def test_every_verdict_has_a_sign_of_its_own():
+    signs = [sign for sign, _ in report_pages.SIGNS.values()]
+    assert report_pages.SIGNS.keys() == set(Verdict)
+    assert len(set(signs)) == len(signs)
 
 
 def test_the_tables_page_holds_every_table_and_what_made_it(pages):

@@ -21,7 +21,16 @@ CLAIM = Claim.model_validate(
         "locator": "abstract",
         "statement": "It gains.",
         "reported": {"text": "2", "grade": "primary"},
-        "metric": {"kind": "estimate", "table": "t", "name": "gain", "is_ratio": True},
+        "metric": {
+            "kind": "estimate",
+            "table": "t",
+            "name": "gain",
+            "is_ratio": True,
+            "replication": "server start",
+        },
+        "unit": "1",
+        "min_num_parameters": 0,
+        "scale_reason": "any model can tell",
         "rule": {"kind": "above", "than": 1},
         "figure": "compaction_layouts",
     }

@@ -102,6 +102,25 @@ def test_arms_of_other_priority_and_in_the_background_are_rows_of_their_own():
     assert list(during["stall_mean_s"]) == [2.5, 2.5, 0.5]
 
 
+def test_a_priority_is_held_against_the_same_arm_without_one():
+    """Inside timing blocks, over server starts; and only while the compaction runs."""
+    cells = [
+        cell(
+            [bystander(ttft_s=9.0), bystander(during=True, ttft_s=seconds * (1 + start))],
+            spec={"worker_priority": priority},
+            server_start=start,
+        )
+        for start in range(6)
+        for priority, seconds in ((0, 2.0), (1, 0.5))
+    ]
+    table = table_of(*cells)
+    during = table.query("phase == 'during'").set_index("worker_priority")
+    assert during.ttft_over_plain_mean[1] == 0.25
+    assert (during.ttft_over_plain_low[1], during.ttft_over_plain_num_clusters[1]) == (0.25, 6)
+    assert pd.isna(during.ttft_over_plain_mean[0])
+    assert table.query("phase == 'alone'").ttft_over_plain_mean.isna().all()
+
+
 def test_a_queue_that_the_engine_does_not_report_is_unknown():
     row = row_of(table_of(cell([bystander(queue_s=None)])), "alone")
     assert row.queue_num_requests == 0

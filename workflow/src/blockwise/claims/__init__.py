@@ -1,1 +1,1 @@
-"""The claims ledger: what a run says of each claim of the papers."""
+"""The claims ledger: what a run says of each claim, of the papers and of ours."""

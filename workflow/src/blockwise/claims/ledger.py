@@ -15,6 +15,7 @@ import pandas as pd
 
 from blockwise.artifacts import write_bytes
 from blockwise.claims.verdicts import JudgedClaim, JudgedPoint, Verdict, judge
+from blockwise.config.claim_metrics import Where
 from blockwise.config.claims import Claim, load_claims
 from blockwise.errors import run_command
 from blockwise.tables.columns import Column, ColumnKind, count, csv_bytes, flag, frame, number, text
@@ -22,42 +23,85 @@ from blockwise.tables.registry import Family, tables_of
 
 VERDICTS = ", ".join(Verdict)
 
-CLAIM_COLUMNS: tuple[Column, ...] = (
-    text("claim", "Its id in config/claims.yaml."),
-    text("paper", "arXiv number of the paper."),
-    text("locator", "Where in the paper it says so, e.g. Table 9."),
-    text("statement", "The claim, in our words."),
-    text("reported", "What the paper reports."),
-    text("grade", "primary: the paper's own abstract; secondary: a reading of it by others."),
-    text("verdict", f"What the rule says: {VERDICTS}.", ColumnKind.TIMED),
-    text("reason", "Why.", ColumnKind.TIMED),
-    text("rule", "What would support it."),
-    text("metric", "Table and columns that it is measured by."),
-    text("point", "The decisive point: contradicting before inconclusive before supporting."),
-    number("value", "Estimate of that point, in the metric's unit.", ColumnKind.TIMED, "1"),
+_ESTIMATE: tuple[Column, ...] = (
+    text(
+        "point",
+        "Values that tell the point apart in its table; of a claim, its least favourable point: "
+        "contradicting before inconclusive before supporting, then the estimate that is worst for "
+        "the claim.",
+    ),
+    text("model", "Its model, with the number of parameters."),
+    text("window", "Lengths of its texts in tokens."),
+    text("data", "Its dataset; of a training the caption, which names the text."),
+    number("value", "Its estimate, in the unit of the claim.", ColumnKind.TIMED, "1"),
     number("low", "Lower end of its 95% interval.", ColumnKind.TIMED, "1"),
     number("high", "Upper end of its 95% interval.", ColumnKind.TIMED, "1"),
     count("num_clusters", "Clusters behind it."),
+    number(
+        "null_low",
+        "Lower end of the null arm's interval in the same measure (of a recovered fraction: in the "
+        "measure of what is recovered); empty: the metric has none.",
+        ColumnKind.SAMPLED,
+        "1",
+    ),
+    number("null_high", "Its upper end.", ColumnKind.SAMPLED, "1"),
+    number(
+        "floor",
+        "The same difference with the last tokens of the text in place of the arm; empty: the "
+        "metric has none.",
+        ColumnKind.SAMPLED,
+        "1",
+    ),
+    text("gate", "Gate of the rows behind it.", ColumnKind.HOST),
     count(
         "needed_clusters",
         "Clusters that would tell the reported effect from the threshold, by this spread.",
         ColumnKind.TIMED,
     ),
+)
+"""What both tables say of a point."""
+
+CLAIM_COLUMNS: tuple[Column, ...] = (
+    text("claim", "Its id in config/claims.yaml."),
+    text("section", "claims of the papers, or our claims, which stand apart."),
+    text("paper", "arXiv number of the paper, or ours."),
+    text("locator", "Where it is said, e.g. Table 9."),
+    text("statement", "The claim, in our words."),
+    text("reported", "What is reported."),
+    text(
+        "grade",
+        "primary: the paper's own abstract; secondary: a reading of it by others; implied: nobody "
+        "says it, but what is said is of little use without it; ours: a claim of this repository.",
+    ),
+    text("verdict", f"What the rule says: {VERDICTS}.", ColumnKind.TIMED),
+    text("reason", "Why.", ColumnKind.TIMED),
+    text("rule", "What would support it."),
+    text("metric", "Table and columns that it is measured by."),
+    text("unit", "Unit of value, low, high and the null arm's interval."),
+    text("replication", "What a cluster is: what num_clusters counts."),
+    *_ESTIMATE,
     count("num_points", "Points that the metric found."),
+    count("num_deciding_points", "Those that the verdict rests on.", ColumnKind.TIMED),
+    number(
+        "min_num_parameters",
+        "Smaller models cannot decide the claim.",
+        ColumnKind.EXACT,
+        "parameters",
+    ),
+    count("min_window_tokens", "Nor can shorter windows.", unit="tokens"),
+    text("scale_reason", "Why not."),
     text("figure", "The figure to look at."),
 )
 
 POINT_COLUMNS: tuple[Column, ...] = (
     text("claim", "Id of the claim."),
     text("table", "Table that the point is a row, or a group of rows, of."),
-    text("point", "Values that tell it apart there."),
     text("verdict", f"What the rule says of it: {VERDICTS}.", ColumnKind.TIMED),
     text("reason", "Why.", ColumnKind.TIMED),
-    number("value", "Estimate, in the metric's unit.", ColumnKind.TIMED, "1"),
-    number("low", "Lower end of its 95% interval.", ColumnKind.TIMED, "1"),
-    number("high", "Upper end of its 95% interval.", ColumnKind.TIMED, "1"),
-    count("num_clusters", "Clusters behind it."),
-    count("needed_clusters", "As in claims.csv.", ColumnKind.TIMED),
+    flag("decides", "Whether the verdict of the claim rests on it.", ColumnKind.TIMED),
+    text("unit", "Unit of value, low, high and the null arm's interval."),
+    text("replication", "What a cluster is: what num_clusters counts."),
+    *_ESTIMATE,
     number("num_parameters", "Parameters of the model.", ColumnKind.EXACT, "parameters"),
     flag("is_ratio", "Whether the interval is symmetric on the log scale."),
 )
@@ -72,14 +116,17 @@ def build_claims(judged: Sequence[JudgedClaim]) -> pd.DataFrame:
 
 
 def build_points(judged: Sequence[JudgedClaim]) -> pd.DataFrame:
-    """One row a point, the decisive one of each claim first."""
+    """One row a point, the least favourable one of each claim first."""
     rows = [
         {
             "claim": one.name,
             "table": one.claim.metric.table,
             "verdict": judged_point.verdict.value,
             "reason": judged_point.reason,
-            "num_parameters": judged_point.point.num_parameters,
+            "decides": judged_point.decides,
+            "unit": one.claim.unit,
+            "replication": one.claim.metric.replication.value,
+            "num_parameters": judged_point.point.scale.num_parameters,
             "is_ratio": one.claim.metric.is_on_log_scale,
             **_estimate(judged_point),
         }
@@ -93,6 +140,7 @@ def _claim_row(one: JudgedClaim) -> dict[str, Any]:
     claim = one.claim
     return {
         "claim": one.name,
+        "section": claim.paper.section,
         "paper": claim.paper.value,
         "locator": claim.locator,
         "statement": claim.statement,
@@ -102,21 +150,37 @@ def _claim_row(one: JudgedClaim) -> dict[str, Any]:
         "reason": one.reason,
         "rule": claim.rule.inside,
         "metric": _metric_words(claim),
+        "unit": claim.unit,
+        "replication": claim.metric.replication.value,
         "num_points": len(one.points),
+        "num_deciding_points": one.num_deciding,
+        "min_num_parameters": claim.min_num_parameters,
+        "min_window_tokens": claim.min_window_tokens,
+        "scale_reason": claim.scale_reason,
         "figure": claim.figure,
         **_estimate(one.points[0] if one.points else None),
     }
 
 
 def _estimate(one: JudgedPoint | None) -> dict[str, Any]:
-    point = one.point if one else None
+    if one is None:
+        return {column.name: None for column in _ESTIMATE}
+    point = one.point
+    null_low, null_high = point.null or (None, None)
     return {
-        "point": point.where if point else None,
-        "value": point.value if point else None,
-        "low": point.low if point else None,
-        "high": point.high if point else None,
-        "num_clusters": point.num_clusters if point else None,
-        "needed_clusters": one.needed_clusters if one else None,
+        "point": point.where,
+        "model": point.scale.model,
+        "window": point.scale.window or None,
+        "data": point.scale.data or None,
+        "value": point.value,
+        "low": point.low,
+        "high": point.high,
+        "num_clusters": point.num_clusters,
+        "null_low": null_low,
+        "null_high": null_high,
+        "floor": point.floor,
+        "gate": point.gate.value,
+        "needed_clusters": one.needed_clusters,
     }
 
 
@@ -133,7 +197,7 @@ def _metric_words(claim: Claim) -> str:
             return f"{metric.table}: {metric.value}, {' less '.join(sides)}"
 
 
-def _side_words(where: Mapping[str, Any]) -> str:
+def _side_words(where: Where) -> str:
     return " and ".join(f"{column} {value}" for column, value in where.items())
 
 

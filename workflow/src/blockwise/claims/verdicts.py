@@ -1,29 +1,40 @@
 """Verdicts: what the rule of a claim says of its points. The rule decides, never a hand.
 
 A point supports a claim where its whole 95% interval is on the rule's side, and contradicts it
-where the whole interval is on the other. The points of all claims are tested together: what an
-interval alone would decide stays inconclusive if it does not survive the control of the false
-discovery rate (Benjamini and Hochberg) over every point of the run that has an interval.
+where the whole interval is on the other. Gates come first: a point of too small a model or too
+short a window, of a model that cannot do the task, of capped or stock summaries, decides nothing.
+The points of all claims are tested together: what an interval alone would decide stays
+inconclusive if it does not survive the control of the false discovery rate.
 
-A claim is contradicted if one of its points is, supported if every point that can decide is,
-and inconclusive otherwise.
+A claim is contradicted if one of its points is, supported if every point that can decide is, and
+inconclusive otherwise. Its least favourable point stands for it: the worst verdict, and of that
+the estimate that lies worst for the claim.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import pandas as pd
-from scipy.special import ndtri, stdtr  # type: ignore[import-untyped]  # ships no types
-from scipy.stats import false_discovery_control  # type: ignore[import-untyped]
 
+from blockwise.claims.evidence import (
+    MAX_FALSE_DISCOVERY_FRAC,
+    margin_of,
+    needed_clusters,
+    survivors_of,
+)
 from blockwise.claims.points import Point, points_of
+from blockwise.claims.scale import Reach, reach_of
+from blockwise.config.claim_metrics import Replication
 from blockwise.config.claims import Claim, Rule
-from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS, standard_error
-
-MAX_FALSE_DISCOVERY_FRAC = 0.05
-POWER = 0.8  # of the n that would resolve the reported effect
+from blockwise.statistics import CONFIDENCE, MIN_CLUSTERS
+from blockwise.tables.compaction.parts.gates import (
+    MAX_LENGTH_FINISH_FRAC,
+    MIN_DISTINCT_SUMMARIES_FRAC,
+    Gate,
+)
 
 
 class Verdict(StrEnum):
@@ -32,7 +43,26 @@ class Verdict(StrEnum):
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
     INCONCLUSIVE = "inconclusive"
+    CANNOT_DO = "cannot do the task"
+    NOT_MEASURED = "not measured"
     NOT_TESTABLE = "not testable at this scale"
+
+
+CLOSED = {
+    Gate.CAPPED: f"capped: more than {MAX_LENGTH_FINISH_FRAC:.0%} of its summaries end at a cap",
+    Gate.NOT_DIVERSE: "stock phrases: fewer than "
+    f"{MIN_DISTINCT_SUMMARIES_FRAC:.0%} of its summaries are distinct",
+}
+"""Gates that take a point out of the verdict, with the reason."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is said of one point."""
+
+    verdict: Verdict
+    reason: str
+    decides: bool  # False: the verdict of the claim rests on others
 
 
 @dataclass(frozen=True)
@@ -42,18 +72,24 @@ class JudgedPoint:
     point: Point
     verdict: Verdict
     reason: str
+    decides: bool
     needed_clusters: int | None  # that would resolve the reported effect; None: unknown
 
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim with its points, the decisive one first."""
+    """A claim with its points, the least favourable one first."""
 
     name: str
     claim: Claim
     verdict: Verdict
     reason: str
     points: tuple[JudgedPoint, ...]
+
+    @property
+    def num_deciding(self) -> int:
+        """Points that the verdict rests on."""
+        return sum(one.decides for one in self.points)
 
 
 def judge(claims: Mapping[str, Claim], tables: Mapping[str, pd.DataFrame]) -> list[JudgedClaim]:
@@ -67,67 +103,177 @@ def judge(claims: Mapping[str, Claim], tables: Mapping[str, pd.DataFrame]) -> li
         ConfigError: a metric names a column that its table does not have.
     """
     found = {name: points_of(claim, tables) for name, claim in claims.items()}
-    survivors = _survivors(claims, found)
-    return [
-        _judged(name, claim, [_judge(point, claim, survivors) for point in found[name]])
-        for name, claim in claims.items()
-    ]
+    barred = {
+        id(point): finding
+        for name, points in found.items()
+        for point in points
+        if (finding := _barred(point, claims[name])) is not None
+    }
+    tested = {
+        name: [point for point in points if id(point) not in barred]
+        for name, points in found.items()
+    }
+    survivors = survivors_of(claims, tested)
+    judged = []
+    for name, claim in claims.items():
+        points = [
+            _judged_point(point, claim, barred.get(id(point)) or _told(point, claim, survivors))
+            for point in found[name]
+        ]
+        judged.append(_judged(name, claim, points, reach_of(claim.metric.table, tables)))
+    return judged
 
 
-def _judged(name: str, claim: Claim, points: Sequence[JudgedPoint]) -> JudgedClaim:
-    order = [Verdict.CONTRADICTED, Verdict.INCONCLUSIVE, Verdict.SUPPORTED, Verdict.NOT_TESTABLE]
-    ranked = sorted(points, key=lambda one: order.index(one.verdict))
+def _judged_point(point: Point, claim: Claim, finding: Finding) -> JudgedPoint:
+    needed = needed_clusters(point, claim)
+    return JudgedPoint(point, finding.verdict, finding.reason, finding.decides, needed)
+
+
+def _judged(name: str, claim: Claim, points: Sequence[JudgedPoint], reach: Reach) -> JudgedClaim:
+    ranked = sorted(points, key=lambda one: _rank(one, claim))
     if not ranked:
-        reason = f"this run has no such row of {claim.metric.table}"
-        return JudgedClaim(name, claim, Verdict.NOT_TESTABLE, reason, ())
+        verdict, reason = _absent(claim, reach)
+        return JudgedClaim(name, claim, verdict, reason, ())
     first = ranked[0]
-    same = sum(one.verdict is first.verdict for one in ranked)
-    reason = first.reason if len(ranked) == 1 else f"{same} of {len(ranked)} points: {first.reason}"
-    return JudgedClaim(name, claim, first.verdict, reason, tuple(ranked))
+    verdict, reason = first.verdict, first.reason
+    if len(ranked) > 1:
+        same = sum((one.verdict, one.decides) == (verdict, first.decides) for one in ranked)
+        reason = f"{same} of {len(ranked)} points: {reason}{_left_out(ranked)}"
+    backbones = {one.point.scale.backbone for one in ranked if one.verdict is verdict}
+    is_decided = verdict in {Verdict.SUPPORTED, Verdict.CONTRADICTED}
+    if is_decided and len(backbones) < claim.min_backbones:
+        reason = (
+            f"only {', '.join(sorted(backbones))} says {verdict}; it takes {claim.min_backbones} "
+            f"backbones, because one model or training is one value ({reason})"
+        )
+        verdict = Verdict.INCONCLUSIVE
+    return JudgedClaim(name, claim, verdict, reason, tuple(ranked))
 
 
-def _judge(point: Point, claim: Claim, survivors: frozenset[int]) -> JudgedPoint:
-    needed = _needed_clusters(point, claim)
-    verdict, reason = _verdict(point, claim, survivors)
-    return JudgedPoint(point, verdict, reason, needed)
+def _rank(one: JudgedPoint, claim: Claim) -> tuple[int, float]:
+    """The least favourable first: by verdict, then by where the estimate lies."""
+    order = [
+        (Verdict.CONTRADICTED, True),
+        (Verdict.INCONCLUSIVE, True),
+        (Verdict.SUPPORTED, True),
+        (Verdict.INCONCLUSIVE, False),
+        (Verdict.CANNOT_DO, False),
+        (Verdict.NOT_MEASURED, False),
+        (Verdict.NOT_TESTABLE, False),
+    ]
+    return order.index((one.verdict, one.decides)), margin_of(one.point, claim)
 
 
-def _verdict(point: Point, claim: Claim, survivors: frozenset[int]) -> tuple[Verdict, str]:
+def _left_out(points: Sequence[JudgedPoint]) -> str:
+    """Points that the verdict does not rest on, beside some that it does."""
+    if not any(one.decides for one in points):
+        return ""
+    why = Counter(
+        one.point.gate.value if one.point.gate in CLOSED else one.verdict.value
+        for one in points
+        if not one.decides
+    )
+    return f"; left out: {', '.join(f'{num} {words}' for words, num in why.items())}" if why else ""
+
+
+def _absent(claim: Claim, reach: Reach) -> tuple[Verdict, str]:
+    """What a run without a row says: it did not look, or it could not."""
+    if reach.num_parameters and reach.num_parameters < claim.min_num_parameters:
+        return Verdict.NOT_TESTABLE, _too_small(claim, reach.num_parameters, "the largest here has")
+    if reach.num_parameters and reach.window_tokens < claim.min_window_tokens:
+        return Verdict.NOT_TESTABLE, _too_short(
+            claim, reach.window_tokens, "the longest window here is"
+        )
+    limits = (f"{column} at most {most:g}" for column, most in claim.metric.at_most.items())
+    return (
+        Verdict.NOT_MEASURED,
+        f"this run has no such row of {', '.join([claim.metric.table, *limits])}",
+    )
+
+
+def _barred(point: Point, claim: Claim) -> Finding | None:
+    """Why no rule is asked of this point; None: one is."""
     untestable = _why_untestable(point, claim)
     if untestable:
-        return Verdict.NOT_TESTABLE, untestable
-    if point.low is None and point.high is None:
-        return Verdict.INCONCLUSIVE, _why_no_interval(point)
-    side = _side(*_ends(point), claim.rule)
-    if side is Verdict.INCONCLUSIVE:
-        return side, "the interval holds the threshold"
-    if id(point) not in survivors:
-        return (
-            Verdict.INCONCLUSIVE,
-            f"alone it would be {side}; among all points of the ledger the false discovery rate "
-            f"exceeds {MAX_FALSE_DISCOVERY_FRAC:.0%}",
+        return Finding(Verdict.NOT_TESTABLE, untestable, False)
+    if point.gate is Gate.CANNOT_DO_TASK:
+        reason = (
+            "it is not shown that the model answers better from the full history, or from any "
+            "arm compared, than from the question alone"
         )
-    region = claim.rule.inside if side is Verdict.SUPPORTED else claim.rule.outside
-    return side, f"the whole {CONFIDENCE:.0%} interval is {region}"
+        return Finding(Verdict.CANNOT_DO, reason, False)
+    if point.value is None:
+        return Finding(Verdict.NOT_MEASURED, point.note or "nothing was measured here", False)
+    if point.gate in CLOSED:
+        return Finding(Verdict.INCONCLUSIVE, CLOSED[point.gate], False)
+    unreplicated = _why_unreplicated(point, claim)
+    if unreplicated:
+        return Finding(Verdict.INCONCLUSIVE, unreplicated, True)
+    return None
 
 
 def _why_untestable(point: Point, claim: Claim) -> str:
     """Why this point cannot decide the claim, whatever it measured; empty: it can."""
-    if point.num_parameters < claim.min_num_parameters:
-        reason = (
-            f"it takes a model of {claim.min_num_parameters:.0e} parameters, this one has "
-            f"{point.num_parameters:.1e}"
-        )
-        return "; ".join(filter(None, [reason, claim.scale_reason]))
+    scale = point.scale
+    if scale.num_parameters < claim.min_num_parameters:
+        return _too_small(claim, scale.num_parameters, "this one has")
+    if scale.window_tokens < claim.min_window_tokens:
+        return _too_short(claim, scale.window_tokens, "this one is")
     return point.note if Verdict.NOT_TESTABLE in point.note else ""  # as notes of tables say it
 
 
-def _why_no_interval(point: Point) -> str:
-    if point.value is None:
-        return point.note or "nothing was measured here"
-    if point.num_clusters < MIN_CLUSTERS:
-        return f"{point.num_clusters} clusters, and below {MIN_CLUSTERS} no interval is given"
-    return point.note or "no interval: data_dictionary.csv says when there is none"
+def _too_small(claim: Claim, num_parameters: float, words: str) -> str:
+    return (
+        f"it takes a model of {claim.min_num_parameters:.3g} parameters, {words} "
+        f"{num_parameters:.3g}; {claim.scale_reason}"
+    )
+
+
+def _too_short(claim: Claim, window_tokens: float, words: str) -> str:
+    return (
+        f"it takes a window of {claim.min_window_tokens} tokens, {words} {window_tokens:.0f}; "
+        f"{claim.scale_reason}"
+    )
+
+
+def _why_unreplicated(point: Point, claim: Claim) -> str:
+    """Why the interval of this point is no evidence; empty: it is."""
+    replication = claim.metric.replication
+    if point.gate is Gate.TOO_FEW_STARTS or point.num_clusters < MIN_CLUSTERS:
+        return (
+            f"n = {point.num_clusters} ({replication}), and a verdict takes {MIN_CLUSTERS}: no "
+            "interval is given"
+        )
+    if replication is Replication.ROUND:
+        return (
+            f"rounds of one process are one value, and a verdict takes {MIN_CLUSTERS} starts of it"
+        )
+    if point.low is None and point.high is None:
+        return point.note or "no interval: data_dictionary.csv says when there is none"
+    if replication is Replication.SEED:
+        if point.null is None:
+            return "no null arm of six seeds shows what chance does to such a difference"
+        low, high = point.null
+        if not low <= 0 <= high:
+            return f"the null arm is off zero ({low:.3g} to {high:.3g})"
+    return ""
+
+
+def _told(point: Point, claim: Claim, survivors: frozenset[int]) -> Finding:
+    """What the rule says of the interval."""
+    side = _side(*_ends(point), claim.rule)
+    if side is Verdict.INCONCLUSIVE:
+        return Finding(side, "the interval holds the threshold", True)
+    if id(point) not in survivors:
+        return Finding(
+            Verdict.INCONCLUSIVE,
+            f"alone it would be {side}; among all points of the ledger the false discovery rate "
+            f"exceeds {MAX_FALSE_DISCOVERY_FRAC:.0%}",
+            True,
+        )
+    region = claim.rule.inside if side is Verdict.SUPPORTED else claim.rule.outside
+    beside = "; the null arm: {:.3g} to {:.3g}".format(*point.null) if point.null else ""
+    return Finding(side, f"the whole {CONFIDENCE:.0%} interval is {region}{beside}", True)
 
 
 def _ends(point: Point) -> tuple[float, float]:
@@ -141,73 +287,3 @@ def _side(low: float, high: float, rule: Rule) -> Verdict:
     if (least < low or least == -math.inf) and (high < most or most == math.inf):
         return Verdict.SUPPORTED
     return Verdict.CONTRADICTED if high < least or low > most else Verdict.INCONCLUSIVE
-
-
-def _survivors(claims: Mapping[str, Claim], found: Mapping[str, Sequence[Point]]) -> frozenset[int]:
-    """Ids of the points that survive the control of false discoveries."""
-    tested = [
-        (point, p)
-        for name, points in found.items()
-        for point in points
-        if (p := _p_value(point, claims[name])) is not None
-    ]
-    if not tested:
-        return frozenset()
-    adjusted = false_discovery_control([p for _, p in tested])
-    return frozenset(
-        id(point)
-        for (point, _), q in zip(tested, adjusted, strict=True)
-        if q <= MAX_FALSE_DISCOVERY_FRAC
-    )
-
-
-def _p_value(point: Point, claim: Claim) -> float | None:
-    """Two-sided p of the threshold nearest to the estimate; None: the point is not tested."""
-    spread = _spread(point, claim)
-    if spread is None or _why_untestable(point, claim):
-        return None
-    centre, error = spread
-    distance = min(abs(centre - _scaled(edge, claim)) for edge in _thresholds(claim))
-    if error == 0:
-        return 0.0 if distance else 1.0
-    return float(2 * stdtr(point.num_clusters - 1, -distance / error))
-
-
-def _spread(point: Point, claim: Claim) -> tuple[float, float] | None:
-    """Centre and standard error on the scale where the interval is symmetric."""
-    ends = [_scaled(end, claim) for end in (point.low, point.high) if end is not None]
-    if not ends or point.num_clusters < MIN_CLUSTERS:
-        return None
-    if len(ends) == 1:  # open: the known end is as far from the estimate as the other would be
-        if point.value is None:
-            return None
-        centre = _scaled(point.value, claim)
-        ends = sorted((ends[0], 2 * centre - ends[0]))
-    low, high = ends
-    return (low + high) / 2, standard_error(low, high, point.num_clusters)
-
-
-def _scaled(value: float, claim: Claim) -> float:
-    return math.log(value) if claim.metric.is_on_log_scale else value
-
-
-def _thresholds(claim: Claim) -> list[float]:
-    """Where the rule's verdict turns."""
-    return [edge for edge in claim.rule.bounds if math.isfinite(edge)]
-
-
-def _needed_clusters(point: Point, claim: Claim) -> int | None:
-    """Clusters with which the reported effect would be told from the threshold, by this spread.
-
-    A normal approximation: at a two-sided 5% and a power of 80%, and never below MIN_CLUSTERS.
-    """
-    spread, effect = _spread(point, claim), claim.reported.effect
-    thresholds = _thresholds(claim)
-    if spread is None or effect is None or len(thresholds) > 1:
-        return None
-    distance = abs(_scaled(effect, claim) - _scaled(thresholds[0], claim))
-    if distance == 0:
-        return None
-    deviation = spread[1] * math.sqrt(point.num_clusters)
-    reach = float(ndtri((1 + CONFIDENCE) / 2) + ndtri(POWER))
-    return max(MIN_CLUSTERS, math.ceil((reach * deviation / distance) ** 2))

@@ -1,4 +1,4 @@
-"""Claims: what the papers say, how it is measured here, and the rule that decides.
+"""Claims: what is said, how it is measured here, and the rule that decides.
 
 A claim is an entry of `config/claims.yaml`. Nothing about a verdict is written by hand: the rule
 of the entry reads the interval of every point that its metric finds in the run's tables.
@@ -12,91 +12,41 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from blockwise.config.base import ConfigModel, Name
+from blockwise.config.claim_metrics import Metric
 from blockwise.config.load import read_yaml
 from blockwise.errors import ConfigError
 
-Value = str | int | float | bool
-
 
 class Paper(StrEnum):
-    """The papers, by their arXiv number."""
+    """Who says it: a paper, by its arXiv number, or we."""
 
     COMPACTION = "2605.23296"
     MXFP4 = "2605.09825"
+    OURS = "ours"
+
+    @property
+    def section(self) -> str:
+        """Where the ledger lists it: our own claims stand apart."""
+        return "our claims" if self is Paper.OURS else "claims of the papers"
 
 
 class Grade(StrEnum):
-    """How sure it is that the paper says so."""
+    """How sure it is that somebody says so."""
 
     PRIMARY = "primary"  # its own abstract or opening
     SECONDARY = "secondary"  # a reading of it by somebody else
+    IMPLIED = "implied"  # nobody says it, but what is said is of little use without it
+    OURS = "ours"  # a claim of this repository
 
 
 class Reported(ConfigModel):
-    """What the paper reports."""
+    """What is reported."""
 
     text: str = Field(min_length=1, description="In its own unit, e.g. 2.13x; or `no number`.")
     effect: float | None = Field(
         None, description="The same on the scale of our metric, for the power note."
     )
     grade: Grade
-
-
-class _Metric(ConfigModel):
-    """Where the points of a claim are found."""
-
-    table: Name = Field(description="A table of the run, without .csv.")
-    where: dict[str, Value | list[Value]] = Field(
-        default_factory=dict, description="Column: the value, or the values, that its rows have."
-    )
-
-    @property
-    def is_on_log_scale(self) -> bool:
-        """Whether its intervals are symmetric on the log scale."""
-        return False
-
-
-class EstimateMetric(_Metric):
-    """Estimates that stand in the table with their intervals; every row is a point."""
-
-    kind: Literal["estimate"]
-    name: str = Field(description="Columns NAME_mean or NAME_median, NAME_low, NAME_high, ...")
-    suffix: str = Field("", description="How these columns end: the unit, e.g. _frac.")
-    is_ratio: bool = Field(False, description="Its interval is symmetric on the log scale.")
-
-    @property
-    def is_on_log_scale(self) -> bool:
-        """As configured."""
-        return self.is_ratio
-
-
-class SlopeMetric(_Metric):
-    """Least-squares slope of one column on another inside each cluster, then over clusters."""
-
-    kind: Literal["slope"]
-    x: str
-    y: str
-    cluster: str = Field(description="Column that says which rows are one cluster.")
-    by: list[str] = Field(description="Columns whose values tell points apart.")
-    x_unit: float = Field(1.0, gt=0, description="The slope is that of so many units of x.")
-
-
-class DifferenceMetric(_Metric):
-    """A column's difference between two kinds of rows inside each cluster, then over clusters."""
-
-    kind: Literal["difference"]
-    value: str
-    own: dict[str, Value | list[Value]]
-    reference: dict[str, Value | list[Value]]
-    cluster: str
-    paired_by: list[str] = Field(
-        default_factory=list,
-        description="Columns that pair rows inside a cluster; rows that agree are averaged first.",
-    )
-    by: list[str]
-
-
-Metric = Annotated[EstimateMetric | SlopeMetric | DifferenceMetric, Field(discriminator="kind")]
 
 
 class AboveRule(ConfigModel):
@@ -170,18 +120,25 @@ Rule = Annotated[AboveRule | BelowRule | WithinRule, Field(discriminator="kind")
 
 
 class Claim(ConfigModel):
-    """One claim of a paper."""
+    """One claim: of a paper, implied by one, or ours."""
 
     paper: Paper
     locator: str = Field(description="Where in the paper, e.g. abstract, Table 9.")
     statement: str = Field(min_length=1, description="In our words.")
     reported: Reported
     metric: Metric
+    unit: str = Field(min_length=1, description="Unit of the metric, e.g. s or nats a token.")
     rule: Rule
     min_num_parameters: float = Field(
-        0, ge=0, description="Smaller models cannot decide it: not testable at this scale."
+        ge=0, description="Smaller models cannot decide it: not testable at this scale."
     )
-    scale_reason: str = Field("", description="Why not; shown with the verdict.")
+    min_window_tokens: int = Field(
+        0, ge=0, description="Nor can shorter histories, thresholds or sequences."
+    )
+    scale_reason: str = Field(min_length=1, description="Why this scale; shown with the verdict.")
+    min_backbones: int = Field(
+        1, ge=1, description="Distinct backbones whose points must be able to decide."
+    )
     figure: Name = Field(description="The figure to look at.")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from blockwise.config.claims import Claim
+from blockwise.config.claims import Claim, Paper
 from blockwise.figures.registry import FIGURES, figures_of
 from blockwise.tables.registry import Family
 
@@ -47,14 +47,17 @@ def caption_of(figure: str, claims: Mapping[str, Claim]) -> str:
         claims: all claims by id; those that point to this figure are listed.
     """
     _, *paragraphs = _docstring(figure).split("\n\n")
-    own = [claim for claim in claims.values() if claim.figure == figure]
-    listed = [
-        f"- {claim.statement} Reported ({claim.reported.grade}, {claim.locator}): "
-        f"{claim.reported.text}."
-        for claim in own
-    ]
-    said = ["The papers say:", "\n".join(listed)] if listed else []
-    return "\n\n".join([*paragraphs, *said])
+    said: dict[str, list[str]] = {}
+    for claim in claims.values():
+        if claim.figure == figure:
+            words = "We say:" if claim.paper is Paper.OURS else "The papers say:"
+            said.setdefault(words, []).append(
+                f"- {claim.statement} Reported ({claim.reported.grade}, {claim.locator}): "
+                f"{claim.reported.text}."
+            )
+    for words, listed in said.items():
+        paragraphs += [words, "\n".join(listed)]
+    return "\n\n".join(paragraphs)
 
 
 def _docstring(figure: str) -> str:

@@ -18,7 +18,14 @@ from blockwise.claims.ledger import TABLES
 from blockwise.claims.verdicts import Verdict
 from blockwise.command_line import EXISTING_FOLDER, run
 from blockwise.errors import ArtifactError
-from blockwise.report.pages import SIGNS, WITHDRAWN, by_verdict, estimate_words, verdict_counts
+from blockwise.report.pages import (
+    SIGNS,
+    WITHDRAWN,
+    by_verdict,
+    estimate_words,
+    scale_words,
+    verdict_counts,
+)
 
 INDENTATION = 2
 
@@ -35,22 +42,31 @@ def print_claims(results: Path, console: Console, *, with_points: bool) -> None:
         ArtifactError: the folder holds no claims.
     """
     claims, points = (_read(results, name) for name in TABLES)
-    console.print(Text(WITHDRAWN, style="bold"), Text(verdict_counts(claims)), sep="\n")
-    for claim in by_verdict(claims).to_dict("records"):
-        own = points[points["claim"] == claim["claim"]]
-        _print_claim(claim, own if with_points else own[:0], console)
+    console.print(Text(WITHDRAWN, style="bold"))
+    for section, listed in claims.groupby("section", sort=False):
+        console.print(f"\n{section}: {verdict_counts(listed)}")
+        for claim in by_verdict(listed).to_dict("records"):
+            own = points[points["claim"] == claim["claim"]]
+            _print_claim(claim, own if with_points else own[:0], console)
 
 
 def _read(results: Path, name: str) -> pd.DataFrame:
     for path in (results / "tables" / f"{name}.csv", results / f"{name}.csv"):
         if path.is_file():
             try:
-                return pd.read_csv(path)
+                table = pd.read_csv(path)
             except (ValueError, OSError) as error:
                 raise ArtifactError(
                     f"cannot read {path}: {error}; `blockwise verify {results}` says what is "
                     "damaged, and `make reproduce` makes it again"
                 ) from error
+            missing = {column.name for column in TABLES[name]} - {*table.columns}
+            if missing:
+                raise ArtifactError(
+                    f"{path} has no column {', '.join(sorted(missing))}: another version of "
+                    "blockwise wrote it; `make reproduce` judges the claims again"
+                )
+            return table
     raise ArtifactError(
         f"{results} holds no {name}.csv; name the results of a finished run, as results/default"
     )
@@ -61,11 +77,13 @@ def _print_claim(claim: Mapping[Hashable, Any], points: pd.DataFrame, console: C
     verdict = Text(f"{sign} {claim['verdict']}", style=f"bold {colour}")
     console.print()
     console.print(verdict.append(f"  {claim['claim']}", style="not bold default"))
-    reported = f"reported: {claim['reported']} (arXiv {claim['paper']}, {claim['locator']})"
+    reported = f"reported: {claim['reported']} ({claim['paper']}, {claim['locator']})"
     lines = [claim["statement"], reported, f"ours: {estimate_words(claim)} ({claim['metric']})"]
+    lines += [f"of: {scale_words(claim)}"] if scale_words(claim) else []
     lines += [] if pd.isna(claim["reason"]) else [f"why: {claim['reason']}"]
     lines += [
-        f"- {one['verdict']}: {estimate_words(one)}; {one['table']}: {one['point']}"
+        f"- {one['verdict']}: {estimate_words(one)}; {one['table']}: {one['point']} "
+        f"({scale_words(one)})"
         for one in points.to_dict("records")
     ]
     for line in lines:

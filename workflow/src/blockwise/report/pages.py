@@ -25,6 +25,7 @@ from blockwise.artifacts import write_bytes
 from blockwise.claims.ledger import TABLES as LEDGER_TABLES
 from blockwise.claims.ledger import read_tables
 from blockwise.claims.verdicts import Verdict
+from blockwise.config.claims import Paper
 from blockwise.errors import run_command
 from blockwise.report.data_dictionary import TABLE_NAME as DICTIONARY
 from blockwise.tables.registry import Family
@@ -36,6 +37,8 @@ SIGNS = {
     Verdict.SUPPORTED: ("\N{HEAVY CHECK MARK}", "#0072b2"),
     Verdict.CONTRADICTED: ("\N{HEAVY BALLOT X}", "#d55e00"),
     Verdict.INCONCLUSIVE: ("?", "#595959"),
+    Verdict.CANNOT_DO: ("\N{EMPTY SET}", "#595959"),
+    Verdict.NOT_MEASURED: ("\N{HORIZONTAL ELLIPSIS}", "#595959"),
     Verdict.NOT_TESTABLE: ("\N{EN DASH}", "#595959"),
 }
 """Sign and colour of each verdict: the sign says it without the colour."""
@@ -46,18 +49,19 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 p { max-width: 50rem; line-height: 1.4; }
 .scroll { overflow-x: auto; }
 table { font-size: 0.85rem; } td { vertical-align: top; }
-.claims td { overflow-wrap: anywhere; }
-.claims th:nth-child(1), .claims th:nth-child(4), .claims th:nth-child(5) { width: 18%; }
-.claims th:nth-child(2) { width: 22%; } .claims th:nth-child(3) { width: 11%; }
+:is(.claims, .own) td { overflow-wrap: anywhere; }
+:is(.claims, .own) :is(th:nth-child(1), th:nth-child(4), th:nth-child(5)) { width: 18%; }
+:is(.claims, .own) th:nth-child(2) { width: 22%; }
+:is(.claims, .own) th:nth-child(3) { width: 11%; }
 @media (max-width: 40rem) {
-  .claims thead { display: none; }
-  .claims table, .claims tbody, .claims tr, .claims td { display: block; width: auto !important; }
-  .claims tr { border-top: 2px solid #999; padding: 0.4rem 0; }
-  .claims td:nth-child(n+3)::before { font-weight: bold; }
-  .claims td:nth-child(3)::before { content: "reported: "; }
-  .claims td:nth-child(4)::before { content: "ours: "; }
-  .claims td:nth-child(5)::before { content: "points: "; }
-  .claims td:nth-child(6)::before { content: "figure: "; }
+  :is(.claims, .own) thead { display: none; }
+  :is(.claims, .own) :is(table, tbody, tr, td) { display: block; width: auto !important; }
+  :is(.claims, .own) tr { border-top: 2px solid #999; padding: 0.4rem 0; }
+  :is(.claims, .own) td:nth-child(n+3)::before { font-weight: bold; }
+  :is(.claims, .own) td:nth-child(3)::before { content: "reported: "; }
+  :is(.claims, .own) td:nth-child(4)::before { content: "ours: "; }
+  :is(.claims, .own) td:nth-child(5)::before { content: "points: "; }
+  :is(.claims, .own) td:nth-child(6)::before { content: "figure: "; }
 }
 details ul { margin: 0.3rem 0; padding-left: 1.1rem; } details li { margin-bottom: 0.4rem; }
 nav a { margin-right: 0.8rem; white-space: nowrap; }
@@ -79,16 +83,17 @@ new Response(stream).text().then((page) => {
 """
 
 WITHDRAWN = (
-    "The verdicts on the claims are withdrawn for now, because those of earlier runs rest on "
-    "random weights, on models trained in this repository and on bytes that a model had "
-    "memorised, and because the rules that decide them are being repaired."
+    "The verdicts on the claims are withdrawn until the repaired rules have judged a run on "
+    "published models and real text, because those of earlier runs rest on random weights, on "
+    "models trained in this repository and on bytes that a model had memorised."
 )
 """What the README says in place of verdicts, and what stands above them on the page."""
 
-CLAIMS_INTRO = """What this run says of each claim of the two papers. A rule decides, from the 95%
-interval of every point that it finds in the tables; open the points of a claim to see them and the
-table each is a row of. A secondary grade means that the reported value comes from somebody else's
-reading of the paper."""
+CLAIMS_INTRO = """What this run says of each claim of the two papers, and of ours. A rule decides,
+from the 95% interval of every point that it finds in the tables. The value shown is the least
+favourable of these points; open the points of a claim to see all of them and the table each is a
+row of. A secondary grade means that the reported value comes from somebody else's reading of the
+paper, an implied one that no paper says it."""
 
 
 def write_pages(tables_folder: Path, families: Sequence[Family], output_folder: Path) -> None:
@@ -148,9 +153,16 @@ def _page(title: str, body: Iterator[str]) -> str:
 def _claims_body(claims: pd.DataFrame, points: pd.DataFrame) -> Iterator[str]:
     yield f"<p><b>{escape(WITHDRAWN)}</b></p>"
     yield f"<p>{escape(CLAIMS_INTRO)}</p>"
-    yield f"<p><b>{verdict_counts(claims)}</b></p>"
-    rows = [_claim_cells(claim, points) for claim in by_verdict(claims).to_dict("records")]
-    yield f'<div class="claims">{_searchable(pd.DataFrame(rows), allow_html=True)}</div>'
+    is_ours = claims["paper"] == Paper.OURS.value
+    for paper, style, own in (
+        (Paper.COMPACTION, "claims", claims[~is_ours]),
+        (Paper.OURS, "own", claims[is_ours]),
+    ):
+        yield f"<h2>{escape(paper.section.capitalize())}</h2>"
+        yield f"<p><b>{verdict_counts(own)}</b></p>"
+        rows = [_claim_cells(claim, points) for claim in by_verdict(own).to_dict("records")]
+        if rows:
+            yield f'<div class="{style}">{_searchable(pd.DataFrame(rows), allow_html=True)}</div>'
 
 
 def verdict_counts(claims: pd.DataFrame) -> str:
@@ -174,8 +186,8 @@ def _claim_cells(claim: Mapping[Hashable, Any], points: pd.DataFrame) -> dict[st
         "claim": f"{_text(claim['statement'])}<br><small>arXiv {_text(claim['paper'])}, "
         f"{_text(claim['locator'])}</small>",
         "reported": f"{_text(claim['reported'])}<br><small>{_text(claim['grade'])}</small>",
-        "ours": f"{estimate_words(claim)}<br><small>{_text(claim['metric'])}; supported if "
-        f"{_text(claim['rule'])}</small>",
+        "ours": f"{escape(estimate_words(claim))}<br><small>{escape(scale_words(claim))}<br>"
+        f"{_text(claim['metric'])}; supported if {_text(claim['rule'])}</small>",
         "points": _points(own),
         "figure": _text(claim["figure"]),
     }
@@ -185,18 +197,29 @@ def _points(points: pd.DataFrame) -> str:
     if points.empty:
         return "none"
     items = (
-        f"<li>{_text(one['verdict'])}: {estimate_words(one)}<br>"
-        f"<small>{_text(one['table'])}: {_text(one['point'])}</small></li>"
+        f"<li>{_text(one['verdict'])}: {escape(estimate_words(one))}<br>"
+        f"<small>{_text(one['table'])}: {_text(one['point'])}<br>{escape(scale_words(one))}<br>"
+        f"{_text(one['reason'])}</small></li>"
         for one in points.to_dict("records")
     )
     return f"<details><summary>{len(points)}</summary><ul>{''.join(items)}</ul></details>"
 
 
 def estimate_words(row: Mapping[Hashable, Any]) -> str:
-    """An estimate of the ledger with its interval and n, or a dash."""
+    """An estimate of the ledger with its unit, interval and n, or a dash."""
     if pd.isna(row["value"]):
         return "-"
-    return f"{row['value']:.3g}{_interval(row['low'], row['high'])}, n = {int(row['num_clusters'])}"
+    floor = "" if pd.isna(row["floor"]) else f"; the last tokens: {row['floor']:.3g}"
+    unit = "" if row["unit"] in {1, "1"} else f" {row['unit']}"
+    return (
+        f"{row['value']:.3g}{unit}{_interval(row['low'], row['high'])}, "
+        f"n = {int(row['num_clusters'])} ({row['replication']}){floor}"
+    )
+
+
+def scale_words(row: Mapping[Hashable, Any]) -> str:
+    """Model, window and data of a point, as far as they are known."""
+    return "; ".join(str(row[name]) for name in ("model", "window", "data") if pd.notna(row[name]))
 
 
 def _interval(low: float, high: float) -> str:

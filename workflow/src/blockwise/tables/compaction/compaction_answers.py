@@ -15,7 +15,9 @@ import pandas as pd
 from blockwise.config.choices import Protocol
 from blockwise.tables.columns import Column, ColumnKind, count, flag, frame, number, text, tokens
 from blockwise.tables.compaction.parts import identity, measures
+from blockwise.tables.compaction.parts.answer_gates import AnswerGates
 from blockwise.tables.compaction.parts.categories import CATEGORIES
+from blockwise.tables.compaction.parts.gates import gate_column
 from blockwise.tables.compaction.parts.load import selections_of
 from blockwise.tables.compaction.parts.recall import asked_in
 from blockwise.tables.inputs import LoadedCell, TableInputs
@@ -69,18 +71,20 @@ COLUMNS: tuple[Column, ...] = (
         "Tokens decoded by all compactions of the cell, thinking included.",
         ColumnKind.SAMPLED,
     ),
+    gate_column(of="the answer, which has the gate of its arm over all experiments"),
 )
 
 
 def build(inputs: TableInputs) -> pd.DataFrame:
     """One row an answer, in the order of the cells and of the questions."""
+    gates = AnswerGates.of(inputs.cells)
     return frame(
-        [row for seen in selections_of(inputs.cells) for row in _rows(seen)],
+        [row for seen in selections_of(inputs.cells) for row in _rows(seen, gates)],
         COLUMNS,
     )
 
 
-def _rows(selections: Sequence[LoadedCell]) -> Iterator[dict[str, Any]]:
+def _rows(selections: Sequence[LoadedCell], gates: AnswerGates) -> Iterator[dict[str, Any]]:
     """The answers of one cell, as all experiments that select it see it."""
     cell = selections[0]
     record = cell.record
@@ -116,4 +120,5 @@ def _rows(selections: Sequence[LoadedCell]) -> Iterator[dict[str, Any]]:
             "exact_match": one.answer.exact_match,
             "f1": one.answer.f1,
             "contains_gold": one.answer.contains_gold,
+            "gate": gates.gate(cell, one),
         }

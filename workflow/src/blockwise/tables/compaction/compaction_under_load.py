@@ -21,7 +21,7 @@ from blockwise.tables.columns import Column, ColumnKind, count, frame, text
 from blockwise.tables.compaction.parts import identity, measures
 from blockwise.tables.compaction.parts.comparison import LABELS, Arm, compared_arms, label_values
 from blockwise.tables.compaction.parts.percentiles import Percentiles
-from blockwise.tables.compaction.parts.summaries import COMPACTION_OUTPUT, SPREAD, Measure
+from blockwise.tables.compaction.parts.summaries import COMPACTION_OUTPUT, SPREAD, Measure, Ratio
 from blockwise.tables.inputs import TableInputs
 
 ALONE, DURING = "alone", "during"
@@ -129,6 +129,24 @@ MEASURES = (
     replace(COMPACTION_OUTPUT, statistics=SPREAD),
 )
 
+
+def _mean_ttft_s(record: CellRecord) -> float | None:
+    """Mean over the bystanders' requests of the phase during the compaction."""
+    return measures.mean_of(
+        request.ttft_s
+        for request in record.requests
+        if request.role == "bystander" and _phase(request) == DURING and request.ttft_s is not None
+    )
+
+
+TTFT_RATIO = Ratio(
+    "ttft_over_plain",
+    "Time to first token of bystanders during the compaction, mean over their requests, over that "
+    "in the arm that differs by the workers' priority alone, which is 0",
+    _mean_ttft_s,
+    reference_over_own=False,
+)
+
 COLUMNS: tuple[Column, ...] = (
     *LABELS,
     identity.HISTORY,
@@ -139,6 +157,7 @@ COLUMNS: tuple[Column, ...] = (
     text("phase", "alone: before the compaction starts; during: from its start to its end."),
     *(column for percentiles, _ in LATENCIES for column in percentiles.columns()),
     *(column for measure in MEASURES for column in measure.columns()),
+    *TTFT_RATIO.columns(),
     count(
         "num_preemptions",
         "Requests that the engine preempted, in all valid cells; empty for the phase alone, which "
@@ -157,7 +176,7 @@ def build(inputs: TableInputs) -> pd.DataFrame:
     comparisons = compared_arms(inputs.cells, Study.UNDER_LOAD)
     return frame(
         [
-            _row(part, num_blocks, phase)
+            _row(part, num_blocks, phase, _plain_of(arm, arms))
             for arms in comparisons
             for arm in arms
             for num_blocks, part in _by_num_blocks(arm)
@@ -178,7 +197,20 @@ def _by_num_blocks(arm: Arm) -> list[tuple[int, Arm]]:
     ]
 
 
-def _row(arm: Arm, num_blocks: int, phase: str) -> dict[str, Any]:
+def _plain_of(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """The arm whose workers have priority 0; None for such an arm itself."""
+    if arm.settings.worker_priority == 0:
+        return None
+    own = arm.settings.model_copy(update={"worker_priority": 0})
+    return next((one for one in arms if one.settings == own and _has_same_name(one, arm)), None)
+
+
+def _has_same_name(one: Arm, other: Arm) -> bool:
+    key = (one.name, one.block_size_tokens, one.cells[0].record.spec.mode)
+    return key == (other.name, other.block_size_tokens, other.cells[0].record.spec.mode)
+
+
+def _row(arm: Arm, num_blocks: int, phase: str, plain: Arm | None) -> dict[str, Any]:
     records = list(arm.valid.values())
     requests = [
         request
@@ -200,7 +232,8 @@ def _row(arm: Arm, num_blocks: int, phase: str) -> dict[str, Any]:
         row |= percentiles.values(map(latency, requests))
     for measure in MEASURES:
         row |= measure.values(records if phase == DURING else [])
-    return row
+    reference = plain.valid if plain is not None and phase == DURING else {}
+    return row | TTFT_RATIO.values(arm.valid if reference else {}, reference)
 
 
 def _phase(request: RequestRecord) -> str:

@@ -2,7 +2,9 @@
 
 The form of the paper's Table 10: output over input for a ladder of prompts, sequential and by
 block size. Where a prompt names the share it asks for, the table says how far the summaries are
-from it, signed and as a distance, because errors of both signs cancel in a mean.
+from it, signed and as a distance, because errors of both signs cancel in a mean. A level does not
+say who steers. So each row also has the response of its arm: how the volume follows the ladder, and
+how it follows the number of history blocks.
 """
 
 from collections.abc import Sequence
@@ -11,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from blockwise.compaction.records import CellRecord
+from blockwise.config.arms import SEQUENTIAL
 from blockwise.config.choices import Study
 from blockwise.statistics import coefficient_of_variation
 from blockwise.tables.columns import Column, ColumnKind, frame, number
@@ -31,6 +34,7 @@ from blockwise.tables.compaction.parts.single_compactions import (
     output_over_input_frac,
 )
 from blockwise.tables.compaction.parts.summaries import Measure
+from blockwise.tables.compaction.parts.volume_response import BLOCKS_RESPONSE, LADDER_RESPONSE
 from blockwise.tables.inputs import LoadedCell, TableInputs
 
 MEASURES = (OUTPUT_OVER_INPUT, OUTPUT, INPUT, THINKING)
@@ -72,6 +76,8 @@ COLUMNS: tuple[Column, ...] = (
         ColumnKind.SAMPLED,
         "1",
     ),
+    *LADDER_RESPONSE.columns(),
+    *BLOCKS_RESPONSE.columns(),
     *GATED,
 )
 
@@ -83,7 +89,37 @@ def build(inputs: TableInputs) -> pd.DataFrame:
         ArtifactError: a cell is no single compaction.
     """
     groups = grouped_cells(inputs.cells, Study.VOLUME_CONTROL, history_tokens_of)
-    return frame(list(map(_row, groups, same_blocks(groups))), COLUMNS)
+    every = [cell for group in groups for cell in group]
+    rows = [
+        {
+            **_row(cells, twin),
+            **LADDER_RESPONSE.values([one for one in every if _is_same_arm(one, cells[0])]),
+            **BLOCKS_RESPONSE.values([one for one in every if _is_same_layout(one, cells[0])]),
+        }
+        for cells, twin in zip(groups, same_blocks(groups), strict=True)
+    ]
+    return frame(rows, COLUMNS)
+
+
+def _is_same_arm(one: LoadedCell, own: LoadedCell) -> bool:
+    """Whether a cell may differ by its prompt alone."""
+    return _place(one) == _place(own) and (one.record.arm, one.record.block_size_tokens) == (
+        own.record.arm,
+        own.record.block_size_tokens,
+    )
+
+
+def _is_same_layout(one: LoadedCell, own: LoadedCell) -> bool:
+    """Whether a cell may differ by its block size alone; sequential has one history block."""
+    if own.record.arm == SEQUENTIAL:
+        return False
+    is_arm = one.record.arm in {SEQUENTIAL, own.record.arm}
+    return is_arm and (_place(one), one.prompt) == (_place(own), own.prompt)
+
+
+def _place(cell: LoadedCell) -> tuple[str, str, int | None]:
+    """What a response keeps fixed; the experiment that selects a cell does not matter."""
+    return cell.backbone, cell.dataset, history_tokens_of(cell)
 
 
 def _row(cells: Sequence[LoadedCell], same_blocks_as: str | None) -> dict[str, Any]:
