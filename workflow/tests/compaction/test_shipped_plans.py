@@ -6,6 +6,7 @@ from operator import attrgetter
 
 import pytest
 
+from blockwise.compaction.cell_spec import ARM_INGREDIENTS
 from blockwise.estimate.plans import Plans
 from blockwise.run.pipeline import PROMPTS_FOLDER, Pipeline
 
@@ -33,10 +34,10 @@ def test_cells_are_one_where_nothing_differs_and_only_there(plans):
 
 
 def test_a_timing_block_holds_each_arm_of_one_place_once(plans):
-    arm = attrgetter("strategy", "layout", "block_size_tokens", "max_concurrent_workers")
+    arm = attrgetter(*sorted(ARM_INGREDIENTS - {"code_digest"}))
     place = attrgetter(
         "protocol", "session_id", "seed", "repeat", "server_start", "tau_tokens", "history_tokens",
-        "num_bystanders", "prompt",
+        "num_bystanders", "tool_wait_s", "prompt",
     )  # fmt: skip
     for plan in plans:
         for unit in plan.units:

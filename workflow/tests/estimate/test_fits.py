@@ -20,7 +20,10 @@ SMALL = Path(__file__).parent / "small.yaml"
 DEVICE = gpu(80, 989, 3350)
 SHORT = {"experiments": {"lengths": {"history_tokens": [300]}}}
 TIGHT = {"experiments": {"end_to_end": {"tau_tokens": [1700]}}}
-NARROW = {"backbones": {"double": {"context_window_tokens": 8700}}}
+NARROW = {
+    "backbones": {"double": {"context_window_tokens": 8700}},
+    "experiments": {"strategies": None},  # refused already when the configuration is read
+}
 
 
 @pytest.fixture(autouse=True)

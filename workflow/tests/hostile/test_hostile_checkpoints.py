@@ -59,6 +59,7 @@ class Run:
         self.optimizer.step()
         self.generator = torch.Generator()
         self.progress = Progress(step=1)
+        self.averages = {}
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ EXPERIMENTS = {
     "ahead": {
         **ONE,
         "study": "compaction_eager",
+        "tau_tokens": [2400],
         "layouts": ["suffix_target"],
         "volume": {"mode": "forced", "worker_tokens": 16},
         "tool_waits_s": [0.1],

@@ -108,7 +108,9 @@ def _end(process: "subprocess.Popen[str]") -> None:
 def _failure(progress: RunProgress) -> str:
     if progress.failures:
         listed = "\n".join(f"  - {failure_words(event)}" for event in progress.failures)
-        return f"{len(progress.failures)} jobs failed; mend what they name, then {GO_ON}:\n{listed}"
+        number = len(progress.failures)
+        jobs = "1 job" if number == 1 else f"{number} jobs"
+        return f"{jobs} failed; mend what is named, then {GO_ON}:\n{listed}"
     lines = [line for text in progress.refusals for line in text.splitlines() if line.strip()]
     said = [line for line in lines if not line.startswith(SUPERFLUOUS)][:NUM_SHOWN_LINES]
     return "\n".join(said) or f"Snakemake ended without a word; its log is in {SNAKEMAKE_LOGS}"
