@@ -67,7 +67,7 @@ def plotted(table: pd.DataFrame) -> pd.DataFrame:
     marks = marks_of(table, PANELS, KEPT)
     marks["dispatch"] = [_dispatch_words(mark) for mark in marks.to_dict("records")]
     marks["sent"] = ["ahead" if mode == Mode.EAGER.value else "due" for mode in marks["mode"]]
-    return notes.with_timing_reasons(marks, "no such pair of arms")
+    return notes.with_timing_reasons(marks, "no such pair, or no turn beside a worker")
 
 
 def _dispatch_words(mark: dict[Any, Any]) -> str | None:
