@@ -97,7 +97,8 @@ def test_labels_of_eight_backbones_and_two_datasets_are_apart(name):
 
 @pytest.mark.parametrize("name", figures_of(Family.COMPACTION))
 def test_labels_of_the_committed_figures_are_apart(name, project_folder):
-    table = read_table(project_folder / f"results/reference/{name}.csv", name)
+    table_name = load_figure(name).TABLE
+    table = read_table(project_folder / f"results/reference/{table_name}.csv", table_name)
     assert_labels_are_apart(draw(name, table))
 
 

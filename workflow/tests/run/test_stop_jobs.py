@@ -26,7 +26,9 @@ def test_a_job_is_found_behind_its_shells_and_its_scribe_is_left_alone():
         deadline_s = time.monotonic() + 30
         found = []
         while not found and time.monotonic() < deadline_s:
-            found = [job for job in jobs_at_work(psutil.Process()) if "python" in job.name()]
+            found = [
+                job for job in jobs_at_work(psutil.Process(shell.pid)) if "python" in job.name()
+            ]
         (job,) = found
         assert "time.sleep(60)" in " ".join(job.cmdline())
     finally:

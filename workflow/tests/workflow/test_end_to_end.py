@@ -77,6 +77,18 @@ EXPERIMENTS = {
         "volume": {"mode": "forced", "worker_tokens": 16},
         "tool_waits_s": [0.1],
     },
+    "strategies": {
+        "study": "compaction_strategies",
+        "datasets": ["hotpotqa"],
+        "strategies": ["parallel", "rolling", "mask", "truncate"],
+        "tau_tokens": 4000,
+        "budget_tokens": 600,
+        "worker_max_tokens": 32,
+        "block_sizes_tokens": [1024],
+        "accept": KEPT,
+        "answer_tokens": 4,
+        "num_sessions": 1,
+    },
     "lengths": {
         "study": "compaction_length_invariance",
         "datasets": ["hotpotqa"],
