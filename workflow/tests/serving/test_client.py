@@ -76,7 +76,8 @@ def test_an_answer_carries_its_accounting(tiny_renderer):
     assert body["messages"] == MESSAGES
     assert (body["max_tokens"], body["seed"], body["temperature"]) == (8, 3, 0.0)
     assert body["stream_options"] == {"include_usage": True}
-    assert not {"min_tokens", "ignore_eos", "cache_salt", "chat_template_kwargs"} & set(body)
+    absent = {"min_tokens", "ignore_eos", "cache_salt", "priority", "chat_template_kwargs"}
+    assert not absent & set(body)
 
 
 def test_the_engines_own_time_to_first_token_is_preferred(tiny_renderer):
@@ -85,9 +86,10 @@ def test_the_engines_own_time_to_first_token_is_preferred(tiny_renderer):
 
 
 def test_forced_length_salt_and_template_arguments_are_sent(tiny_renderer):
-    request = ChatRequest(MESSAGES, max_tokens=8, min_tokens=8, cache_salt="s")
+    request = ChatRequest(MESSAGES, max_tokens=8, min_tokens=8, cache_salt="s", priority=5)
     _, (body,) = ask(tiny_renderer, ["good"], request, chat_template_arguments={"date": "1 May"})
     assert (body["min_tokens"], body["ignore_eos"], body["cache_salt"]) == (8, True, "s")
+    assert body["priority"] == 5
     assert body["chat_template_kwargs"] == {"date": "1 May"}
     assert "seed" not in body
 
