@@ -133,14 +133,11 @@ class Agent:
             await asyncio.sleep(self._rule.tool_wait_s)
             self.playback.waited_s += time.perf_counter() - begin_s
 
-    def work_ahead(self) -> None:
-        """Send the workers of history blocks that the last exchange closed, if the arm is eager."""
-        if self._ahead is not None:
-            self._send_closed()
-
-    def _send_closed(self) -> int:
+    def work_ahead(self) -> int:
+        """Send the workers of closed history blocks, if the arm is eager; how many were sent."""
+        if self._ahead is None:
+            return 0
         assert self._compactor is not None  # a reference is not eager
-        assert self._ahead is not None
         return self._compactor.send_ahead(
             self.history,
             cache_salt=self._cache_salt,
@@ -150,7 +147,7 @@ class Agent:
 
     async def finish_ahead(self) -> None:
         """Send the workers of all closed history blocks and wait for them, if the arm is eager."""
-        while self._ahead is not None and (self._send_closed() or self._ahead.num_running):
+        while self._ahead is not None and (self.work_ahead() or self._ahead.num_running):
             await self._ahead.wait_for_one()
 
     def _compaction_seed(self) -> int:

@@ -109,14 +109,9 @@ def cross_problems(
             problems += _unknown(f"experiments.{name}.{key}", wanted, names, key)
         for backbone_name in experiment.backbones or backbones:
             if backbone_name in backbones and _meet(experiment, backbones[backbone_name]):
-                problem = _window_problem(name, experiment, backbone_name, backbones[backbone_name])
-                problems += [problem] if problem else []
-                problem = _start_problem(name, experiment, backbone_name, backbones[backbone_name])
-                problems += [problem] if problem else []
-                problem = _priority_problem(
-                    name, experiment, backbone_name, backbones[backbone_name]
-                )
-                problems += [problem] if problem else []
+                for check in (_window_problem, _start_problem, _priority_problem):
+                    problem = check(name, experiment, backbone_name, backbones[backbone_name])
+                    problems += [problem] if problem else []
     return problems
 
 

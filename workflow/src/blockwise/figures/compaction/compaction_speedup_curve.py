@@ -14,20 +14,13 @@ from matplotlib.figure import Figure
 from blockwise.config.arms import SEQUENTIAL
 from blockwise.figures import notes
 from blockwise.figures.axes import Amounts
-from blockwise.figures.marks import Panel, Scale, Statistic, marks_of
+from blockwise.figures.compaction.compaction_end_to_end import SPEEDUP
+from blockwise.figures.marks import marks_of
 from blockwise.figures.panels import Sheet, draw_sheet
 
 TABLE = "compaction_end_to_end"
 SHARE = "sequential_stall_mean_frac"
-PANELS = (
-    Panel(
-        "speedup",
-        "speed-up over\nsequential (×)",
-        Statistic.of("speedup"),
-        Scale.RATIO,
-        reason="speedup_omitted_reason",
-    ),
-)
+PANELS = (SPEEDUP,)
 KEPT = (
     *notes.TIMING_LABELS,
     "tau_tokens",

@@ -188,7 +188,7 @@ def _row(cell: LoadedCell) -> dict[str, Any]:
         "dirty": record.environment.dirty,
         **identity.cell_identity(cell),
         **identity.arm_identity(cell),
-        **identity.dispatch_values(record.spec, record.spec.mode),
+        **identity.dispatch_values(cell),
         **_settings(cell),
         **_compactions(cell),
         **_tokens(cell),

@@ -158,7 +158,7 @@ def _row(arm: Arm, arms: Sequence[Arm]) -> dict[str, Any]:
     records = arm.valid.values()
     row = {
         **label_values(arm),
-        **identity.dispatch_values(arm.settings, _mode(arm)),
+        **identity.dispatch_values(arm.cells[0]),
         "tau_tokens": arm.settings.tau_tokens,
         **STALL.values(one.stall_s for record in records for one in record.compactions),
         **STALL_RATIO.values(*_shared(arm, sequential_of(arms))),

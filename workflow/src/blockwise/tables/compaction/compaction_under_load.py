@@ -224,7 +224,7 @@ def _row(arm: Arm, num_blocks: int, phase: str, plain: Arm | None) -> dict[str, 
         "num_bystanders": arm.settings.num_bystanders,
         "num_history_blocks": num_blocks,
         "max_concurrent_workers": arm.settings.max_concurrent_workers,
-        **identity.dispatch_values(arm.settings, arm.cells[0].record.spec.mode),
+        **identity.dispatch_values(arm.cells[0]),
         "phase": phase,
         "num_preemptions": _num_preemptions(records) if phase == DURING else None,
     }

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from blockwise.compaction.cell_spec import CellSettings
-from blockwise.config.arms import Mode, known_layouts
+from blockwise.config.arms import known_layouts
 from blockwise.tables.columns import Column, ColumnKind, count, number, text, tokens
 from blockwise.tables.inputs import LoadedCell
 
@@ -124,8 +123,10 @@ def arm_identity(cell: LoadedCell) -> dict[str, Any]:
     }
 
 
-def dispatch_values(settings: CellSettings, mode: Mode | None) -> dict[str, Any]:
-    """Values of `DISPATCH`."""
+def dispatch_values(cell: LoadedCell) -> dict[str, Any]:
+    """Values of `DISPATCH`, for a row of cells that all agree in them."""
+    settings = cell.record.spec
+    mode = settings.mode
     return {
         "mode": None if mode is None else mode.value,
         "open_block": settings.open_block.value if mode else None,
